@@ -1,0 +1,257 @@
+"""Encoded bytes in, an image or the target of one output out; errors name the store member."""
+
+from __future__ import annotations
+
+import functools
+import io
+import struct
+import zlib
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from datasets.task import IGNORE, NO_DEPTH, Output
+
+MAX_PIXELS = (
+    400_000_000  # ARTeFACT has images of 100+ million; a 1.2 GB image is a mistake or an attack
+)
+LOSSY = ("JPEG", "MPO")  # MPO: the JPEG of phones, with a preview appended
+GREY_TOLERANCE = (
+    16  # a grey picture stored as colour JPEG may differ by a few levels between channels
+)
+
+# Pillow's own limit is global and warns at 89 million pixels. It is raised, not removed: others who
+# use Pillow in this process keep a guard.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+# What Pillow raises for bytes that are cut or changed.
+BROKEN = (
+    OSError,
+    EOFError,
+    LookupError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def decode_image(data: bytes, name: str) -> Tensor:
+    """The image as uint8 (3, H, W) RGB, upright: the EXIF orientation is applied.
+
+    Alpha is dropped; of 16-bit grey (also in 32-bit integers) the high byte is kept. The tensor is
+    a view of interleaved pixels (not contiguous), which torchvision resizes fastest.
+    ValueError: no image, cut or damaged bytes, above MAX_PIXELS, floating point (unknown range).
+    """
+    image = _open(data, name)
+    if image.mode == "F":
+        raise ValueError(f"{name}: floating-point image of unknown range, expected 8 or 16 bits")
+    if image.mode.startswith("I"):
+        high = np.clip(np.asarray(image), 0, 65535) >> 8
+        rgb = np.repeat(high.astype(np.uint8)[..., None], 3, axis=2)
+    else:
+        rgb = _rgb(image)
+    return torch.from_numpy(rgb).permute(2, 0, 1)  # (3, H, W)
+
+
+def decode_target(data: bytes, name: str, output: Output) -> Tensor:
+    """The target of one output, upright, (H, W) as in `Sample`; ValueError: what does not fit.
+
+    `classes`: ids from grey (8, 16 or 32 bits), 1-bit and palette files (the index is the id). A
+        label stored in RGB holds ids if its channels are equal everywhere and each value is known,
+        else colours. JPEG is refused: compression changes labels.
+    `mask`: the alpha channel if any pixel is not opaque, else grey; of RGB and palettes the largest
+        channel (VOC's palette starts with dark red). `output.ignored` is honoured from 2 to 253
+        only, and in lossless files only: masks themselves are made of 0, 1, 254 and 255, so that an
+        ignored 255 needs an output of kind `classes`.
+    `depth`: 8, 16, 32 bits or float, one channel or grey stored as RGB. NO_DEPTH where the file's
+        value is `missing`, negative or not finite, and where a depth with a unit exceeds
+        `max_depth`; relative depth is clipped to [0, `max_depth`].
+    """
+    decode = {"classes": _decode_classes, "mask": _decode_mask, "depth": _decode_depth}[output.kind]
+    return torch.from_numpy(decode(_open(data, name), name, output))
+
+
+def check_same_size(image: Tensor, target: Tensor, image_name: str, name: str) -> None:
+    """ValueError unless the target called `name` (H, W) is as large as its image (3, H, W)."""
+    if target.shape[-2:] != image.shape[-2:]:
+        is_size, image_size = (f"{x.shape[-1]}x{x.shape[-2]}" for x in (target, image))
+        raise ValueError(
+            f"{name}: is {is_size}, its image {image_size}: expected the same size as {image_name}"
+        )
+
+
+def _open(data: bytes, name: str) -> Image.Image:
+    """A decoded, upright Pillow image (the first frame) of at most MAX_PIXELS."""
+    try:
+        image = Image.open(io.BytesIO(data))
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(
+                f"{image.width}x{image.height} pixels, expected at most {MAX_PIXELS:,}"
+            )
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+    except UnidentifiedImageError:
+        raise ValueError(f"{name}: not an image that can be read ({len(data)} bytes)") from None
+    except BROKEN as error:
+        raise ValueError(f"{name}: cannot be decoded: {error}") from None
+    return image
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    """Red, green and blue without alpha, uint8 (H, W, 3)."""
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # from here at once to RGB, Pillow warns
+    return np.array(image.convert("RGB"))
+
+
+def _decode_classes(image: Image.Image, name: str, output: Output) -> np.ndarray:
+    """Class ids and IGNORE, uint8 (H, W)."""
+    if image.format in LOSSY:
+        raise ValueError(f"{name}: JPEG compression changes class labels, expected a PNG")
+    values, colors = _label_values(image, name)
+    if values is not None:
+        ids, known = _look_up(values, _ids_by_value(output))
+        if known.all():
+            return ids
+        if colors is None or not output.colors:
+            unseen = [str(value) for value in np.unique(values[~known])]
+            raise _unseen(name, "label value", unseen, _ranges(_ids_by_value(output)))
+    if not output.colors:
+        raise ValueError(f"{name}: coloured labels, but output {output.name} lists no colors")
+    ids, known = _look_up(colors, _ids_by_color(output))
+    if not known.all():
+        unseen = [int(c).to_bytes(4, "little")[:3].hex().upper() for c in np.unique(colors[~known])]
+        listed = dict.fromkeys(color.upper() for color in output.colors + output.ignored_colors)
+        raise _unseen(name, "label colour", unseen, ", ".join(listed))
+    return ids
+
+
+def _label_values(image: Image.Image, name: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """A label's numbers and its colours (packed as in `_ids_by_color`), (H, W), or None."""
+    if image.mode in ("RGB", "RGBA", "RGBX"):
+        rgba = np.array(image.convert("RGB").convert("RGBA"))  # (H, W, 4)
+        rgba[..., 3] = 255
+        red, green, blue = rgba[..., 0], rgba[..., 1], rgba[..., 2]
+        is_grey = (red == green).all() and (red == blue).all()
+        return red if is_grey else None, rgba.view("<u4")[..., 0]
+    if image.mode in ("LA", "PA"):
+        image = image.getchannel(0)
+    if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
+        raise ValueError(f"{name}: labels of mode {image.mode}, expected grey, palette or RGB")
+    if image.mode == "1":
+        return np.asarray(image.convert("L")) // 255, None
+    return np.asarray(image), None
+
+
+def _decode_mask(image: Image.Image, name: str, output: Output) -> np.ndarray:
+    """0, 1 and IGNORE, uint8 (H, W)."""
+    values = _mask_values(image, name)
+    mask = (values >= output.threshold).astype(np.uint8)
+    if image.format in LOSSY:
+        return mask
+    if (values == 1).any() and not ((values > 1) & (values != 255)).any():
+        if values.max() == 255:
+            raise ValueError(
+                f"{name}: holds 1 and 255: to ignore 255, make two classes of the mask"
+            )
+        if output.threshold > 1:
+            raise ValueError(f'{name}: holds only 0 and 1: set "threshold": 1 in the task')
+    for value in output.ignored:
+        if 2 <= value <= 253:
+            mask[values == value] = IGNORE
+    return mask
+
+
+def _mask_values(image: Image.Image, name: str) -> np.ndarray:
+    """The numbers (H, W) that a mask's threshold is compared with."""
+    if image.mode.startswith("I"):
+        return np.asarray(image)
+    if image.has_transparency_data:
+        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+        if alpha.min() < 255:
+            return alpha
+    if image.mode in ("1", "L", "LA"):
+        return np.asarray(image.convert("L"))
+    if image.mode == "F":
+        raise ValueError(f"{name}: floating-point mask, expected 1, 8 or 16 bits")
+    return _rgb(image).max(axis=2)
+
+
+def _decode_depth(image: Image.Image, name: str, output: Output) -> np.ndarray:
+    """Depth in the output's unit and NO_DEPTH, float32 (H, W)."""
+    values, full = _depth_values(image, name)
+    depth = values.astype(np.float32) * np.float32(output.scale or 1 / full)
+    nothing = (values == output.missing) | ~(np.isfinite(depth) & (depth >= 0))
+    if output.unit:
+        nothing |= depth > output.max_depth
+    else:
+        depth = np.clip(depth, 0, output.max_depth)
+    depth[nothing] = NO_DEPTH
+    return depth
+
+
+def _depth_values(image: Image.Image, name: str) -> tuple[np.ndarray, int]:
+    """The file's numbers (H, W) and what counts as full range: 255, 65535, or 1 for floats."""
+    if image.mode == "F":
+        return np.asarray(image), 1
+    if image.mode.startswith("I"):
+        return np.asarray(image), 65535
+    if image.mode in ("1", "L", "LA"):
+        return np.asarray(image.convert("L")), 255
+    rgb = _rgb(image)
+    if (rgb.max(axis=2) - rgb.min(axis=2)).max() > GREY_TOLERANCE:
+        raise ValueError(f"{name}: depth stored as colours, expected one channel or grey")
+    return rgb[..., 0], 255
+
+
+@functools.cache
+def _ids_by_value(output: Output) -> dict[int, int]:
+    """File value -> class id or IGNORE; a value that is both belongs to the class."""
+    return dict.fromkeys(output.ignored, IGNORE) | {v: i for i, v in enumerate(output.values)}
+
+
+@functools.cache
+def _ids_by_color(output: Output) -> dict[int, int]:
+    """Opaque RGBA as a little-endian number -> class id or IGNORE; of equal colours the first."""
+    pairs = [(color, IGNORE) for color in output.ignored_colors]
+    pairs += [(color, i) for i, color in reversed(list(enumerate(output.colors)))]
+    return {int.from_bytes(bytes.fromhex(color + "FF"), "little"): i for color, i in pairs}
+
+
+def _look_up(values: np.ndarray, table: dict[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """What the table says of each value (H, W), uint8, and whether it says anything, bool."""
+    limits = np.iinfo(values.dtype)
+    listed = sorted(value for value in table if limits.min <= value <= limits.max)
+    if not listed:
+        return np.zeros(values.shape, np.uint8), np.zeros(values.shape, bool)
+    codes = np.array(listed, values.dtype)
+    ids = np.array([table[value] for value in listed], np.uint8)
+    few = values.dtype == np.uint8  # then 256 answers serve all pixels, ten times as fast
+    asked = np.arange(256, dtype=np.uint8) if few else values
+    where = np.minimum(np.searchsorted(codes, asked), len(codes) - 1)
+    known, ids = codes[where] == asked, ids[where]
+    return (np.take(ids, values), np.take(known, values)) if few else (ids, known)
+
+
+def _unseen(name: str, what: str, unseen: list[str], known: str) -> ValueError:
+    """`annotation/x.png: label value 77 is not one of 0..15, 255`."""
+    if len(unseen) == 1:
+        return ValueError(f"{name}: {what} {unseen[0]} is not one of {known}")
+    more = f" and {len(unseen) - 5} more" if len(unseen) > 5 else ""
+    return ValueError(f"{name}: {what}s {', '.join(unseen[:5])}{more} are not among {known}")
+
+
+def _ranges(values: dict[int, int]) -> str:
+    """Known values in short: `0..15, 255`."""
+    runs = []
+    for value in sorted(values):
+        if runs and value == runs[-1][1] + 1:
+            runs[-1][1] = value
+        else:
+            runs.append([value, value])
+    return ", ".join(str(low) if low == high else f"{low}..{high}" for low, high in runs)

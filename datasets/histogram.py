@@ -1,0 +1,66 @@
+"""A labelled data set -> pixels per class -> class weights; counted once, then cached."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from datasets.dataset import DenseDataset
+
+MAX_SAMPLES = 1000  # labels that are decoded at most, spread evenly: enough for a share of 0.001 %
+MAX_WEIGHT = 10.0
+
+
+def class_weights(dataset: DenseDataset, cache: Path) -> dict[str, tuple[float, ...]]:
+    """Weights by output name for every output of classes: the square root of median frequency
+    balancing (Eigen and Fergus 2015), at most MAX_WEIGHT; 1 for a class that does not occur.
+
+    The root, because the plain ratio is over 10,000 between the commonest and the rarest damage and
+    makes a network cry wolf. cache: a folder for the counts.
+    """
+    weights = {}
+    for name, counts in class_histogram(dataset, cache).items():
+        share = np.asarray(counts, np.float64) / max(1, sum(counts))
+        median = np.median(share[share > 0])
+        weight = np.sqrt(median / np.where(share > 0, share, median))
+        weights[name] = tuple(np.minimum(weight, MAX_WEIGHT).tolist())
+    return weights
+
+
+def class_histogram(dataset: DenseDataset, cache: Path) -> dict[str, list[int]]:
+    """Labelled pixels per class, by output name, of at most MAX_SAMPLES samples."""
+    outputs = [output for output in dataset.task.outputs if output.kind == "classes"]
+    if not outputs:
+        return {}
+    file = cache / f"histogram-{_digest(dataset)}.json"
+    if file.is_file():
+        return json.loads(file.read_text())
+    counts = {output.name: np.zeros(len(output.classes), np.int64) for output in outputs}
+    step = max(1, -(-len(dataset) // MAX_SAMPLES))
+    for index in tqdm(range(0, len(dataset), step), "counting classes", disable=None):
+        targets = dataset.load(int(dataset.indices[index])).targets
+        for name, count in counts.items():
+            found = np.bincount(targets[name].numpy().ravel(), minlength=256)
+            count += found[: len(count)]
+    histogram = {name: count.tolist() for name, count in counts.items()}
+    cache.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps(histogram))
+    part.replace(file)
+    return histogram
+
+
+def _digest(dataset: DenseDataset) -> str:
+    """A name for what is counted: the task, the shards as they are on disk, the samples."""
+    shards = []
+    for store in dataset.table.stores:
+        status = store.path.stat()
+        shards.append([str(store.path.resolve()), status.st_size, status.st_mtime_ns])
+    facts = [dataset.task.to_json(), shards, dataset.indices.tolist(), len(dataset.table)]
+    ends = [dataset.table.key(0), dataset.table.key(len(dataset.table) - 1)]
+    return hashlib.sha256(json.dumps([facts, ends]).encode()).hexdigest()[:16]

@@ -1,0 +1,24 @@
+"""Mask and depth of a figure in a room, as in the zips of the mask + depth course."""
+
+from datasets.task import Output, Task
+
+MASKDEPTH = Task(
+    name="maskdepth",
+    about="foreground mask and relative depth, one decoder each",
+    image="bg_fg_{part}/{key}.jpg",
+    outputs=(
+        Output(name="mask", kind="mask", files="bg_fg_mask_{part}/{key}.jpg", loss="bce+dice"),
+        Output(name="depth", kind="depth", files="depthMap/{key}.jpg", loss="l1+grad", weight=2.0),
+    ),
+    best="mask/iou",
+    resize=True,
+    rotate=30.0,
+    defaults={
+        "size": [224, 224],
+        "bs": 16,
+        "width": 32,
+        "centre": 256,
+        "convs": [2, 1, 3],
+        "lr": 2e-3,
+    },
+)

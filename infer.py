@@ -1,0 +1,222 @@
+"""Checkpoint + images -> predictions as pictures, or scores, or an exported network."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from datasets import TASKS
+from datasets.task import Output, Task
+from utils.flags import infer_parser, one_line
+
+if TYPE_CHECKING:  # torch takes seconds to import: `--help` answers without it
+    from torch import Tensor
+
+    from models.unet import UNet
+    from utils.predict import Predictor
+
+DATA = Path("data")
+RUNS = Path("runs")
+SHIPPED = Path(__file__).parent / "models"
+NUM_DEMO = 12
+IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+
+
+class Trained(NamedTuple):
+    """A task and the size in pixels, (H, W), that the network was trained at."""
+
+    task: Task
+    size: tuple[int, int]
+
+
+def main() -> int:
+    """Predict; 0 when done, 2 with one line for a mistake."""
+    try:
+        run(infer_parser(TASKS).parse_args())
+    except ValueError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(args: Namespace) -> None:
+    """Load the network once, then do the one thing that was asked for."""
+    from models.export import export
+    from utils.compute import make_compute
+    from utils.predict import Predictor
+
+    if args.tile and args.overlap >= args.tile:
+        raise ValueError(f"--overlap {args.overlap}: expected less than --tile {args.tile}")
+    path = args.weights or find_weights(args.task)
+    tasks, model = load_network(path, args.task)
+    print(f"weights: {path}", file=sys.stderr)
+    if args.export:
+        export(model, args.export)
+        print(f"{args.export}: written", file=sys.stderr)
+        return
+    compute = make_compute(args.device, args.amp)
+    model.to(compute.device)
+    predictor = Predictor(model, compute, args.tile, args.overlap, args.tta)
+    if args.evaluate:
+        found = {name: value for task in tasks for name, value in scores(args, task, predictor)}
+        print(json.dumps(found, indent=2))
+    else:
+        predict_all(args, tasks, predictor)
+
+
+def find_weights(name: str | None) -> Path:
+    """The newest best.pt of a task below runs/, else the demo weights that come with the code."""
+    if not name:
+        raise ValueError(f"--task: expected one of {', '.join(TASKS)}, or --weights CKPT")
+    runs = sorted(RUNS.glob("*/best.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in runs:
+        config = json.loads((path.parent / "config.json").read_text())
+        if name in (task["name"] for task in config["tasks"]):
+            return path
+    shipped = SHIPPED / f"demo_{name}.pt"
+    if shipped.is_file():
+        return shipped
+    raise ValueError(f"--task {name}: no run of it below {RUNS}/, no demo weights; train it first")
+
+
+def load_network(path: Path, name: str | None) -> tuple[list[Trained], UNet]:
+    """The tasks of a checkpoint (or the one named) and its network, on the CPU."""
+    from models.unet import ModelSpec, UNet
+    from utils import checkpoint
+
+    state = checkpoint.load(path)
+    config = state["config"]
+    trained = [
+        Trained(Task.from_json(task), tuple(size))
+        for task, size in zip(config["tasks"], config["sizes"], strict=True)
+    ]
+    tasks = [each for each in trained if name in (None, each.task.name)]
+    if not tasks:
+        names = ", ".join(each.task.name for each in trained)
+        raise ValueError(f"{path}: trained for {names}, not for {name}")
+    model = UNet(ModelSpec.from_json(config["model"]))
+    model.load_state_dict(checkpoint.weights(state))
+    return tasks, model.eval()
+
+
+def scores(args: Namespace, trained: Trained, predictor: Predictor) -> Iterator[tuple[str, float]]:
+    """`OUTPUT/METRIC` and its value on a labelled split of the input."""
+    import torch
+
+    from datasets.dataset import eval_batches, open_split
+    from utils.distributed import Ranks
+    from utils.engine import evaluate
+    from utils.metrics import make_metrics
+
+    task, size = trained
+    split_by = tuple(args.split_by.split("=", 1)) if args.split_by else None
+    dataset = open_split(task, inputs(args, task), args.evaluate, size, split_by)
+    metrics = {o.name: make_metrics(o.kind, o.classes) for o in task.outputs}
+    batches = eval_batches(dataset, 4, workers=2)
+    none = torch.zeros(())
+    found = evaluate(predictor, batches, lambda *_: (none, {}), metrics, Ranks(torch.device("cpu")))
+    yield from found.scores.items()
+
+
+def inputs(args: Namespace, task: Task) -> list[Path]:
+    """What --input names, or the demo's shards."""
+    if args.input:
+        return args.input
+    from datasets.demo import demo_shards
+
+    return demo_shards(task.name, DATA / "demo")
+
+
+def predict_all(args: Namespace, tasks: list[Trained], predictor: Predictor) -> None:
+    """Every image through every task; what is predicted goes to --out under the image's name."""
+    from datasets.decode import decode_image
+
+    for trained in tasks:
+        found = images(args, trained.task)
+        for name, read in tqdm(found, trained.task.name, unit="image", disable=None):
+            image = decode_image(read(), name)
+            write(args.out / Path(name).with_suffix(""), image, predict(image, trained, predictor))
+    print(f"{len(found)} images predicted, see {args.out}", file=sys.stderr)
+
+
+def images(args: Namespace, task: Task) -> list[tuple[str, Callable[[], bytes]]]:
+    """Name and reader of every image of the input. A store laid out as the task says gives its
+    images alone, without their labels; the demo's, those of validation."""
+    from datasets.index import compile_template, find_samples
+    from datasets.stores import open_stores
+
+    if not args.input:
+        table = find_samples(open_stores(inputs(args, task)), task, "val")
+        samples = range(min(len(table), NUM_DEMO))
+        return [(table.key(i), partial(table.read, *table.image(i))) for i in samples]
+    files = [path for path in args.input if path.suffix.lower() in IMAGES and path.is_file()]
+    found = [(path.name, path.read_bytes) for path in files]
+    others = [path for path in args.input if path not in files]
+    for store in open_stores(others) if others else []:
+        names = [name for name in store.names() if name.lower().endswith(IMAGES)]
+        template = compile_template(task.image)
+        laid_out = [name for name in names if template.fullmatch(name)]
+        found += [(name, partial(store.read, name)) for name in laid_out or names]
+    if not found:
+        raise ValueError(f"--input {' '.join(map(str, args.input))}: no image found")
+    return found
+
+
+def predict(image: Tensor, trained: Trained, predictor: Predictor) -> list[tuple[Output, Tensor]]:
+    """What the network sees in an image uint8 (3, H, W): per output (H, W), class id or 0 and 1 as
+    uint8, depth as float32. Of a task that resizes, the answer is brought back to the image's size.
+    """
+    import torch
+    from torchvision.transforms.v2 import functional as F
+
+    task, size = trained
+    full = image.shape[-2:]
+    asked = F.resize(image, list(size), antialias=True) if task.resize else image
+    decided = {}
+    for (rows, columns), found in predictor(asked[None], tuple(o.name for o in task.outputs)):
+        for name, prediction in found.items():
+            if task.resize:  # one tile is all of it; logits scale better than labels
+                prediction = F.resize(prediction.float(), list(full), antialias=False)
+                rows, columns = slice(None), slice(None)
+            part = predictor.model.decided(name, prediction)[0].cpu()
+            if name not in decided:
+                decided[name] = torch.empty(full, dtype=part.dtype)
+            decided[name][rows, columns] = part
+    return [(output, decided[output.name]) for output in task.outputs]
+
+
+def write(stem: Path, image: Tensor, predictions: list[tuple[Output, Tensor]]) -> None:
+    """STEM_OUTPUT.png as data (ids as in the task's label files; 0 and 255; 16-bit millimetres, or
+    the full range for relative depth), and STEM_OUTPUT_view.png to look at."""
+    from PIL import Image
+
+    from utils import visualize
+
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    pixels = image.permute(1, 2, 0).numpy()
+    for output, found in predictions:
+        values = found.numpy()
+        if output.kind == "classes":
+            data = np.asarray(output.values, np.uint8)[values]
+            view = visualize.overlay(pixels, values, visualize.class_colors(output))
+        elif output.kind == "mask":
+            data = values * np.uint8(255)
+            view = visualize.mask_overlay(pixels, values)
+        else:
+            scale = 1000 if output.unit == "m" else 65535
+            data = np.clip(np.rint(values * scale), 0, 65535).astype(np.uint16)
+            view = visualize.depth_picture(values, output.max_depth)
+        Image.fromarray(data).save(f"{stem}_{output.name}.png")
+        Image.fromarray(view).save(f"{stem}_{output.name}_view.png")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Batch -> predictions. `unet.py` has the one forward to read first."""

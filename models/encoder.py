@@ -1,0 +1,126 @@
+"""Image -> features: one tensor per scale, finest first, each half the size of the one before."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from models.recompute import Recomputable
+
+NORMS = ("batch", "group", "none")
+
+
+def norm_layer(kind: str, channels: int) -> nn.Module:
+    """Batch norm, group norm with groups of at least eight channels, or nothing."""
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
+    if kind == "group":
+        groups = max(g for g in range(1, max(1, channels // 8) + 1) if channels % g == 0)
+        return nn.GroupNorm(groups, channels)
+    if kind == "none":
+        return nn.Identity()
+    raise ValueError(f"norm {kind!r}: expected one of {', '.join(NORMS)}")
+
+
+class ConvBlock(Recomputable):
+    """`convs` times 3x3 convolution, norm and ReLU, then dropout of channels: size unchanged."""
+
+    def __init__(self, inputs: int, channels: int, convs: int, norm: str, dropout: float) -> None:
+        super().__init__()
+        layers = []
+        for i in range(convs):
+            source = inputs if i == 0 else channels
+            layers += [
+                nn.Conv2d(source, channels, 3, padding=1, bias=norm == "none"),
+                norm_layer(norm, channels),
+                nn.ReLU(inplace=True),
+            ]
+        if dropout:
+            layers.append(nn.Dropout2d(dropout))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) -> (N, channels, H, W)."""
+        return self.layers(x)
+
+
+class UNetEncoder(nn.Module):
+    """The contracting path of Ronneberger 2015: blocks of `width`, 2 `width`, ... with 2x2 max
+    pooling.
+
+    channels: of each feature, finest first. stride: what H and W must be divisible by.
+    The last feature is already pooled: the centre that works on it belongs to each decoder.
+    """
+
+    def __init__(self, width: int, depth: int, convs: int, norm: str, dropout: float) -> None:
+        super().__init__()
+        widths = [width * 2**i for i in range(depth)]
+        self.blocks = nn.ModuleList(
+            ConvBlock(source, target, convs, norm, dropout)
+            for source, target in zip([3, *widths], widths, strict=False)
+        )
+        self.pool = nn.MaxPool2d(2)
+        self.channels = [*widths, widths[-1]]
+        self.stride = 2**depth
+        self.mean, self.std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Normalised image (N, 3, H, W) -> depth + 1 features, each half the size of the last."""
+        features = []
+        for block in self.blocks:
+            features.append(block(x))
+            x = self.pool(features[-1])  # half of H and W
+        return [*features, x]
+
+
+class TimmEncoder(nn.Module):
+    """Any convolutional encoder of the timm package that offers features at strides 2, 4, 8, 16,
+    32.
+
+    pretrained: False (random), True (weights from timm's hub) or the path of a state dict on disk.
+    """
+
+    def __init__(self, name: str, pretrained: bool | str) -> None:
+        super().__init__()
+        import timm  # heavy, and only for those who ask for it
+
+        try:
+            self.net = timm.create_model(name, pretrained=pretrained is True, features_only=True)
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise ValueError(f"encoder {name!r}: timm says: {str(error).splitlines()[0]}") from None
+        strides = self.net.feature_info.reduction()
+        if strides != [2**i for i in range(1, len(strides) + 1)]:
+            raise ValueError(f"encoder {name!r}: feature strides {strides}, expected 2, 4, 8, ...")
+        if isinstance(pretrained, str):
+            _load_by_position(self.net, name, pretrained)
+        self.channels = [3, *self.net.feature_info.channels()]
+        self.stride = strides[-1]
+        source = timm.get_pretrained_cfg(name)
+        self.mean = tuple(source.mean) if source else (0.485, 0.456, 0.406)
+        self.std = tuple(source.std) if source else (0.229, 0.224, 0.225)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Normalised image (N, 3, H, W) -> the image itself, then features at strides 2, 4, ..."""
+        return [x, *self.net(x)]
+
+
+def _load_by_position(net: nn.Module, name: str, path: str) -> None:
+    """Load a state dict whose tensors stand in the net's order, whatever their names.
+
+    A classifier's tensors may follow; ValueError names the first tensor that does not fit.
+    """
+    import torch
+
+    try:
+        source = list(torch.load(path, map_location="cpu", weights_only=True).items())
+    except (OSError, RuntimeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path}: not a state dict: {str(error).splitlines()[0]}") from None
+    own = net.state_dict()
+    if len(source) < len(own):
+        raise ValueError(f"{path}: {len(source)} tensors, encoder {name} has {len(own)}")
+    for (key, tensor), (other, value) in zip(own.items(), source, strict=False):
+        if tensor.shape != value.shape:
+            raise ValueError(
+                f"{path}: {other} is {tuple(value.shape)}, encoder {name} expects "
+                f"{tuple(tensor.shape)} at {key}"
+            )
+    net.load_state_dict({key: value for key, (_, value) in zip(own, source, strict=False)})

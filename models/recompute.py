@@ -1,0 +1,56 @@
+"""Activations made again in the backward pass instead of stored: less memory, equal numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+
+from torch import Tensor, is_grad_enabled, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+MODES = ("none", "full")
+
+
+class Recomputable(nn.Module):
+    """A module that `recompute` may wrap: its inputs are kept, all inside it is made again."""
+
+
+def recompute(model: nn.Module, mode: str) -> None:
+    """Make every Recomputable of the model drop its activations ("full") or keep them ("none")."""
+    if mode not in MODES:
+        raise ValueError(f"recompute mode {mode!r}: expected one of {', '.join(MODES)}")
+    for module in model.modules():
+        if isinstance(module, Recomputable):
+            module.__dict__.pop("forward", None)
+            if mode == "full":
+                module.forward = partial(_checkpointed, module)
+
+
+def _checkpointed(module: Recomputable, *inputs: Tensor) -> Tensor:
+    """The module's own forward, wrapped in torch's checkpoint while gradients are recorded."""
+    forward = partial(type(module).forward, module)
+    if not (module.training and is_grad_enabled()):
+        return forward(*inputs)
+    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=partial(_contexts, module))
+
+
+def _contexts(module: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    return nullcontext(), _running_statistics_kept(module)
+
+
+@contextmanager
+def _running_statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Batch norm saw this batch in the forward pass: the second pass must not count it again."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    momenta = [norm.momentum for norm in norms]
+    counts = [norm.num_batches_tracked.clone() for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)

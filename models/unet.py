@@ -1,0 +1,163 @@
+"""Image -> predictions: a shared encoder, a decoder per group of outputs, a head per output."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.decoder import Decoder
+from models.encoder import TimmEncoder, UNetEncoder
+
+
+class HeadSpec(NamedTuple):
+    """What one output asks of the network.
+
+    kind: "classes" (logits, one channel per class), "mask" (one logit) or "depth" (the depth
+    itself).
+    decoder: heads that name the same decoder share it. max_depth: the largest depth the head can
+    say.
+    """
+
+    kind: str
+    channels: int
+    decoder: str
+    max_depth: float = 1.0
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything that makes a network; plain values, so that a checkpoint can hold them.
+
+    heads: by output name. encoder: "unet" or a timm name. width: channels of the finest scale;
+    each of the `depth` poolings doubles them. centre: channels at the bottom, 0 means 2^depth *
+    width.
+    convs: convolutions per block of the encoder, the centre, the decoder.
+    """
+
+    heads: dict[str, HeadSpec]
+    encoder: str = "unet"
+    width: int = 32
+    depth: int = 4
+    centre: int = 0
+    convs: tuple[int, int, int] = (2, 2, 2)
+    norm: str = "batch"
+    dropout: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that `ModelSpec.from_json` turns into an equal spec."""
+        return asdict(self) | {"heads": {name: list(head) for name, head in self.heads.items()}}
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> ModelSpec:
+        """The spec that `to_json` wrote."""
+        heads = {name: HeadSpec(*head) for name, head in value["heads"].items()}
+        return ModelSpec(**{**value, "heads": heads, "convs": tuple(value["convs"])})
+
+
+class UNet(nn.Module):
+    """One encoder, many heads. Takes images of any H and W: it pads inside and crops its
+    predictions.
+
+    `pretrained` weights are for timm encoders: True, or the path of a state dict.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: ModelSpec, pretrained: bool | str = False) -> None:
+        super().__init__()
+        self.spec = spec
+        if spec.encoder == "unet":
+            self.encoder = UNetEncoder(
+                spec.width, spec.depth, spec.convs[0], spec.norm, spec.dropout
+            )
+            centre = spec.centre or spec.width * 2**spec.depth
+        else:
+            self.encoder = TimmEncoder(spec.encoder, pretrained)
+            centre = spec.centre
+        self.decoders = nn.ModuleDict()
+        self.heads = nn.ModuleDict()
+        for name, head in spec.heads.items():
+            if head.decoder not in self.decoders:
+                self.decoders[head.decoder] = Decoder(
+                    self.encoder.channels,
+                    width=spec.width,
+                    centre=centre,
+                    convs=spec.convs[1:],
+                    norm=spec.norm,
+                    dropout=spec.dropout,
+                )
+            self.heads[name] = nn.Conv2d(self.decoders[head.decoder].channels, head.channels, 1)
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(self.encoder, name)).view(1, 3, 1, 1)
+            self.register_buffer(name, values, persistent=False)
+        self._initialise()
+
+    def forward(self, image: Tensor, outputs: tuple[str, ...] | None = None) -> dict[str, Tensor]:
+        """Image (N, 3, H, W) in [0, 1] -> predictions by output name, each (N, channels, H, W).
+
+        Classes and masks are logits; depth is in (0, max_depth), in float32.
+        outputs: the ones to compute; None means all.
+        """
+        height, width = image.shape[-2:]
+        predictions = self.whole(self.padded(image), outputs)
+        return {name: found[..., :height, :width] for name, found in predictions.items()}
+
+    def padded(self, image: Tensor) -> Tensor:
+        """Repeat the last row and column until the encoder's poolings divide H and W evenly."""
+        height, width = image.shape[-2:]
+        stride = self.encoder.stride
+        return F.pad(image, (0, -width % stride, 0, -height % stride), mode="replicate")
+
+    def whole(self, image: Tensor, outputs: tuple[str, ...] | None = None) -> dict[str, Tensor]:
+        """As `forward`, for an image whose H and W the encoder's stride divides."""
+        features = self.encoder((image - self.mean) / self.std)
+        wanted = self.spec.heads if outputs is None else outputs
+        decoders = dict.fromkeys(self.spec.heads[name].decoder for name in wanted)
+        decoded = {decoder: self.decoders[decoder](features) for decoder in decoders}
+        predictions = {}
+        for name in wanted:
+            head = self.spec.heads[name]
+            found = self.heads[name](decoded[head.decoder])
+            if head.kind == "depth":
+                found = head.max_depth * torch.sigmoid(found.float())
+            predictions[name] = found
+        return predictions
+
+    def decided(self, name: str, prediction: Tensor) -> Tensor:
+        """Prediction (N, C, H, W) -> (N, H, W): uint8 class id, uint8 0 or 1, or the depth."""
+        kind = self.spec.heads[name].kind
+        if kind == "classes":
+            return prediction.argmax(1).to(torch.uint8)
+        if kind == "mask":
+            return (prediction[:, 0] > 0).to(torch.uint8)
+        return prediction[:, 0]
+
+    def load_encoder(self, state: dict[str, Tensor]) -> None:
+        """Take the encoder's weights from another network's state dict; its heads may differ."""
+        prefix = "encoder."
+        part = {name[len(prefix) :]: t for name, t in state.items() if name.startswith(prefix)}
+        try:
+            self.encoder.load_state_dict(part)
+        except RuntimeError as error:
+            raise ValueError(
+                f"encoder does not fit: {' '.join(str(error).split())[:200]}"
+            ) from None
+
+    def _initialise(self) -> None:
+        """He 2015 for our own convolutions; a timm encoder has its own."""
+        own = [self.decoders, self.heads]
+        if self.spec.encoder == "unet":
+            own.append(self.encoder)
+        for part in own:
+            for module in part.modules():
+                if isinstance(module, nn.Conv2d):
+                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                    if module.bias is not None:
+                        nn.init.zeros_(module.bias)
+        for head in self.heads.values():
+            nn.init.normal_(head.weight, std=0.01)

@@ -1,0 +1,402 @@
+"""Encoded bytes become the tensors that `Sample` promises, or an error that names the member."""
+
+import contextlib
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from datasets import TASKS, decode, load_task
+from datasets.decode import check_same_size, decode_image, decode_target
+from datasets.task import IGNORE, NO_DEPTH, Output
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+DAMAGE = TASKS["damage"].outputs[0]
+MASK = Output("mask", "mask", "m/{key}.png")
+DEPTH = Output("depth", "depth", "d/{key}.png")
+METRES = Output("metres", "depth", "d/{key}.png", scale=0.001, max_depth=10.0, unit="m", missing=0)
+
+real_data = pytest.mark.skipif(not DATA.is_dir(), reason="the real images are not here")
+
+
+def encode(pixels, format="PNG", **options) -> bytes:
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(np.asarray(pixels))
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def grey(*rows) -> np.ndarray:
+    return np.array(rows, np.uint8)
+
+
+def rgb_noise(height=5, width=7) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+# Images
+
+
+def test_image_rgb_png_is_lossless():
+    pixels = rgb_noise()
+    image = decode_image(encode(pixels), "a.png")
+    assert image.dtype == torch.uint8
+    assert torch.equal(image, torch.from_numpy(pixels).permute(2, 0, 1))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr"])
+def test_image_modes_become_rgb(mode):
+    original = Image.fromarray(rgb_noise()).convert(mode)
+    format = "TIFF" if mode in ("CMYK", "YCbCr") else "PNG"
+    image = decode_image(encode(original, format), "a")
+    expected = np.asarray(original.convert("RGB"))
+    assert torch.equal(image, torch.from_numpy(expected.copy()).permute(2, 0, 1))
+
+
+def test_image_alpha_is_dropped_not_composited():
+    pixels = np.dstack([rgb_noise(), np.zeros((5, 7), np.uint8)])
+    assert torch.equal(
+        decode_image(encode(pixels), "a"), decode_image(encode(pixels[..., :3]), "a")
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32])
+def test_image_of_16_bits_keeps_the_high_byte(dtype):
+    pixels = np.array([[0, 255, 256, 32768, 65535]], dtype)
+    image = decode_image(encode(pixels, "TIFF"), "a.tif")
+    assert image.tolist() == [[[0, 0, 1, 128, 255]]] * 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_image_is_upright(orientation):
+    pixels = np.kron(rgb_noise(2, 3), np.ones((8, 8, 1), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(pixels, "JPEG", quality=100, subsampling=0, exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    image = decode_image(data, "a.jpg")
+    assert tuple(image.shape) == ((3, 24, 16) if orientation > 4 else (3, 16, 24))
+    assert torch.equal(image, torch.from_numpy(expected.copy()).permute(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"no image at all",
+        encode(rgb_noise(64, 64))[:-4000],
+        encode(rgb_noise(64, 64), "JPEG")[:-1000],
+        encode(rgb_noise(64, 64), "TIFF")[:5000],
+    ],
+    ids=["empty", "text", "cut png", "cut jpeg", "cut tiff"],
+)
+def test_unreadable_bytes_are_named(data):
+    with pytest.raises(ValueError, match=r"^images/a\.png: .*[^.]$") as caught:
+        decode_image(data, "images/a.png")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"^labels/a\.png: "):
+        decode_target(data, "labels/a.png", DAMAGE)
+
+
+def test_flipped_bytes_raise_nothing_but_value_error():
+    rng = np.random.default_rng(0)
+    for format in ("PNG", "JPEG", "GIF", "BMP"):
+        whole = encode(rgb_noise(16, 16), format)
+        for _ in range(50):
+            data = bytearray(whole)
+            data[rng.integers(len(data))] = rng.integers(256)
+            with contextlib.suppress(ValueError):
+                decode_image(bytes(data), "a")
+
+
+def test_too_many_pixels_are_named_before_they_are_decoded(monkeypatch):
+    data = encode(rgb_noise())
+    monkeypatch.setattr(decode, "MAX_PIXELS", 34)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(ValueError, match=r"^a\.png: .*7x5 pixels, expected at most 34"):
+        decode_image(data, "a.png")
+
+
+def test_100_megapixels_pass_without_a_warning(recwarn):
+    data = encode(Image.new("1", (10_100, 10_000)))
+    assert decode_target(data, "a", MASK).shape == (10_000, 10_100)
+    assert not recwarn.list
+
+
+def test_float_image_is_refused():
+    with pytest.raises(ValueError, match="a.tif: floating-point"):
+        decode_image(encode(np.zeros((2, 2), np.float32), "TIFF"), "a.tif")
+
+
+def test_a_transparent_palette_does_not_warn(recwarn):
+    palette = Image.fromarray(rgb_noise()).convert("P")
+    image = decode_image(encode(palette, transparency=bytes([0, 128, 255])), "a.png")
+    assert torch.equal(image, decode_image(encode(palette), "a.png"))
+    assert not recwarn.list
+
+
+# Class labels
+
+
+def labels(pixels, output=DAMAGE, format="PNG", **options) -> list:
+    target = decode_target(encode(pixels, format, **options), "annotation/x.png", output)
+    assert target.dtype == torch.uint8
+    return target.tolist()
+
+
+def test_ids_are_kept_and_255_is_ignored():
+    assert labels(grey([0, 1, 15, 255])) == [[0, 1, 15, IGNORE]]
+
+
+def test_every_storage_of_the_same_ids_is_equal():
+    ids = np.random.default_rng(1).choice([*range(16), 255], (9, 11)).astype(np.uint8)
+    palette = Image.fromarray(ids, mode="L").copy()
+    palette.putpalette(list(range(255, -1, -1)) * 3)  # colours that say something else
+    assert palette.mode == "P"
+    for stored in (ids, palette, ids.astype(np.uint16), np.dstack([ids] * 3), np.dstack([ids] * 4)):
+        assert labels(stored) == ids.tolist()
+    assert labels(ids.astype(np.int32), format="TIFF") == ids.tolist()
+    assert labels(Image.fromarray(ids).convert("LA")) == ids.tolist()
+
+
+def test_colours_equal_ids():
+    ids = np.random.default_rng(2).choice([*range(16), 255], (9, 11)).astype(np.uint8)
+    colors = dict(enumerate(DAMAGE.colors)) | {255: DAMAGE.ignored_colors[0]}
+    table = np.zeros((256, 3), np.uint8)
+    for value, color in colors.items():
+        table[value] = list(bytes.fromhex(color))
+    coloured = table[ids]
+    assert labels(coloured) == ids.tolist()
+    assert labels(np.dstack([coloured, np.full(ids.shape, 9, np.uint8)])) == ids.tolist()
+    assert labels(coloured, transparency=tuple(table[1].tolist())) == ids.tolist()
+
+
+def test_grey_colours_that_are_no_ids_are_looked_up_as_colours():
+    camvid = Output("c", "classes", "x", classes=("sky", "road"), colors=("808080", "804080"))
+    assert labels(np.full((1, 2, 3), 128, np.uint8), camvid) == [[0, 0]]
+
+
+def test_of_two_classes_of_one_colour_the_first_is_meant():
+    output = Output(
+        "c", "classes", "x", classes=("a", "b", "c"), colors=("00ff00", "FF0000", "ff0000")
+    )
+    assert labels(np.array([[[255, 0, 0], [0, 255, 0]]], np.uint8), output) == [[1, 0]]
+
+
+def test_cityscapes_ids_are_mapped_and_the_rest_is_ignored():
+    output = TASKS["cityscapes"].outputs[0]
+    assert labels(grey([7, 8, 33, 0, 9, 255]), output) == [[0, 1, 18, IGNORE, IGNORE, IGNORE]]
+    assert sorted({*labels(grey([*range(34)]), output)[0]}) == [*range(19), IGNORE]
+
+
+def test_a_class_at_255_beats_the_default_ignored_value():
+    assert labels(
+        grey([0, 255]), Output("c", "classes", "x", classes=("a", "b"), values=(0, 255))
+    ) == [[0, 1]]
+
+
+def test_16_bit_values():
+    output = Output("c", "classes", "x", classes=("a", "b"), values=(0, 1000), ignored=(65535, -1))
+    assert labels(np.array([[1000, 0, 65535]], np.uint16), output) == [[1, 0, IGNORE]]
+    with pytest.raises(ValueError, match="label value 999 is not one of -1..0, 1000, 65535"):
+        labels(np.array([[999]], np.uint16), output)
+
+
+def test_one_bit_labels_are_ids_0_and_1():
+    output = Output("c", "classes", "x", classes=("a", "b"))
+    assert labels(Image.fromarray(grey([0, 255])).convert("1"), output) == [[0, 1]]
+
+
+@pytest.mark.parametrize("stored", [np.uint8, np.uint16])
+def test_an_unseen_value_is_named(stored):
+    with pytest.raises(ValueError) as caught:
+        labels(np.array([[0, 77]], stored))
+    assert str(caught.value) == "annotation/x.png: label value 77 is not one of 0..15, 255"
+
+
+def test_many_unseen_values_are_counted():
+    with pytest.raises(
+        ValueError, match=r"values 20, 21, 22, 23, 24 and 3 more are not among 0\.\.15"
+    ):
+        labels(grey([*range(20, 28)]))
+
+
+def test_an_unseen_colour_is_named():
+    with pytest.raises(
+        ValueError, match=r"x\.png: label colour 010203 is not one of 000000, 1CE6FF"
+    ):
+        labels(np.array([[[1, 2, 3], [0, 0, 0]]], np.uint8))
+
+
+def test_colours_without_a_colour_table_are_named():
+    output = Output("c", "classes", "x", classes=("a", "b"))
+    with pytest.raises(ValueError, match="annotation/x.png: .*output c lists no colors"):
+        labels(np.array([[[1, 2, 3]]], np.uint8), output)
+    with pytest.raises(ValueError, match="label value 9 is not one of 0..1, 255"):
+        labels(np.full((1, 1, 3), 9, np.uint8), output)
+
+
+def test_jpeg_labels_are_refused():
+    with pytest.raises(ValueError, match="annotation/x.png: JPEG"):
+        labels(np.zeros((8, 8), np.uint8), format="JPEG")
+
+
+def test_labels_in_other_modes_are_refused():
+    with pytest.raises(ValueError, match="annotation/x.png: labels of mode F"):
+        labels(np.zeros((2, 2), np.float32), format="TIFF")
+
+
+# Masks
+
+
+def mask(pixels, output=MASK, format="PNG", **options) -> list:
+    target = decode_target(encode(pixels, format, **options), "m/x.png", output)
+    assert target.dtype == torch.uint8
+    return target.tolist()
+
+
+def test_grey_is_foreground_from_the_threshold_on():
+    assert mask(grey([0, 127, 128, 255])) == [[0, 0, 1, 1]]
+
+
+def test_one_bit_mask():
+    assert mask(Image.fromarray(grey([0, 255])).convert("1")) == [[0, 1]]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_alpha_is_the_mask_unless_it_is_opaque(mode):
+    cutout = Image.fromarray(grey([255, 0, 9])).convert(mode)
+    assert mask(cutout) == [[1, 0, 0]]
+    cutout.putalpha(Image.fromarray(grey([0, 255, 200])))
+    assert mask(cutout) == [[0, 1, 1]]
+
+
+def test_a_transparent_palette_is_a_mask():
+    palette = Image.fromarray(grey([0, 1, 1]), mode="L").copy()
+    palette.putpalette([255, 255, 255] * 2)
+    assert mask(palette, transparency=bytes([0, 255])) == [[0, 1, 1]]
+
+
+def test_coloured_masks_count_their_largest_channel():
+    palette = Image.fromarray(grey([0, 1, 0]), mode="L").copy()
+    palette.putpalette([0, 0, 0, 128, 0, 0])
+    assert mask(palette) == [[0, 1, 0]]
+    assert mask(palette.convert("RGB")) == [[0, 1, 0]]
+
+
+def test_a_mask_of_zeros_and_ones_asks_for_its_threshold():
+    with pytest.raises(ValueError) as caught:
+        mask(grey([0, 1, 1]))
+    assert str(caught.value) == 'm/x.png: holds only 0 and 1: set "threshold": 1 in the task'
+    assert mask(grey([0, 1, 1]), Output("mask", "mask", "m", threshold=1)) == [[0, 1, 1]]
+    assert mask(grey([0, 0, 0])) == [[0, 0, 0]]
+
+
+@pytest.mark.parametrize("threshold", [1, 128])
+def test_a_mask_of_0_1_255_is_ambiguous(threshold):
+    with pytest.raises(ValueError, match="m/x.png: holds 1 and 255"):
+        mask(grey([0, 1, 255]), Output("mask", "mask", "m", threshold=threshold))
+
+
+def test_ignored_values_between_the_extremes_only():
+    output = Output("mask", "mask", "m", ignored=(0, 128, 255))
+    assert mask(grey([0, 128, 129, 255]), output) == [[0, IGNORE, 1, 1]]
+    assert IGNORE not in mask(np.full((8, 8), 128, np.uint8), output, "JPEG")[0]
+
+
+def test_jpeg_masks_are_cut_at_the_threshold():
+    pixels = np.zeros((16, 16), np.uint8)
+    pixels[:, 8:] = 255
+    assert mask(pixels, format="JPEG", quality=50) == (pixels // 255).tolist()
+    assert mask(np.ones((8, 8), np.uint8), format="JPEG") == [[0] * 8] * 8
+
+
+def test_16_bit_masks():
+    pixels = np.array([[0, 127, 65535]], np.uint16)
+    assert mask(pixels) == [[0, 0, 1]]
+    assert mask(pixels, transparency=0) == [[0, 0, 1]]
+
+
+# Depth
+
+
+def depth(pixels, output=DEPTH, format="PNG", **options) -> torch.Tensor:
+    target = decode_target(encode(pixels, format, **options), "d/x.png", output)
+    assert target.dtype == torch.float32
+    return target
+
+
+def test_relative_depth_fills_the_range_of_its_mode():
+    assert torch.allclose(depth(grey([0, 51, 255])), torch.tensor([[0, 0.2, 1.0]]))
+    wide = depth(np.array([[0, 13107, 65535]], np.uint16))
+    assert torch.allclose(wide, torch.tensor([[0, 0.2, 1.0]]))
+
+
+def test_grey_stored_as_rgb():
+    pixels = np.dstack([np.linspace(0, 255, 256).astype(np.uint8).reshape(16, 16)] * 3)
+    assert torch.equal(depth(pixels), depth(pixels[..., 0]))
+    lossy = depth(pixels, format="JPEG", quality=95)
+    assert (lossy - depth(pixels[..., 0])).abs().max() < 0.05
+
+
+def test_colour_coded_depth_is_refused():
+    with pytest.raises(ValueError, match="d/x.png: depth stored as colours"):
+        depth(rgb_noise())
+
+
+def test_millimetres():
+    pixels = np.array([[0, 1, 2500, 10000, 10001, 65535]], np.uint16)
+    expected = torch.tensor([[NO_DEPTH, 0.001, 2.5, 10.0, NO_DEPTH, NO_DEPTH]])
+    assert torch.allclose(depth(pixels, METRES), expected)
+
+
+def test_float_depth_is_kept_and_what_is_not_a_number_is_missing():
+    pixels = np.array([[0.25, np.nan, np.inf, -3.0, 2.0]], np.float32)
+    assert depth(pixels, format="TIFF").tolist() == [[0.25, NO_DEPTH, NO_DEPTH, NO_DEPTH, 1.0]]
+
+
+def test_missing_is_a_file_value():
+    output = Output("depth", "depth", "d", missing=255)
+    assert depth(grey([0, 255]), output).tolist() == [[0.0, NO_DEPTH]]
+
+
+# Sizes and real files
+
+
+def test_sizes_must_agree():
+    image = torch.zeros(3, 80, 120, dtype=torch.uint8)
+    check_same_size(image, torch.zeros(80, 120), "images/a.png", "labels/a.png")
+    with pytest.raises(ValueError) as caught:
+        check_same_size(image, torch.zeros(80, 100), "images/a.png", "labels/a.png")
+    expected = "labels/a.png: is 100x80, its image 120x80: expected the same size as images/a.png"
+    assert str(caught.value) == expected
+
+
+@real_data
+@pytest.mark.parametrize("task", ["camvid", "nyuv2"])
+def test_real_samples(task):
+    task = load_task(str(Path(__file__).parents[1] / "datasets" / f"{task}.json"))
+    root = DATA / task.name
+    for image_path in sorted(root.glob(task.image.format(split="train", key="*")))[:5]:
+        image = decode_image(image_path.read_bytes(), image_path.name)
+        for output in task.outputs:
+            path = root / output.files.format(split="train", key=image_path.stem)
+            target = decode_target(path.read_bytes(), str(path), output)
+            check_same_size(image, target, str(image_path), str(path))
+            if output.kind == "classes":
+                assert set(target.unique().tolist()) <= {*range(output.channels), IGNORE}
+            else:
+                assert 0.3 < target[target >= 0].mean() < 10
+
+
+@real_data
+def test_real_cutouts_and_cracks():
+    for path in sorted((DATA / "cutouts").glob("*.png"))[:5]:
+        target = decode_target(path.read_bytes(), path.name, MASK)
+        assert 0.05 < target.float().mean() < 0.95
+    for path in sorted((DATA / "damage" / "deepcrack" / "masks").glob("*.png"))[:5]:
+        target = decode_target(path.read_bytes(), path.name, MASK)
+        assert 0 < target.float().mean() < 0.5

@@ -1,0 +1,343 @@
+"""What every loss owes: 0 for a perfect prediction, nothing for ignored pixels, float32 inside."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from losses import TERMS, Criterion, LossSpec, depth, parse_terms, segmentation
+from losses.segmentation import IGNORE_INDEX
+
+NUM_CLASSES = 5
+SIZE = (2, 11, 13)  # odd, so that the coarse scales of the gradient loss do not divide it
+
+ALL_TERMS = [(kind, term) for kind, terms in TERMS.items() for term in terms]
+
+
+def scene(kind, seed=0, ignored=0.3):
+    """A random prediction and target of one kind, about a third of the pixels without a label."""
+    generator = torch.Generator().manual_seed(seed)
+    n, h, w = SIZE
+    void = torch.rand(SIZE, generator=generator) < ignored
+    if kind == "depth":
+        prediction = torch.rand(n, 1, h, w, generator=generator) * 0.9 + 0.05
+        target = torch.rand(SIZE, generator=generator) * 0.9 + 0.05
+        return prediction, target.masked_fill(void, -1.0)
+    channels = NUM_CLASSES if kind == "classes" else 1
+    target = torch.randint(0, max(channels, 2), SIZE, generator=generator, dtype=torch.uint8)
+    prediction = torch.randn(n, channels, h, w, generator=generator)
+    return prediction, target.masked_fill(void, IGNORE_INDEX)
+
+
+def perfect(kind, target):
+    """The prediction that says the target with certainty; nonsense where there is none."""
+    if kind == "depth":
+        return torch.where(target < 0, 0.7, target).unsqueeze(1)
+    if kind == "mask":
+        return torch.where(target == 1, 50.0, -50.0).unsqueeze(1)
+    label = torch.where(target == IGNORE_INDEX, 0, target).long()
+    return 50.0 * F.one_hot(label, NUM_CLASSES).permute(0, 3, 1, 2).float()
+
+
+def unlabelled(kind, target):
+    return target < 0 if kind == "depth" else target == IGNORE_INDEX
+
+
+@pytest.mark.parametrize(("kind", "term"), [pair for pair in ALL_TERMS if pair != ("depth", "bce")])
+def test_a_perfect_prediction_costs_nothing(kind, term):
+    _, target = scene(kind)
+    prediction = perfect(kind, target).requires_grad_()
+    loss = TERMS[kind][term](prediction, target)
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    assert prediction.grad.isfinite().all()
+
+
+def test_bce_on_depth_is_least_at_the_truth():
+    _, target = scene("depth")
+    truth = perfect("depth", target).requires_grad_()
+    loss = depth.bce(truth, target)
+    loss.backward()
+    t = target[target >= 0]
+    assert loss.item() == pytest.approx(-(t * t.log() + (1 - t) * (1 - t).log()).mean().item())
+    assert truth.grad.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(("kind", "term"), ALL_TERMS)
+def test_an_ignored_pixel_moves_nothing(kind, term):
+    prediction, target = scene(kind)
+    void = unlabelled(kind, target).unsqueeze(1).expand_as(prediction)
+    changed = torch.where(void, torch.rand_like(prediction), prediction).requires_grad_()
+    loss = TERMS[kind][term](changed, target)
+    loss.backward()
+    assert torch.equal(loss, TERMS[kind][term](prediction, target))
+    assert loss > 0
+    assert (changed.grad[void] == 0).all()
+    assert (changed.grad[~void] != 0).any()
+
+
+@pytest.mark.parametrize(("kind", "term"), ALL_TERMS)
+def test_without_a_labelled_pixel_loss_and_gradient_are_zero(kind, term):
+    prediction, target = scene(kind, ignored=2.0)
+    assert unlabelled(kind, target).all()
+    prediction.requires_grad_()
+    loss = TERMS[kind][term](prediction, target)
+    loss.backward()
+    assert loss.item() == 0
+    assert (prediction.grad == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("kind", "term"), ALL_TERMS)
+def test_half_precision_is_scored_in_float32(kind, term, dtype):
+    prediction, target = scene(kind)
+    half = prediction.to(dtype)
+    loss = TERMS[kind][term](half, target)
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, TERMS[kind][term](half.float(), target))
+    torch.testing.assert_close(loss, TERMS[kind][term](prediction, target), rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_dice_of_a_large_half_precision_image_is_finite(channels):
+    logits = torch.full((1, channels, 512, 512), 1.0, dtype=torch.float16, requires_grad=True)
+    target = torch.ones(1, 512, 512, dtype=torch.uint8)
+    loss = segmentation.dice(logits, target)
+    loss.backward()
+    p = torch.sigmoid(torch.tensor(1.0)).item() if channels == 1 else 1 / 3
+    area = 512 * 512  # four times what float16 can count
+    assert loss.item() == pytest.approx(
+        1 - (2 * p * area + 1) / (p * p * area + area + 1), rel=1e-4
+    )
+    assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("weights", [None, (0.5, 1.0, 2.0, 0.0, 3.0)])
+def test_cross_entropy_equals_torch(weights):
+    logits, target = scene("classes")
+    weights = None if weights is None else torch.tensor(weights)
+    logits.requires_grad_()
+    expected = F.cross_entropy(logits, target.long(), weight=weights, ignore_index=IGNORE_INDEX)
+    actual = segmentation.cross_entropy(logits, target, weights)
+    torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(actual, logits)[0], torch.autograd.grad(expected, logits)[0]
+    )
+
+
+@pytest.mark.parametrize("term", ["ce", "focal"])
+def test_pixels_that_weigh_nothing_cost_nothing(term):
+    logits, target = scene("classes")
+    logits.requires_grad_()
+    weights = torch.tensor([0.0, 1.0, 1.0, 1.0, 1.0])  # and no pixel but of class 0, or ignored
+    for label in (0, IGNORE_INDEX):
+        loss = TERMS["classes"][term](logits, torch.full_like(target, label), weights)
+        assert loss.item() == 0
+        assert (torch.autograd.grad(loss, logits)[0] == 0).all()
+
+
+def test_bce_equals_torch():
+    logits, target = scene("mask")
+    known = target != IGNORE_INDEX
+    expected = F.binary_cross_entropy_with_logits(logits[:, 0][known], target[known].float())
+    torch.testing.assert_close(segmentation.bce(logits, target), expected)
+
+
+def test_focal_discounts_easy_pixels():
+    logits, target = scene("classes")
+    weights = torch.rand(NUM_CLASSES)
+    torch.testing.assert_close(
+        segmentation.focal(logits, target, weights, gamma=0.0),
+        segmentation.cross_entropy(logits, target, weights),
+    )
+    # p = 0.8 for the true class: a pixel counts 0.2^2 of its cross entropy
+    logits = torch.tensor([0.8, 0.2]).log().view(1, 2, 1, 1)
+    loss = segmentation.focal(logits, torch.zeros(1, 1, 1, dtype=torch.uint8))
+    assert loss.item() == pytest.approx(0.04 * -np.log(0.8))
+
+
+def test_dice_by_hand():
+    """p = 0.5 everywhere; two pixels of class 0, one of class 1, one ignored, none of class 2."""
+    logits = torch.tensor([1.0, 1.0, -60.0]).view(1, 3, 1, 1).expand(1, 3, 2, 2)
+    target = torch.tensor([[[0, 0], [1, 255]]], dtype=torch.uint8)
+    zero = (2 * 1.0 + 1) / (3 * 0.25 + 2 + 1)
+    one = (2 * 0.5 + 1) / (3 * 0.25 + 1 + 1)
+    assert segmentation.dice(logits, target).item() == pytest.approx(1 - (zero + one) / 2)
+
+
+def test_dice_of_a_mask_asks_for_an_empty_prediction_where_nothing_is():
+    target = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    logits = torch.zeros(1, 1, 4, 4, requires_grad=True)
+    loss = segmentation.dice(logits, target)
+    loss.backward()
+    assert loss.item() == pytest.approx(1 - 1 / (16 * 0.25 + 1))
+    assert (logits.grad > 0).all()
+
+
+def test_l1_and_silog_by_hand():
+    target = torch.tensor([[[1.0, 2.0], [4.0, -1.0]]])
+    prediction = torch.tensor([[[[2.0, 2.0], [2.0, 9.0]]]])
+    assert depth.l1(prediction, target).item() == pytest.approx((1 + 0 + 2) / 3)
+    log = np.log([2.0, 1.0, 0.5])
+    expected = np.sqrt(np.mean(log**2) - 0.85 * np.mean(log) ** 2)
+    assert depth.silog(prediction, target).item() == pytest.approx(expected, abs=1.1e-3)
+    # twice too far everywhere: only the share of the scale that lambda leaves
+    target = torch.full((1, 2, 2), 3.0)
+    expected = np.log(2) * np.sqrt(0.15)
+    assert depth.silog(2 * target[:, None], target).item() == pytest.approx(expected, abs=1.1e-3)
+
+
+def test_silog_leaves_out_depth_zero():
+    prediction, target = scene("depth")
+    zero = torch.where(target < 0, 0.0, target)
+    assert torch.equal(depth.silog(prediction, zero), depth.silog(prediction, target))
+    assert depth.l1(prediction, zero) != depth.l1(prediction, target)
+
+
+def test_grad_of_a_ramp_by_hand():
+    """An error that grows by 1 per column: the 4 scales see steps of 1 + 2 + 4 + 8."""
+    error = torch.arange(17.0).expand(1, 17, 17)
+    target = torch.ones(1, 17, 17)
+    assert depth.grad((target + error).unsqueeze(1), target).item() == pytest.approx(15)
+    assert depth.grad((target + 3).unsqueeze(1), target).item() == 0  # a shift has no gradient
+    target[:, :, 1::2] = -1.0  # no horizontal neighbours left at the finest scale
+    assert depth.grad(error.unsqueeze(1) + 1, target).item() == pytest.approx(14)
+    turned = error.mT.unsqueeze(1) + 1
+    assert depth.grad(turned, target.mT).item() == pytest.approx(14)
+
+
+def test_depth_bce_stays_finite_at_the_ends_and_outside():
+    prediction = torch.tensor([0.0, 1.5, 0.0, 1.0]).view(1, 1, 2, 2).requires_grad_()
+    loss = depth.bce(prediction, torch.tensor([[[0.0, 1.0], [1.0, 0.0]]]))
+    loss.backward()
+    assert loss.isfinite()
+    assert prediction.grad.isfinite().all()
+
+
+def test_terms_and_factors():
+    assert parse_terms("depth", "l1+2*grad") == [("l1", 1.0), ("grad", 2.0)]
+    assert parse_terms("classes", " ce + 1e-1 * dice ") == [("ce", 1.0), ("dice", 0.1)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "named"),
+    [
+        ("mask", "ce", "'ce' for kind mask, expected one of bce, dice, focal"),
+        ("depth", "", "''"),
+        ("depth", "l1+", "''"),
+        ("depth", "l1+two*grad", "'two'"),
+        ("depth", "-1*l1", "'-1'"),
+        ("depth", "nan*l1", "'nan'"),
+        ("depth", "*l1", "''"),
+        ("classes", "ce+ce", "'ce' is given twice"),
+    ],
+)
+def test_a_wrong_term_is_named(kind, text, named):
+    with pytest.raises(ValueError) as error:
+        parse_terms(kind, text)
+    assert named in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+SPECS = {
+    "damage": LossSpec("classes", "ce+dice", class_weights=(1.0, 2.0, 0.5, 1.0, 4.0)),
+    "mask": LossSpec("mask", "bce"),
+    "depth": LossSpec("depth", "l1+2*grad", weight=3.0),
+}
+
+
+def batch(*names):
+    scenes = {name: scene(SPECS[name].kind, seed=i) for i, name in enumerate(SPECS)}
+    predictions = {name: prediction.requires_grad_() for name, (prediction, _) in scenes.items()}
+    return predictions, {name: scenes[name][1] for name in names}
+
+
+def test_the_total_is_the_weighted_sum_of_the_named_terms():
+    predictions, targets = batch(*SPECS)
+    total, logged = Criterion(SPECS)(predictions, targets)
+    assert list(logged) == [
+        "loss",
+        "damage/ce",
+        "damage/dice",
+        "mask/bce",
+        "depth/l1",
+        "depth/grad",
+    ]
+    assert not any(value.requires_grad for value in logged.values())
+    expected = (
+        segmentation.cross_entropy(
+            predictions["damage"], targets["damage"], torch.tensor(SPECS["damage"].class_weights)
+        )
+        + segmentation.dice(predictions["damage"], targets["damage"])
+        + segmentation.bce(predictions["mask"], targets["mask"])
+        + 3 * depth.l1(predictions["depth"], targets["depth"])
+        + 6 * depth.grad(predictions["depth"], targets["depth"])
+    )
+    torch.testing.assert_close(total, expected)
+    assert torch.equal(total.detach(), logged["loss"])
+    torch.testing.assert_close(logged["depth/l1"], depth.l1(predictions["depth"], targets["depth"]))
+
+
+def test_only_outputs_with_a_target_count():
+    predictions, targets = batch("mask")
+    total, logged = Criterion(SPECS)(predictions, targets)
+    total.backward()
+    assert list(logged) == ["loss", "mask/bce"]
+    assert predictions["mask"].grad.abs().sum() > 0
+    assert predictions["damage"].grad is None
+    assert Criterion(SPECS)(predictions, {})[0].item() == 0
+
+
+def test_learned_weights_start_at_the_plain_sum_and_settle_at_log_2l():
+    predictions, targets = batch(*SPECS)
+    learned = Criterion(SPECS, uncertainty=True)
+    plain = Criterion(SPECS)
+    assert list(plain.parameters()) == []
+    total, logged = learned(predictions, targets)
+    assert torch.equal(total, plain(predictions, targets)[0])
+    total.backward()
+    # d/ds of exp(-s) L + s / 2 at s = 0
+    losses = [
+        logged["damage/ce"] + logged["damage/dice"],
+        logged["mask/bce"],
+        3 * (logged["depth/l1"] + 2 * logged["depth/grad"]),
+    ]
+    torch.testing.assert_close(learned.log_variances.grad, 0.5 - torch.stack(losses))
+
+
+def test_learned_weights_are_bounded_and_rest_without_a_label():
+    predictions, targets = batch("mask")
+    learned = Criterion(SPECS, uncertainty=True)
+    with torch.no_grad():
+        learned.log_variances.fill_(-1000.0)
+    total, logged = learned(predictions, targets)
+    assert total.item() == pytest.approx(np.exp(6) * logged["mask/bce"].item() - 3, rel=1e-5)
+
+    learned = Criterion(SPECS, uncertainty=True)
+    total, _ = learned(predictions, {"mask": torch.full_like(targets["mask"], IGNORE_INDEX)})
+    total.backward()
+    assert total.item() == 0
+    assert (learned.log_variances.grad == 0).all()
+
+
+def test_autocast_does_not_reach_the_losses():
+    predictions, targets = batch(*SPECS)
+    half = {
+        name: p.detach() if name == "depth" else p.detach().bfloat16()
+        for name, p in predictions.items()
+    }
+    criterion = Criterion(SPECS)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        total, logged = criterion(half, targets)
+    assert total.dtype == torch.float32
+    assert all(value.dtype == torch.float32 for value in logged.values())
+    assert torch.equal(total, criterion(half, targets)[0])
+
+
+def test_losses_do_not_depend_on_the_memory_format():
+    predictions, targets = batch(*SPECS)
+    last = {
+        name: p.detach().to(memory_format=torch.channels_last) for name, p in predictions.items()
+    }
+    criterion = Criterion(SPECS)
+    torch.testing.assert_close(criterion(last, targets)[0], criterion(predictions, targets)[0])

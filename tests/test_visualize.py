@@ -1,0 +1,239 @@
+"""Pictures say what the arrays say: colours, order, sizes; charts are valid PNGs."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from utils import visualize
+from utils.visualize import (
+    CELL,
+    IGNORED_COLOR,
+    MASK_COLOR,
+    class_colors,
+    colorize,
+    depth_picture,
+    draw_confusion,
+    draw_curves,
+    mask_overlay,
+    overlay,
+    panel,
+    rgb,
+    sample_panel,
+    save_png,
+)
+
+COLORS = ("000000", "1CE6FF", "FF4A46")
+CLASSES = SimpleNamespace(
+    name="damage", kind="classes", classes=("Clean", "Peel", "Dust"), colors=COLORS
+)
+MASK = SimpleNamespace(name="mask", kind="mask")
+DEPTH = SimpleNamespace(name="depth", kind="depth", unit="m", max_depth=10.0)
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def luma(picture):
+    return picture.astype(float) @ [0.2126, 0.7152, 0.0722]
+
+
+def is_png(path):
+    with Image.open(path) as picture:
+        picture.load()
+        return picture.format == "PNG" and min(picture.size) > 100
+
+
+@pytest.mark.parametrize("ids", [np.uint8([[0, 1, 2, 255]]), torch.tensor([[0, 1, 2, 255]])])
+def test_colorize_gives_each_class_its_colour(ids):
+    painted = colorize(ids, COLORS)
+    assert painted.dtype == np.uint8
+    assert painted.tolist() == [[list(rgb(c)) for c in (*COLORS, IGNORED_COLOR)]]
+    assert colorize(ids, COLORS, "5A0007")[0, 3].tolist() == [0x5A, 0, 7]
+
+
+def test_overlay_blends_colours_spares_black_and_dims_ignored():
+    image = np.full((3, 5, 3), 100, np.uint8)
+    ids = np.zeros((3, 5), np.uint8)
+    ids[0], ids[1] = 1, 255
+    blended = overlay(image, ids, COLORS, alpha=0.5)
+    assert blended.shape == image.shape
+    assert blended.dtype == np.uint8
+    assert blended[0, 0].tolist() == [64, 165, 178]  # half 100, half 1CE6FF
+    assert (blended[1] < 50).all()
+    assert (blended[2] == 100).all()
+    assert (image == 100).all()  # the caller's image is not painted over
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8])
+def test_mask_overlay_paints_the_mask_alone(kind):
+    image = np.full((7, 3, 3), 200, np.uint8)
+    mask = np.zeros((7, 3), kind)
+    mask[2, 1] = 1
+    painted = mask_overlay(image, mask, alpha=1.0)
+    assert painted[2, 1].tolist() == list(rgb(MASK_COLOR))
+    assert ((painted != image).any(-1) == (mask > 0)).all()
+
+
+def test_depth_grows_darker_and_unknown_is_black():
+    ramp = torch.linspace(0, 4, 256)[None]
+    shades = luma(depth_picture(ramp))[0]
+    assert (np.diff(shades) < 0).all()
+    assert shades[-1] > 15  # the farthest is not mistaken for unknown
+    holes = depth_picture(np.float32([[-1, 2, np.nan]]))
+    assert holes[0, 0].tolist() == holes[0, 2].tolist() == [0, 0, 0]
+    assert holes[0, 1].any()
+
+
+def test_depth_scale_is_shared_through_max_depth():
+    near, far = np.float32([[1.0]]), np.float32([[1.0, 9.0]])
+    assert (depth_picture(near, 10.0)[0, 0] == depth_picture(far, 10.0)[0, 0]).all()
+    assert (depth_picture(far, 5.0)[0, 1] == depth_picture(far * 2, 5.0)[0, 1]).all()  # beyond
+    assert not depth_picture(np.full((2, 3), -1, np.float32)).any()
+
+
+def test_panel_holds_its_cells_and_legend():
+    cell = np.full((200, 180, 3), 7, np.uint8)  # shown one to one: between CELL / 2 and CELL
+    two = panel([[("a", cell), ("b", cell)]])
+    gap = two.width - 2 * 180
+    assert panel([[("a", cell)]]).width == 180 + gap * 2 // 3
+    assert panel([[("a", cell), ("b", cell)]] * 3).height > 3 * 200
+    assert (np.asarray(two) == 7).all(-1).sum() == 2 * 180 * 200
+    chip = np.asarray(panel([[("a", cell)]], [("Peel", "1CE6FF")]))
+    assert (chip == rgb("1CE6FF")).all(-1).sum() > 100
+
+
+def test_legend_wraps_so_that_every_chip_is_seen():
+    output = SimpleNamespace(classes=[f"class {i}" for i in range(24)], colors=())
+    legend = list(zip(output.classes, class_colors(output), strict=True))
+    page = np.asarray(panel([[("a", np.zeros((200, 200, 3), np.uint8))]], legend))
+    for name, color in legend:
+        assert (page == rgb(color)).all(-1).sum() > 100, name
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (33, 47), (2000, 31), (31, 2000)])
+def test_panel_takes_any_size(size):
+    page = panel([[("a caption far too long for it " * 3, np.zeros((*size, 3), np.uint8))]])
+    assert max(page.size) <= CELL + 60
+
+
+def test_sample_panel_shows_truth_beside_prediction():
+    rng = np.random.default_rng(0)
+    image = torch.from_numpy(rng.integers(0, 256, (2, 3, 33, 47), np.uint8))
+    targets = {
+        "damage": torch.ones(2, 33, 47, dtype=torch.uint8),
+        "mask": torch.zeros(2, 33, 47, dtype=torch.uint8),
+        "depth": torch.full((2, 33, 47), 2.0),
+    }
+    outputs = (CLASSES, MASK, DEPTH)
+    page = sample_panel(image, targets, targets, outputs)
+    single = sample_panel(
+        image[0], *[{name: target[0] for name, target in targets.items()}] * 2, outputs
+    )
+    assert single.width == page.width
+    assert single.height < page.height < 2 * single.height
+    unlabelled = sample_panel(image, {}, targets, outputs)
+    assert unlabelled.width < page.width
+    sample_panel([], targets, targets, outputs)  # a rank without samples
+
+
+def test_sample_panel_hides_the_prediction_where_nothing_is_scored(monkeypatch):
+    shown = []
+    monkeypatch.setattr(visualize, "panel", lambda rows, legend: shown.append((rows, legend)))
+    truth = np.uint8([[255, 1]])
+    image = np.full((3, 1, 2), 100, np.uint8)
+    sample_panel(image, {"damage": truth}, {"damage": np.uint8([[2, 0]])}, [CLASSES])
+    (rows, legend) = shown[0]
+    assert [caption for caption, _ in rows[0]] == ["image", "damage: truth", "damage: prediction"]
+    assert rows[0][2][1].tolist() == [[[30] * 3, [100] * 3]]  # dimmed; Clean: as it is
+    assert [name for name, _ in legend] == ["Peel", "ignored (dimmed)"]
+
+
+def test_default_colours_are_as_many_as_classes_and_all_different():
+    output = SimpleNamespace(classes=tuple(map(str, range(40))), colors=())
+    assert len(set(class_colors(output))) == 40
+    assert class_colors(CLASSES) == COLORS
+
+
+def test_curves_from_a_run(tmp_path):
+    lines = [
+        {"step": step, "time": 1.0, "train/loss": 10 / step, "lr": 1e-3, "val/loss": None}
+        for step in range(1, 100)
+    ]
+    lines += [{"step": 50, "val/loss": 1.0, "val/damage/miou": 0.2, "val/depth/absrel": 0.3}]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 51, "tr')
+    draw_curves(path, tmp_path / "curves.png")
+    assert is_png(tmp_path / "curves.png")
+    assert [p.name for p in tmp_path.iterdir() if p.suffix == ".tmp"] == []
+
+
+@pytest.mark.parametrize("text", [None, "", '{"step": 1, "time": 0.1, "train/loss": null}\n'])
+def test_curves_without_values(tmp_path, text):
+    path = tmp_path / "metrics.jsonl"
+    if text is not None:
+        path.write_text(text)
+    draw_curves(path, tmp_path / "curves.png")
+    assert is_png(tmp_path / "curves.png")
+
+
+def test_loss_axis_is_logarithmic_over_a_decade():
+    from matplotlib.figure import Figure
+
+    wide, narrow = Figure().subplots(1, 2)
+    visualize._draw_chart(wide, {"train/loss": ([1, 2], [10.0, 1.0])})
+    visualize._draw_chart(narrow, {"train/loss": ([1, 2], [5.0, 1.0])})
+    assert (wide.get_yscale(), narrow.get_yscale()) == ("log", "linear")
+
+
+def test_best_is_the_least_error_and_the_highest_score():
+    from matplotlib.figure import Figure
+
+    error, score = Figure().subplots(1, 2)
+    visualize._draw_chart(error, {"val/depth/absrel": ([1, 2, 3], [0.4, 0.2, 0.3])})
+    visualize._draw_chart(score, {"val/damage/miou": ([1, 2, 3], [0.4, 0.2, 0.3])})
+    assert error.get_title() == "val/depth/absrel: best 0.2 at 2"
+    assert score.get_title() == "val/damage/miou: best 0.4 at 1"
+
+
+def test_baseline_is_a_dashed_line_beside_its_score(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(visualize, "_draw_chart", lambda axes, series: drawn.append(list(series)))
+    path = tmp_path / "metrics.jsonl"
+    scores = {"val/iou/iou": 0.5, "val/iou/baseline_iou": 0.1, "val/iou/dice": 0.6}
+    path.write_text(json.dumps({"step": 1, "train/lr": 0.1, "val/loss": 2.0, **scores}))
+    draw_curves(path, tmp_path / "curves.png")
+    assert drawn == [["val/loss"], ["val/iou/iou", "val/iou/baseline_iou"], ["train/lr"]]
+
+
+def test_smoothing_keeps_a_line_and_its_length():
+    line = np.arange(200.0)
+    assert np.allclose(visualize._smooth(list(line)), line)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("num", [2, 24])
+def test_confusion_is_drawn_with_an_empty_class(tmp_path, num):
+    matrix = torch.randint(0, 1000, (num, num), generator=torch.manual_seed(0))
+    matrix[0] = 0
+    draw_confusion(matrix, [f"class {i}" for i in range(num)], tmp_path / "confusion.png")
+    assert is_png(tmp_path / "confusion.png")
+
+
+def test_save_png_gives_back_the_pixels(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 5, 3), np.uint8)
+    save_png(pixels, tmp_path / "new" / "a.png")
+    save_png(Image.fromarray(pixels), tmp_path / "new" / "a.png")
+    assert (np.asarray(Image.open(tmp_path / "new" / "a.png")) == pixels).all()
+    assert len(list((tmp_path / "new").iterdir())) == 1
+
+
+@pytest.mark.skipif(not (DATA / "nyuv2").is_dir(), reason="the real images are not here")
+def test_real_room_is_nearer_where_it_is_brighter():
+    path = sorted((DATA / "nyuv2" / "depth_mm").glob("*.png"))[0]
+    depth = np.asarray(Image.open(path)).astype(np.float32) / 1000
+    shades = luma(depth_picture(depth))
+    order = np.argsort(depth.ravel(), kind="stable")
+    assert (np.diff(shades.ravel()[order]) <= 1e-6).all()

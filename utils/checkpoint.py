@@ -1,0 +1,65 @@
+"""A run's state <-> a file: written whole or not at all, read as tensors and plain values only."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+
+FORMAT = 1
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write beside `path`, then rename: a crash or a full disk leaves the old checkpoint."""
+    part = path.with_name(path.name + ".part")
+    try:
+        torch.save({"format": FORMAT, **state}, part)
+        os.replace(part, path)
+    except (OSError, RuntimeError) as error:
+        part.unlink(missing_ok=True)
+        raise ValueError(f"{path}: checkpoint cannot be written: {error}") from None
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read what `save` wrote, on the CPU; ValueError names the file when it is something else."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such checkpoint")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file fails in as many ways as there are bytes
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path}: not a checkpoint: {reason}") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise ValueError(f"{path}: not a checkpoint of this project (format {FORMAT})")
+    return state
+
+
+def weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The network's weights in best.pt or last.pt: the averaged ones where there are any."""
+    if "model" in state:
+        return state["model"]
+    learner = state["learner"]
+    if "ema" not in learner:
+        return learner["model"]
+    prefix = "module."  # torch's AveragedModel keeps its copy, and a counter, under this name
+    return {k[len(prefix) :]: v for k, v in learner["ema"].items() if k.startswith(prefix)}
+
+
+def rng_state() -> dict[str, Any]:
+    """The state of every generator that a training step may draw from."""
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": random.getstate(),
+    }
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Put every generator back to where `rng_state` found it."""
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    random.setstate(state["python"])

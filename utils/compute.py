@@ -1,0 +1,58 @@
+"""Flags -> the device and the precision a network runs in; tensors on their way there."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def amp_dtype(device: torch.device) -> torch.dtype | None:
+    """The half precision that the device computes natively; None where it would be emulated."""
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float16
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        native = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+        return torch.bfloat16 if native else None
+    return torch.float16
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how precisely the network runs. dtype: None is float32 throughout."""
+
+    device: torch.device
+    dtype: torch.dtype | None = None
+
+    def autocast(self) -> AbstractContextManager:
+        """Half precision for what is run inside, or nothing."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
+
+    def image(self, image: Tensor) -> Tensor:
+        """uint8 (N, 3, H, W) on the host -> float32 in [0, 1] on the device, channels last."""
+        image = image.to(self.device, non_blocking=True)
+        return image.to(torch.float32, memory_format=torch.channels_last).div_(255)
+
+    def targets(self, targets: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The same targets on the device."""
+        return {name: target.to(self.device, non_blocking=True) for name, target in targets.items()}
+
+
+def make_compute(device: str, amp: bool) -> Compute:
+    """The named device ("auto": the first found), in half precision if asked and native."""
+    if device == "auto":
+        found = torch.accelerator.current_accelerator(check_available=True)
+        device = found.type if found is not None else "cpu"
+    try:
+        place = torch.device(device)
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from None
+    dtype = amp_dtype(place) if amp else None
+    if amp and dtype is None:
+        print(f"--amp: this {place.type} would emulate half precision; training in float32")
+    return Compute(place, dtype)

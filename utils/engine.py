@@ -1,0 +1,182 @@
+"""Batches -> one optimiser step; a data set -> its scores. Benchmarks call these too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from utils.checkpoint import rng_state, set_rng_state
+from utils.compute import Compute
+from utils.distributed import Ranks
+from utils.optim import Schedule
+from utils.predict import Predictor
+
+
+class Batch(Protocol):
+    """image: uint8 (N, 3, H, W); targets: by output name, (N, H, W); keys: N names."""
+
+    image: Tensor
+    targets: dict[str, Tensor]
+    keys: list[str]
+
+
+class Metric(Protocol):
+    """Counts over a whole data set, from which scores follow."""
+
+    def update(self, prediction: Tensor, target: Tensor) -> None: ...
+
+    def compute(self) -> dict[str, float]: ...
+
+    def state(self) -> Tensor: ...
+
+    def load_state(self, state: Tensor) -> None: ...
+
+
+def seed_everything(seed: int, deterministic: bool) -> None:
+    """Seed what initialises and drops out; `deterministic` refuses what cannot be repeated."""
+    torch.manual_seed(seed)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+
+
+@dataclass
+class Learner:
+    """Everything that changes while training: what a checkpoint must hold.
+
+    parallel: the model as it is called, which averages gradients where there are several ranks.
+    ema: the averaged copy of the model, or None. clip: largest norm of the gradient, 0 is
+    unlimited.
+    """
+
+    model: nn.Module
+    parallel: nn.Module
+    criterion: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    scaler: torch.amp.GradScaler
+    compute: Compute
+    ranks: Ranks
+    ema: AveragedModel | None = None
+    clip: float = 0.0
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The model to evaluate and to keep: the average where there is one."""
+        return self.ema.module if self.ema is not None else self.model
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, as a checkpoint holds it."""
+        parts = {name: getattr(self, name).state_dict() for name in self._parts()}
+        return {**parts, "rng": rng_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken; ValueError when it is of another network."""
+        try:
+            for name in self._parts():
+                getattr(self, name).load_state_dict(state[name])
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"checkpoint does not fit these settings: {reason}") from None
+        set_rng_state(state["rng"])
+
+    def _parts(self) -> list[str]:
+        parts = ["model", "criterion", "optimizer", "schedule", "scaler"]
+        return parts if self.ema is None else [*parts, "ema"]
+
+
+def train_step(learner: Learner, batches: Sequence[Batch], accum: int = 1) -> dict[str, Tensor]:
+    """One optimiser step over the gradient of `accum` batches of each task, in the order given.
+
+    Returns the named loss terms, averaged over batches that have them, as tensors on the device:
+    nothing here waits for it.
+    """
+    learner.model.train()
+    learner.optimizer.zero_grad(set_to_none=True)
+    sums = {}
+    for batch in batches:
+        image = learner.compute.image(batch.image)
+        targets = learner.compute.targets(batch.targets)
+        with learner.compute.autocast():
+            predictions = learner.parallel(image, tuple(targets))
+        loss, terms = learner.criterion(predictions, targets)
+        learner.scaler.scale(loss / accum).backward()
+        for name, term in terms.items():
+            sums.setdefault(name, []).append(term)
+    learner.ranks.average_gradients(learner.criterion.parameters())
+    if learner.clip:
+        learner.scaler.unscale_(learner.optimizer)
+        nn.utils.clip_grad_norm_(learner.model.parameters(), learner.clip)
+    learner.scaler.step(learner.optimizer)
+    learner.scaler.update()
+    learner.schedule.advance()
+    if learner.ema is not None:
+        learner.ema.update_parameters(learner.model)
+    return {name: torch.stack(terms).mean() for name, terms in sums.items()}
+
+
+class Shown(NamedTuple):
+    """One evaluated sample on the host, to be drawn: image uint8 (3, H, W); target and prediction
+    by output name, (H, W): class id, 0 or 1, or depth."""
+
+    key: str
+    image: Tensor
+    targets: dict[str, Tensor]
+    predictions: dict[str, Tensor]
+
+
+class Evaluation(NamedTuple):
+    """scores: `OUTPUT/METRIC`, and mean loss terms under their names. metrics: the counts behind them."""
+
+    scores: dict[str, float]
+    metrics: dict[str, Metric]
+    shown: list[Shown]
+
+
+@torch.inference_mode()
+def evaluate(
+    predictor: Predictor,
+    batches: Iterable[Batch],
+    criterion: Callable[..., tuple[Tensor, dict[str, Tensor]]],
+    metrics: dict[str, Metric],
+    ranks: Ranks,
+    show: int = 0,
+) -> Evaluation:
+    """How good a network is on a data set, from one streamed count per output.
+
+    Loss terms are means over tiles, weighted by their pixels. Ranks each take a part of the batches
+    and return the scores of the whole. show: how many samples to keep.
+    """
+    compute = predictor.compute
+    sums, pixels, shown = {}, 0, []
+    for batch in batches:
+        found = {name: torch.empty(t.shape, dtype=t.dtype) for name, t in batch.targets.items()}
+        for (rows, columns), predictions in predictor(batch.image, tuple(batch.targets)):
+            parts = {name: t[:, rows, columns] for name, t in batch.targets.items()}
+            targets = compute.targets(parts)
+            size = next(iter(parts.values())).numel()
+            for name, term in criterion(predictions, targets)[1].items():
+                sums[name] = sums.get(name, 0) + term.double() * size
+            pixels += size
+            for name, target in targets.items():
+                metrics[name].update(predictions[name], target)
+                if len(shown) < show:
+                    decided = predictor.model.decided(name, predictions[name])
+                    found[name][:, rows, columns] = decided.to(found[name])
+        for i, key in enumerate(batch.keys[: show - len(shown)]):
+            parts = [{name: t[i] for name, t in each.items()} for each in (batch.targets, found)]
+            shown.append(Shown(key, batch.image[i], *parts))
+    names = sorted(sums)
+    totals = torch.tensor([*(float(sums[name]) for name in names), pixels], dtype=torch.float64)
+    totals = ranks.sum(totals)
+    scores = {name: float(total / totals[-1]) for name, total in zip(names, totals, strict=False)}
+    for name, metric in metrics.items():
+        metric.load_state(ranks.sum(metric.state()))
+        scores |= {f"{name}/{key}": value for key, value in metric.compute().items()}
+    return Evaluation(scores, metrics, shown)

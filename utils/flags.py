@@ -1,0 +1,301 @@
+"""What stands on the command line -> checked values; a mistake becomes one line."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+
+class Described(Protocol):
+    """A task: one line about it and its own defaults by flag name."""
+
+    about: str
+    defaults: dict
+
+
+def _number(kind: type, least: float, below: float, expected: str):
+    """A parser of numbers from `least` to less than `below`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value < below:
+            raise argparse.ArgumentTypeError(f"{text!r}, expected {expected}")
+        return value
+
+    return parse
+
+
+positive = _number(int, 1, math.inf, "a whole number from 1")
+natural = _number(int, 0, math.inf, "a whole number from 0")
+real = _number(float, 0, math.inf, "a number from 0")
+share = _number(float, 0, 1, "a number from 0 to less than 1")
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what `main` reports."""
+        raise ValueError(message.removeprefix("argument "))
+
+
+def train_parser(tasks: Mapping[str, Described]) -> Parser:
+    """Every flag of training. What a task sets itself stands in its file under `defaults`."""
+    lines = [
+        f"  {name:<13} {' '.join(as_flags(task.defaults))}\n{'':16}{task.about}"
+        for name, task in tasks.items()
+    ]
+    parser = Parser(
+        description="Train one encoder with the heads of one or more tasks.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="tasks and their own defaults:\n" + "\n".join(lines),
+    )
+    add = parser.add_argument_group("what").add_argument
+    add("--task", nargs="+", metavar="NAME|FILE", help="tasks by name, or task files (.json)")
+    add(
+        "--data",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="folder, zip or HDF5: any number for one task, one each for several "
+        "(default: demo scenes, rendered)",
+    )
+    add(
+        "--out",
+        type=Path,
+        help="run folder (default: runs/TASK, or the next free runs/TASK-2, ...)",
+    )
+    add(
+        "--size",
+        nargs=2,
+        type=positive,
+        metavar=("H", "W"),
+        help="training size in pixels (256 256)",
+    )
+    add(
+        "--split-by",
+        metavar="FIELD=VALUE",
+        help="validate where a field of the path or the metadata has this value, train on the rest",
+    )
+    add("--workers", type=natural, default=2, help="processes that read and decode (2)")
+    add = parser.add_argument_group("model").add_argument
+    add("--encoder", default="unet", metavar="unet|TIMM", help="own encoder, or a timm name (unet)")
+    add(
+        "--pretrained",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="PATH",
+        help="timm encoder: weights from its hub, or a state dict on disk",
+    )
+    add(
+        "--width",
+        type=positive,
+        default=32,
+        help="channels at full resolution, doubled per scale (32)",
+    )
+    add("--depth", type=positive, default=4, help="number of 2x2 poolings (4)")
+    add(
+        "--centre", type=natural, default=0, help="channels at the bottom (2^depth times the width)"
+    )
+    add(
+        "--convs",
+        nargs="+",
+        type=positive,
+        default=[2],
+        help="convolutions per block: one number, or encoder, centre, decoder (2)",
+    )
+    add(
+        "--norm",
+        choices=("batch", "group", "none"),
+        default="batch",
+        help="after each convolution (batch)",
+    )
+    add("--dropout", type=share, default=0.0, help="share of channels dropped per block (0)")
+    add("--init", type=Path, metavar="CKPT", help="start from the encoder of another run")
+    add = parser.add_argument_group("learning").add_argument
+    add("--epochs", type=positive, default=12, help="passes over the longest training split (12)")
+    add("--steps", type=positive, help="optimiser steps, instead of --epochs")
+    add("--eval-steps", type=positive, help="steps between evaluations (an epoch, at least 20)")
+    add("--bs", type=positive, help="images of each task in a batch (8)")
+    add("--accum", type=positive, default=1, help="batches per optimiser step (1)")
+    add("--optimizer", choices=("sgd", "adamw"), default="adamw", help="(adamw)")
+    add("--lr", type=real, default=1e-3, help="highest learning rate (0.001)")
+    add("--momentum", type=share, default=0.9, help="of SGD; first beta of AdamW (0.9)")
+    add("--weight-decay", type=real, default=1e-2, help="biases and norms are left alone (0.01)")
+    add(
+        "--schedule",
+        choices=("plateau", "poly", "cosine", "rsqrt", "constant"),
+        default="cosine",
+        help="of the learning rate (cosine)",
+    )
+    add("--warmup", type=natural, default=20, help="steps of quadratic rise (20)")
+    add("--clip", type=real, default=0.0, help="largest gradient norm, 0 is unlimited (0)")
+    add(
+        "--ema",
+        type=share,
+        default=0.0,
+        help="decay of averaged weights per step, such as 0.99; 0 is off",
+    )
+    add(
+        "--losses",
+        nargs="+",
+        default=[],
+        metavar="OUTPUT=TERMS",
+        help="such as damage=ce+dice or depth=l1+2*grad; classes: ce dice focal, mask: bce dice focal, "
+        "depth: l1 silog grad bce",
+    )
+    add(
+        "--loss-weights",
+        nargs="+",
+        default=[],
+        metavar="OUTPUT=W",
+        help="share of an output in the total, or `uncertainty`: learn them",
+    )
+    add(
+        "--class-weights",
+        action=argparse.BooleanOptionalAction,
+        help="rare classes count more (square root of median frequency)",
+    )
+    add = parser.add_argument_group("memory, speed").add_argument
+    add(
+        "--amp",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="half precision where the device has it",
+    )
+    add(
+        "--ckpt",
+        nargs="?",
+        const="full",
+        default="none",
+        choices=("none", "full"),
+        help="recompute activations instead of storing them",
+    )
+    add(
+        "--tile",
+        type=natural,
+        default=1024,
+        help="side in pixels above which validation images are predicted in tiles, 0 is never (1024)",
+    )
+    add(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="torch.compile the network",
+    )
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
+    add = parser.add_argument_group("habit").add_argument
+    add(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="CKPT",
+        help="continue a stopped run with its own flags (the newest of the task, or this last.pt)",
+    )
+    add(
+        "--overfit",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="train and validate on the same N batches",
+    )
+    add("--seed", type=natural, default=0, help="(0)")
+    add(
+        "--deterministic",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="refuse operations that are not repeatable on the device",
+    )
+    add(
+        "--wandb",
+        choices=("auto", "online", "offline", "disabled"),
+        default="auto",
+        help="auto: online with a key, else offline (auto)",
+    )
+    add("--name", help="of the run in wandb (the run folder's name)")
+    return parser
+
+
+def infer_parser(tasks: Mapping[str, Described]) -> Parser:
+    """Every flag of prediction."""
+    parser = Parser(
+        description="Predict with a trained network; it needs nothing but its checkpoint."
+    )
+    add = parser.add_argument_group("what").add_argument
+    add(
+        "--task",
+        metavar="NAME",
+        help=f"{', '.join(tasks)}, or any task trained below runs/",
+    )
+    add(
+        "--weights",
+        type=Path,
+        metavar="CKPT",
+        help="best.pt or last.pt (default: the newest best.pt of the task, else the demo weights)",
+    )
+    add(
+        "--input",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="images, folders, zips, HDF5 (default: the demo's validation images)",
+    )
+    add("--out", type=Path, default=Path("predictions"), help="folder for pictures (predictions)")
+    add(
+        "--evaluate",
+        nargs="?",
+        const="val",
+        metavar="SPLIT",
+        help="print scores on a labelled split of --input as JSON instead (val)",
+    )
+    add("--split-by", metavar="FIELD=VALUE", help="with --evaluate: as in training")
+    add(
+        "--export",
+        type=Path,
+        metavar="FILE",
+        help="write the network as .pt2 (torch.export) or .onnx instead",
+    )
+    add = parser.add_argument_group("how").add_argument
+    add(
+        "--tile",
+        type=natural,
+        default=1024,
+        help="side in pixels above which an image is predicted in tiles, 0 is never (1024)",
+    )
+    add("--overlap", type=natural, default=128, help="pixels that neighbouring tiles share (128)")
+    add("--tta", action="store_true", help="average with the prediction of the mirrored image")
+    add("--amp", action="store_true", help="half precision where the device has it")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
+    return parser
+
+
+def as_flags(settings: Mapping[str, object]) -> list[str]:
+    """{"size": [64, 96], "class_weights": True} -> --size 64 96 --class-weights, as words."""
+    words = []
+    for name, value in settings.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", *map(str, value if isinstance(value, list | tuple) else [value])]
+    return words
+
+
+def pairs(flag: str, items: list[str]) -> dict[str, str]:
+    """["depth=2", "mask=1"] -> {"depth": "2", "mask": "1"}; ValueError names flag and word."""
+    for item in items:
+        if "=" not in item:
+            raise ValueError(f"{flag}: {item!r}, expected NAME=VALUE")
+    return dict(item.split("=", 1) for item in items)
+
+
+def one_line(error: Exception) -> str:
+    """What an error says; out of a loader's worker it comes wrapped in a traceback."""
+    return str(error).strip().splitlines()[-1].removeprefix("ValueError: ")

@@ -1,0 +1,254 @@
+"""A run's record: named values and pictures in; metrics.jsonl, samples/*.png, a wandb run out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import netrc
+import os
+import secrets
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MODES = ("auto", "online", "offline", "disabled")
+PICTURE_WIDTH = 768  # pixels; what wandb gets is a JPEG no wider than this, a few ms each
+
+# Console, code and git stay out of wandb's record. The rest costs wandb's process time, not ours.
+# Names that the installed wandb does not know are left out.
+SETTINGS = {
+    "silent": True,
+    "console": "off",
+    "disable_code": True,
+    "disable_git": True,
+    "save_code": False,
+    "init_timeout": 30,  # seconds until a machine without network goes on without wandb's server
+    "finish_timeout": 120,  # seconds of upload at the end; the rest stays on disk for `wandb sync`
+}
+
+
+class RunLogger:
+    """Writes what a run has learnt to its folder, and to wandb. wandb never ends or stops a run.
+
+    folder: created if missing. A run resumed by its `run_id` keeps the `config.json` it finds.
+    config: settings of the run; what JSON cannot say, such as a Path, is written as its str.
+    mode: "auto" obeys WANDB_MODE (or `wandb offline`), else is online where a key is configured and
+        offline where none is. "online" without a key records offline and says so.
+    name: what wandb calls the run, default the folder's name. WANDB_PROJECT names the project.
+    run_id: the `run_id` of the run that this one resumes, so that wandb continues it.
+
+    Any error of wandb is one line on stderr; files in `folder` are written all the same.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        mode: str = "auto",
+        name: str | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        if mode not in MODES:
+            raise ValueError(f"--wandb {mode}: expected one of {', '.join(MODES)}")
+        self.folder = folder
+        self.run_id = run_id or secrets.token_hex(4)
+        self._start = time.perf_counter()
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(config, indent=2, default=str)
+        if not (run_id and (folder / "config.json").exists()):
+            _write(folder / "config.json", text + "\n")
+        self._lines = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._run = NullLogger()
+        if mode != "disabled":
+            try:
+                self._run = open_wandb(
+                    folder, json.loads(text), mode, name or folder.resolve().name, self.run_id
+                )
+            except Exception as error:  # whatever wandb raises: it must not end a training run
+                _warn(error, f"this run is recorded only in {folder}")
+
+    @property
+    def link(self) -> str:
+        """Where wandb has this run: an address, or a folder for `wandb sync`; empty when off."""
+        return self._run.link
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Append one line of values, on the host already. NaN and inf are written as null."""
+        line = {"step": step, "time": round(time.perf_counter() - self._start, 2)}
+        for key, value in values.items():
+            line[key] = float(value) if math.isfinite(value) else None
+        self._lines.write(json.dumps(line) + "\n")
+        self._lines.flush()
+        self._send("log", step, values)
+
+    def images(self, step: int, pictures: dict[str, Image.Image]) -> None:
+        """Save RGB pictures as `samples/{step:06d}_{name}.png`; wandb gets small JPEGs of them."""
+        (self.folder / "samples").mkdir(exist_ok=True)
+        for name, picture in pictures.items():
+            picture.save(self.folder / "samples" / f"{step:06d}_{name.replace('/', '_')}.png")
+        self._send("images", step, pictures)
+
+    def truncate(self, step: int) -> None:
+        """Forget the lines after `step`, and any broken one: a resumed run writes them anew.
+
+        The time of the last line kept is where this run's time goes on from. -1 forgets everything.
+        """
+        path = self.folder / "metrics.jsonl"
+        self._lines.close()
+        kept = [line for line in read_metrics(path) if line["step"] <= step]
+        _write(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._lines = path.open("a", encoding="utf-8")
+        self._start = time.perf_counter() - (kept[-1]["time"] if kept else 0.0)
+
+    def finish(self, summary: dict[str, float]) -> None:
+        """Close the files, give wandb the run's final scores, and end wandb's service process."""
+        self._lines.close()
+        self._send("finish", summary)
+
+    def _send(self, method: str, *values: Any) -> None:
+        try:
+            getattr(self._run, method)(*values)
+        except Exception as error:  # as above; one warning, then wandb is off
+            broken, self._run = self._run, NullLogger()
+            with contextlib.suppress(Exception):
+                broken.close()
+            _warn(error, f"wandb misses what follows, it is only in {self.folder}")
+
+
+class NullLogger:
+    """The logger of a rank that writes nothing; and what stands for wandb when it is off."""
+
+    run_id = link = ""
+
+    def log(self, step: int, values: dict[str, float]) -> None: ...
+
+    def images(self, step: int, pictures: dict[str, Image.Image]) -> None: ...
+
+    def truncate(self, step: int) -> None: ...
+
+    def finish(self, summary: dict[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class WandbRun(NullLogger):
+    """One wandb run. Steps must not fall: wandb drops what comes for a step it has passed."""
+
+    def __init__(self, wandb: Any, run: Any, link: str) -> None:
+        self._wandb = wandb
+        self._run = run
+        self.link = link
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        self._run.log(values, step=step)
+
+    def images(self, step: int, pictures: dict[str, Image.Image]) -> None:
+        small = {}
+        for name, picture in pictures.items():
+            copy = picture.convert("RGB")
+            copy.thumbnail((PICTURE_WIDTH, copy.height))
+            small[name] = self._wandb.Image(copy, file_type="jpg")
+        self._run.log(small, step=step)
+
+    def finish(self, summary: dict[str, float]) -> None:
+        self._run.summary.update(summary)
+        self._run.finish()
+        self.close()
+
+    def close(self) -> None:
+        self._wandb.teardown()  # ends the service process
+
+
+def open_wandb(folder: Path, config: dict, mode: str, name: str, run_id: str) -> NullLogger:
+    """Start or continue the wandb run `run_id`, its files in folder/wandb. Never prompts.
+
+    Where the server does not answer, the run is recorded offline. Raises what wandb raises if that
+    fails too; then no service process is left behind.
+    """
+    import wandb
+
+    def start(mode: str) -> WandbRun:
+        # The mode for the whole process, not only for init: else 0.31 asks its server even offline.
+        wandb.setup(wandb.Settings(**known, mode=mode))
+        run = wandb.init(
+            project=found.project or "manyhead",
+            name=name,
+            id=run_id,
+            resume="allow",
+            dir=str(folder),
+            config=config,
+        )
+        return WandbRun(wandb, run, run.url if mode == "online" else str(Path(run.dir).parent))
+
+    known = {k: v for k, v in SETTINGS.items() if k in wandb.Settings.model_fields}
+    try:
+        found = wandb.setup(wandb.Settings(**known)).settings
+        mode = resolve_mode(mode, found)
+        if mode == "online":
+            try:
+                return start("online")
+            except Exception as error:  # no network, a wrong key, a full disk at the other end
+                _warn(error, "this run is recorded offline")
+                wandb.teardown()  # forget the attempt, or its run id is taken
+        return start("offline") if mode != "disabled" else NullLogger()
+    except BaseException:
+        wandb.teardown()
+        raise
+
+
+def resolve_mode(asked: str, found: Any) -> str:
+    """online, offline or disabled: what is asked for, as far as wandb's settings `found` allow."""
+    if asked == "auto" and found.mode in ("offline", "dryrun", "disabled"):
+        return "disabled" if found.mode == "disabled" else "offline"
+    if asked == "offline" or has_key(found):
+        return "offline" if asked == "offline" else "online"
+    if asked == "online":
+        _warn("no API key is configured (`wandb login`)", "this run is recorded offline")
+    return "offline"
+
+
+def has_key(found: Any) -> bool:
+    """Whether wandb will find a key by itself: in the environment, its settings or the netrc file.
+
+    Looks only; `wandb.login()` would prompt, or ask the server.
+    """
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlsplit(found.base_url).netloc
+    hosts = {host, "api.wandb.ai"} if host == "api.forge.coreweave.com" else {host}  # one server
+    paths = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
+    path = next((p for p in map(os.path.expanduser, paths) if os.path.exists(p)), None)
+    try:
+        known = netrc.netrc(path).hosts if path else {}
+    except (OSError, netrc.NetrcParseError):
+        known = {}
+    return bool(found.api_key) or any(known.get(host, ("", "", ""))[2] for host in hosts)
+
+
+def read_metrics(path: Path) -> list[dict[str, float | None]]:
+    """The lines of a metrics.jsonl, none if it is missing; skips a line that a crash cut short."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            line = json.loads(text)
+            if isinstance(line, dict) and "step" in line:
+                lines.append(line)
+    return lines
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file so that a reader, or a crash, finds the old content or the new, whole."""
+    draft = path.with_name(path.name + ".tmp")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def _warn(error: Exception | str, lost: str) -> None:
+    what = " ".join(str(error).split())[:200] or type(error).__name__
+    print(f"warning: wandb: {what}; {lost}", file=sys.stderr)

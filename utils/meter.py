@@ -1,0 +1,54 @@
+"""What happens in training steps -> the line that is logged: means, images per second, memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+
+import torch
+from torch import Tensor
+
+
+class Meter:
+    """Collects steps until `flush`. Values stay on the device until then, so that no step waits."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._reset()
+
+    def _reset(self) -> None:
+        self.terms = {}
+        self.images, self.waited = 0, 0.0
+        self.start = time.perf_counter()
+
+    def add(self, terms: dict[str, Tensor], num_images: int, waited: float) -> None:
+        """One step: its loss terms, its images, the seconds it waited for its data."""
+        for name, term in terms.items():
+            self.terms.setdefault(name, []).append(term)
+        self.images += num_images
+        self.waited += waited
+
+    def restart(self) -> None:
+        """Begin anew: what came since the last flush was no training, but an evaluation."""
+        self._reset()
+
+    def flush(self) -> dict[str, float]:
+        """Means since the last flush: loss terms, `images_per_second`, `waiting` (share of the time
+        spent waiting for data), `memory_gib` (the peak so far, see `peak_memory`)."""
+        means = {name: float(torch.stack(terms).mean()) for name, terms in self.terms.items()}
+        seconds = max(1e-9, time.perf_counter() - self.start)
+        means["images_per_second"] = self.images / seconds
+        means["waiting"] = self.waited / seconds
+        means["memory_gib"] = peak_memory(self.device) / 2**30
+        self._reset()
+        return means
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at the worst moment so far: what torch has allocated on a GPU; on a CPU, the resident
+    memory of the process, Python and libraries included."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,104 @@
+"""Parameters -> optimiser and learning rate: SGD or AdamW, warm-up, and five ways to come down."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("plateau", "poly", "cosine", "rsqrt", "constant")
+
+
+def make_optimizer(
+    name: str, modules: list[nn.Module], lr: float, momentum: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """SGD with momentum, or AdamW (betas `momentum` and 0.999), fused into one kernel per step.
+
+    Weight decay leaves biases and norm parameters (everything of one dimension) alone.
+    """
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=True)
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=True)
+    raise ValueError(f"optimizer {name!r}: expected one of {', '.join(OPTIMIZERS)}")
+
+
+class Schedule:
+    """Sets the optimiser's learning rate: a factor of the base rate, from 0 to 1, before each step.
+
+    warmup: steps of quadratic rise. Then, over the steps that are left of `total`:
+    `poly` (1 - t)^0.9 (DeepLab), `cosine` (Loshchilov 2017), `rsqrt` 1/sqrt of the steps since the
+    warm-up began (Vaswani 2017), `constant`, or `plateau`: a tenth after `patience` + 1 evaluations
+    without a better metric.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        kind: str,
+        warmup: int,
+        total: int,
+        patience: int = 2,
+    ) -> None:
+        if kind not in SCHEDULES:
+            raise ValueError(f"schedule {kind!r}: expected one of {', '.join(SCHEDULES)}")
+        self.optimizer = optimizer
+        self.kind, self.warmup, self.total, self.patience = kind, warmup, total, patience
+        self.base = [group["lr"] for group in optimizer.param_groups]
+        self.step, self.best, self.waited, self.plateau = 0, -math.inf, 0, 1.0
+        self._apply()
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    def factor(self) -> float:
+        """What the base learning rate is multiplied by at the present step."""
+        if self.step < self.warmup:
+            return ((self.step + 1) / self.warmup) ** 2
+        past = min(1.0, (self.step - self.warmup) / max(1, self.total - self.warmup))
+        return {
+            "plateau": self.plateau,
+            "poly": (1 - past) ** 0.9,
+            "cosine": 0.5 * (1 + math.cos(math.pi * past)),
+            "rsqrt": math.sqrt(max(1, self.warmup) / max(1, self.step)),
+            "constant": 1.0,
+        }[self.kind]
+
+    def advance(self) -> None:
+        """One optimiser step is done: set the rate of the next."""
+        self.step += 1
+        self._apply()
+
+    def evaluated(self, metric: float) -> None:
+        """Tell the plateau schedule a validation metric, higher is better."""
+        if metric > self.best:
+            self.best, self.waited = metric, 0
+        else:
+            self.waited += 1
+            if self.waited > self.patience:
+                self.plateau, self.waited = self.plateau * 0.1, 0
+        self._apply()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs: the rest comes from its settings."""
+        return {name: getattr(self, name) for name in ("step", "best", "waited", "plateau")}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        for name in ("step", "best", "waited", "plateau"):
+            setattr(self, name, state[name])
+        self._apply()
+
+    def _apply(self) -> None:
+        for group, base in zip(self.optimizer.param_groups, self.base, strict=True):
+            group["lr"] = base * self.factor()

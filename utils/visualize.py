@@ -1,0 +1,357 @@
+"""Labels, predictions and a run's numbers in; pictures of them out.
+
+Arrays are numpy or CPU tensors. An `output` is anything with attributes name, kind, classes,
+colors, unit and max_depth. Colours are "RRGGBB". matplotlib is imported when a chart is drawn.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from utils.logger import read_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+IGNORE = 255
+IGNORED_COLOR = "5A5A5A"
+MASK_COLOR = "FF2D6F"
+CELL = 320  # pixels: larger pictures shrink to fit this square, tiny ones grow by a whole factor
+GAP = 8
+TEXT = 14
+
+# Depth from near (bright) to far (dark). CIE lightness falls from 96 to 12 in about equal steps, so
+# that a step in depth looks as large anywhere. Pure black is left for "no depth".
+DEPTH_STOPS = ("FFF5C8", "FFCE7A", "F79E5B", "DE6F62", "B44777", "7F2F80", "46226F", "1A1A4A")
+
+# How a metric is read: 1 if higher is better, -1 if lower is. Others are not drawn.
+HEADLINES = {"miou": 1, "iou": 1, "delta1": 1, "absrel": -1, "rmse": -1}
+RATES = ("lr", "learning_rate")
+MANY = 60  # points from which a loss is smoothed, and no point is marked
+
+
+def rgb(color: str) -> tuple[int, int, int]:
+    """ "1CE6FF" -> (28, 230, 255)."""
+    return tuple(bytes.fromhex(color))
+
+
+def class_colors(output: Any) -> tuple[str, ...]:
+    """The output's colours; where it has none, hues a golden angle apart in five lightnesses."""
+    if output.colors:
+        return tuple(output.colors)
+    picks = (
+        colorsys.hls_to_rgb(0.618034 * i % 1, (0.5, 0.74, 0.3, 0.62, 0.4)[i % 5], 0.75)
+        for i in range(len(output.classes))
+    )
+    return tuple("".join(f"{round(255 * part):02X}" for part in pick) for pick in picks)
+
+
+def colorize(ids: Any, colors: Sequence[str], ignored_color: str = IGNORED_COLOR) -> np.ndarray:
+    """Class ids uint8 (H, W) -> uint8 (H, W, 3). 255 (no class) is painted in `ignored_color`."""
+    table = np.empty((256, 3), np.uint8)
+    table[:] = rgb(ignored_color)
+    table[: len(colors)] = [rgb(color) for color in colors]
+    return table[np.asarray(ids, np.uint8)]
+
+
+def overlay(image: Any, ids: Any, colors: Sequence[str], alpha: float = 0.6) -> np.ndarray:
+    """Blend class colours over an image: uint8 (H, W, 3), ids uint8 (H, W) -> uint8 (H, W, 3).
+
+    A class whose colour is black, such as Clean, leaves the image as it is. 255 dims the image.
+    """
+    image, ids = np.asarray(image), np.asarray(ids)
+    paint = colorize(ids, colors, "000000")
+    share = np.where(paint.any(-1), alpha, 0.0)  # (H, W)
+    share[ids == IGNORE] = 0.7
+    return _blend(image, paint, share)
+
+
+def mask_overlay(image: Any, mask: Any, color: str = MASK_COLOR, alpha: float = 0.6) -> np.ndarray:
+    """Blend one colour where mask (H, W) is 1 or True; pixels with 255 are dimmed."""
+    return overlay(image, np.asarray(mask, np.uint8), ("000000", color), alpha)
+
+
+def depth_picture(depth: Any, max_depth: float | None = None) -> np.ndarray:
+    """Depth float (H, W) -> uint8 (H, W, 3): near is bright, far is dark, negative is black.
+
+    Colours span 0 to `max_depth`, by default the largest depth here; what is farther looks as far.
+    """
+    depth = np.asarray(depth, np.float32)
+    known = np.isfinite(depth) & (depth >= 0)
+    top = max_depth or float(depth.max(where=known, initial=0.0)) or 1.0
+    place = np.where(known, np.clip(depth / top, 0, 1), 0) * 255  # (H, W)
+    stops = np.array([rgb(color) for color in DEPTH_STOPS], np.float64)
+    at = np.linspace(0, 255, len(stops))
+    table = np.stack([np.interp(np.arange(256), at, channel) for channel in stops.T], -1)
+    picture = np.rint(table).astype(np.uint8)[np.rint(place).astype(np.uint8)]  # (H, W, 3)
+    picture[~known] = 0
+    return picture
+
+
+def panel(
+    rows: Sequence[Sequence[tuple[str, np.ndarray]]], legend: Sequence[tuple[str, str]] = ()
+) -> Image.Image:
+    """A grid of captioned pictures, uint8 (H, W, 3) of any size, over a legend of (name, color)."""
+    font = ImageFont.load_default(size=TEXT)
+    line = TEXT + 6
+    cells = [[(caption, _fit(picture)) for caption, picture in row] for row in rows]
+    columns = max((len(row) for row in cells), default=0)
+    widths = [max(row[c][1].width for row in cells if c < len(row)) for c in range(columns)]
+    heights = [max(picture.height for _, picture in row) + line for row in cells]
+    width = sum(widths) + GAP * (columns + 1)
+    chips = _lay_out(legend, font, width)
+    below = (chips[-1][1] + line if chips else 0) + GAP * bool(chips)
+
+    page = Image.new("RGB", (width, sum(heights) + GAP * (len(rows) + 1) + below), "white")
+    draw = ImageDraw.Draw(page)
+    y = GAP
+    for row, height in zip(cells, heights, strict=True):
+        x = GAP
+        for (caption, picture), room in zip(row, widths, strict=False):
+            draw.text((x, y), _shorten(caption, font, room), "#202020", font)
+            page.paste(picture, (x, y + line))
+            x += room + GAP
+        y += height + GAP
+    for (name, color), (x, down) in zip(legend, chips, strict=True):
+        draw.rectangle((x, y + down + 2, x + TEXT, y + down + 2 + TEXT), f"#{color}", "#808080")
+        draw.text((x + TEXT + 6, y + down), name, "#202020", font)
+    return page
+
+
+def sample_panel(
+    image: Any, targets: dict[str, Any], predictions: dict[str, Any], outputs: Sequence[Any]
+) -> Image.Image:
+    """One row per sample: image | for each output truth | prediction, and a legend of what is seen.
+
+    image: uint8 (N, 3, H, W) or a list of (3, H, W), or one (3, H, W). targets and predictions by
+    output name, (N, H, W) or as image: class ids, 0/1 (255: ignored), or depth (negative: unknown).
+    An output without a target, as for unlabelled images, has its prediction alone.
+    """
+    if getattr(image, "ndim", 4) == 3:
+        image = [image]
+        targets = {name: [target] for name, target in targets.items()}
+        predictions = {name: [prediction] for name, prediction in predictions.items()}
+    rows, seen = [], {output.name: set() for output in outputs}
+    for i, pixels in enumerate(image):
+        pixels = np.asarray(pixels).transpose(1, 2, 0)  # (H, W, 3)
+        row = [("image", pixels)]
+        for output in outputs:
+            maps = [("prediction", np.asarray(predictions[output.name][i]))]
+            if output.name in targets:
+                truth = np.asarray(targets[output.name][i])
+                if output.kind != "depth":  # what is not scored is not shown
+                    maps[0] = ("prediction", np.where(truth == IGNORE, IGNORE, maps[0][1]))
+                maps.insert(0, ("truth", truth))
+            row += _draw_output(pixels, output, maps)
+            if output.kind != "depth":
+                found = np.concatenate([np.unique(labels) for _, labels in maps])
+                seen[output.name].update(found.tolist())
+        rows.append(row)
+    return panel(rows, _legend(outputs, seen))
+
+
+def _draw_output(
+    image: np.ndarray, output: Any, maps: list[tuple[str, np.ndarray]]
+) -> list[tuple[str, np.ndarray]]:
+    """Captioned pictures of one output's maps; depths of one sample share their scale."""
+    if output.kind == "classes":
+        colors = class_colors(output)
+        return [(f"{output.name}: {what}", overlay(image, ids, colors)) for what, ids in maps]
+    if output.kind == "mask":
+        return [(f"{output.name}: {what}", mask_overlay(image, mask)) for what, mask in maps]
+    top = min(float(maps[0][1].max()), output.max_depth)
+    top = top if top > 0 else output.max_depth
+    scale = f"0 to {top:.3g} {output.unit}".rstrip()
+    return [(f"{output.name}: {what}, {scale}", depth_picture(d, top)) for what, d in maps]
+
+
+def _legend(outputs: Sequence[Any], seen: dict[str, set]) -> list[tuple[str, str]]:
+    """(name, colour) of what is painted in a panel: classes that are not black, masks, ignored."""
+    entries = []
+    for output in outputs:
+        if output.kind == "classes":
+            named = enumerate(zip(output.classes, class_colors(output), strict=True))
+            entries += [pair for i, pair in named if i in seen[output.name] and any(rgb(pair[1]))]
+        elif output.kind == "mask" and 1 in seen[output.name]:
+            entries.append((output.name, MASK_COLOR))
+    if any(IGNORE in ids for ids in seen.values()):
+        entries.append(("ignored (dimmed)", "282828"))
+    return entries
+
+
+def draw_curves(metrics_file: Path, out: Path) -> None:
+    """Chart a metrics.jsonl: loss, each headline score of `val/`, learning rate, over the steps.
+
+    It knows `train/loss` and `val/loss`, and the last part of `val/OUTPUT/miou` and of `train/lr`.
+    A score's `val/OUTPUT/baseline_miou` is a dashed line beside it. A missing or empty file gives a
+    chart that says so.
+    """
+    from matplotlib.figure import Figure
+
+    series = {}  # name -> (steps, values)
+    for line in read_metrics(metrics_file):
+        for key, value in line.items():
+            if value is not None and key not in ("step", "time"):
+                steps, values = series.setdefault(key, ([], []))
+                steps.append(line["step"])
+                values.append(value)
+    charts = [["train/loss", "val/loss"]]
+    for key in series:
+        group, _, last = key.rpartition("/")
+        if group.startswith("val") and last in HEADLINES:
+            charts.append([key, f"{group}/baseline_{last}"])
+    charts.append([key for key in series if key.rpartition("/")[2] in RATES])
+    charts = [[key for key in keys if key in series] for keys in charts]
+    charts = [keys for keys in charts if keys]
+
+    columns = min(3, max(len(charts), 1))
+    rows = max(1, math.ceil(len(charts) / columns))
+    figure = Figure(figsize=(4.6 * columns, 3.2 * rows), layout="constrained")
+    if not charts:
+        figure.text(0.5, 0.5, "no metrics yet", ha="center", va="center")
+    for place, keys in enumerate(charts, 1):
+        _draw_chart(figure.add_subplot(rows, columns, place), {key: series[key] for key in keys})
+    _save_figure(figure, out)
+
+
+def _draw_chart(axes: Any, series: dict[str, tuple[list, list]]) -> None:
+    """One chart: losses (long ones smoothed), a score (best marked, baseline dashed), or a rate."""
+    title = ", ".join(series)
+    for number, (key, (steps, values)) in enumerate(series.items()):
+        last, color = key.rpartition("/")[2], f"C{number}"
+        if last == "loss" and len(values) >= MANY:
+            axes.plot(steps, values, color=color, lw=1, alpha=0.3)
+            axes.plot(steps, _smooth(values), color=color, lw=1.6, label=key)
+        elif last.startswith("baseline_"):
+            axes.plot(steps, values, "--", color="#707070", lw=1.2, label="baseline")
+        else:
+            marker = "o" if len(values) < MANY and last not in RATES else None
+            axes.plot(steps, values, color=color, marker=marker, ms=3, label=key)
+        if last in HEADLINES:
+            best = int(np.argmax(HEADLINES[last] * np.array(values)))
+            axes.plot(steps[best], values[best], "o", color="#C0392B", ms=6)
+            title = f"{key}: best {values[best]:.4g} at {steps[best]}"
+    values = [value for _, listed in series.values() for value in listed]
+    if last == "loss" and 0 < 10 * min(values) <= max(values):
+        axes.set_yscale("log")
+    if last in RATES:
+        axes.ticklabel_format(axis="y", scilimits=(-2, 4))
+    if len(series) > 1:
+        axes.legend(fontsize=9, frameon=False)
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("step", fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.3, which="both")
+
+
+def draw_confusion(matrix: Any, classes: Sequence[str], out: Path) -> None:
+    """Chart a confusion matrix, int (C, C), rows = truth: where each class's pixels went, in %.
+
+    A class without pixels has an empty row. Shares below 0.5 % are left blank.
+    """
+    from matplotlib.figure import Figure
+
+    counts = np.asarray(matrix, np.float64)
+    totals = counts.sum(1)  # (C,)
+    shares = 100 * counts / np.maximum(totals, 1)[:, None]
+    num = len(classes)
+    side = 0.42 * num  # inches
+    figure = Figure(figsize=(side + 3, side + 1.9), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    for row, column in zip(*np.nonzero(shares >= 0.5), strict=True):
+        share = shares[row, column]
+        color = "white" if share > 55 else "#202020"
+        axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=9, color=color)
+    weights = 100 * totals / max(totals.sum(), 1)
+    rows = [f"{name}  ({_percent(weight)})" for name, weight in zip(classes, weights, strict=True)]
+    axes.set_xticks(range(num), classes, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(num), rows)
+    axes.set_xticks(np.arange(num + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(num + 1) - 0.5, minor=True)
+    axes.tick_params(which="both", labelsize=9, length=0)
+    axes.grid(which="minor", color="#E4E4E4", lw=0.6)
+    axes.set_title("where the pixels of each class went, %", fontsize=10)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("truth  (share of all pixels)")
+    _save_figure(figure, out)
+
+
+def _percent(share: float) -> str:
+    if share == 0:
+        return "none"
+    return "< 0.1 %" if share < 0.1 else f"{share:.1f} %"
+
+
+def save_png(picture: Image.Image | np.ndarray, path: Path) -> None:
+    """Write a PNG so that a reader finds the old picture or the new, whole."""
+    data = io.BytesIO()
+    picture = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    picture.save(data, "PNG", compress_level=4)
+    _replace(path, data.getvalue())
+
+
+def _save_figure(figure: Figure, path: Path) -> None:
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=110)
+    _replace(path, data.getvalue())
+
+
+def _replace(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".tmp")
+    draft.write_bytes(data)
+    draft.replace(path)
+
+
+def _blend(image: np.ndarray, paint: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """image * (1 - share) + paint * share; share (H, W) in [0, 1]."""
+    share = share[..., None].astype(np.float32)
+    return np.rint(image * (1 - share) + paint * share).astype(np.uint8)
+
+
+def _fit(picture: np.ndarray) -> Image.Image:
+    """Shrink a picture to fit CELL x CELL, or enlarge a tiny one by a whole factor."""
+    fitted = Image.fromarray(np.ascontiguousarray(picture))
+    scale = CELL / max(fitted.size)
+    if scale < 1:
+        size = [max(1, round(side * scale)) for side in fitted.size]
+        return fitted.resize(size, Image.Resampling.BOX)
+    return fitted.resize([side * int(scale) for side in fitted.size], Image.Resampling.NEAREST)
+
+
+def _shorten(text: str, font: Any, room: int) -> str:
+    """The text, or as much of it as fits into `room` pixels, and dots."""
+    if font.getlength(text) <= room:
+        return text
+    while text and font.getlength(text + "...") > room:
+        text = text[:-1]
+    return text + "..."
+
+
+def _lay_out(legend: Sequence[tuple[str, str]], font: Any, width: int) -> list[tuple[int, int]]:
+    """Where each legend entry starts, (x, y) in pixels, in lines that fit into `width`."""
+    places, x, y = [], GAP, 0
+    for name, _ in legend:
+        needed = TEXT + 6 + math.ceil(font.getlength(name)) + 2 * GAP
+        if x > GAP and x + needed > width:
+            x, y = GAP, y + TEXT + 8
+        places.append((x, y))
+        x += needed
+    return places
+
+
+def _smooth(values: list[float]) -> np.ndarray:
+    """Running mean over about a twentieth of the points; narrower towards both ends."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    at = np.arange(len(values))
+    half = np.minimum(np.minimum(at, at[::-1]), len(values) // 40)
+    return (sums[at + half + 1] - sums[at - half]) / (2 * half + 1)
