@@ -50,6 +50,7 @@ def main() -> int:
 def run(args: Namespace) -> None:
     """Load the network once, then do the one thing that was asked for."""
     from models.export import export
+    from utils import checkpoint
     from utils.compute import make_compute
     from utils.predict import Predictor
 
@@ -59,7 +60,10 @@ def run(args: Namespace) -> None:
     tasks, model = load_network(path, args.task)
     print(f"weights: {path}", file=sys.stderr)
     if args.export:
-        export(model, args.export)
+        if args.export.suffix == ".pt":
+            checkpoint.slim(path, args.export)
+        else:
+            export(model, args.export)
         print(f"{args.export}: written", file=sys.stderr)
         return
     compute = make_compute(args.device, args.amp)

@@ -201,7 +201,7 @@ def run(args: Namespace, tasks: list[Task]) -> int:
 
 
 class Validation(NamedTuple):
-    """score: mean over tasks of the metric that picks the best. facts: what best.pt tells of itself."""
+    """score: mean over tasks of what picks the best. facts: what best.pt tells of itself."""
 
     score: float
     scores: dict[str, float]

@@ -65,7 +65,14 @@ def _task(name: str, about: str, without: tuple[str, ...]) -> Task:
         best=f"{name}/miou",
         resize=True,
         zoom=(1.0, 2.0),
-        defaults={"size": [256, 512], "bs": 4, "width": 16, "lr": 2e-3},
+        defaults={
+            "size": [256, 512],
+            "bs": 4,
+            "width": 16,
+            "centre": 128,
+            "lr": 2e-3,
+            "epochs": 15,
+        },
     )
 
 

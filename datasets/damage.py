@@ -43,5 +43,13 @@ DAMAGE = Task(
     val_share=0.15,
     rotate=30.0,
     zoom=(0.8, 1.25),  # hairs and scratches vanish when an image is shrunk further
-    defaults={"size": [224, 224], "bs": 6, "width": 16, "class_weights": True, "lr": 2e-3},
+    defaults={
+        "size": [224, 224],
+        "bs": 6,
+        "width": 16,
+        "centre": 128,
+        "class_weights": True,
+        "lr": 2e-3,
+        "epochs": 20,
+    },
 )

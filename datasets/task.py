@@ -79,6 +79,8 @@ class Output:
     missing: int = -1
 
     def __post_init__(self) -> None:
+        if not _is_plain(self.name):
+            raise ValueError(f"output name {self.name!r}: expected letters, digits, '-' and '_'")
         if self.kind not in KINDS:
             raise ValueError(
                 f"output {self.name}: kind is {self.kind!r}, not one of {', '.join(KINDS)}"
@@ -151,7 +153,7 @@ class Task:
     defaults: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.name.replace("_", "").replace("-", "").isalnum():
+        if not _is_plain(self.name):
             raise ValueError(f"task name {self.name!r}: expected letters, digits, '-' and '_'")
         if "{key}" not in self.image:
             raise ValueError(f"task {self.name}: image template {self.image!r} has no {{key}}")
@@ -164,6 +166,8 @@ class Task:
             )
         if self.best.split("/")[0] not in names:
             raise ValueError(f"task {self.name}: best is {self.best!r}, expected OUTPUT/METRIC")
+        if not all(isinstance(value, str) for value in self.splits.values()):
+            raise ValueError(f"task {self.name}: splits is {self.splits}, expected text for each")
         if self.split not in ("hash", "tail"):
             raise ValueError(f"task {self.name}: split is {self.split!r}, expected hash or tail")
         if len(self.zoom) != 2 or not 0 < self.zoom[0] <= self.zoom[1]:
@@ -193,6 +197,11 @@ def read_task(path: Path) -> Task:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: not a task: {error}") from None
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name can be part of a file name and of `OUTPUT/METRIC`."""
+    return name.replace("_", "").replace("-", "").isalnum()
 
 
 def _expect(value: dict[str, Any], name: str, kind: type | tuple) -> Any:

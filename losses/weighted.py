@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from losses import depth, segmentation
+from losses.segmentation import class_terms
 
-# kind -> term -> function of (prediction, target); those in WEIGHTED also take class weights
+# kind -> term -> function of (prediction, target); ce and focal also take class weights
 TERMS = {
     "classes": {
         "ce": segmentation.cross_entropy,
@@ -29,8 +30,6 @@ TERMS = {
         "bce": depth.bce,
     },
 }
-WEIGHTED = ("ce", "focal")
-
 LOG_VARIANCE_LIMIT = 6.0  # an uncertain output's loss is scaled by exp(-6) to exp(6), about 400
 
 
@@ -38,7 +37,7 @@ class LossSpec(NamedTuple):
     """How one output is scored.
 
     kind: "classes", "mask" or "depth". terms: such as `ce+dice` or `l1+2*grad`. weight: share of
-    the total. class_weights: one per class, for kind "classes" only, used by the terms in WEIGHTED.
+    the total. class_weights: one per class, for kind "classes" only; Dice does not use them.
     """
 
     kind: str
@@ -81,7 +80,7 @@ class OutputLoss(nn.Module):
     def __init__(self, spec: LossSpec) -> None:
         super().__init__()
         assert spec.class_weights is None or spec.kind == "classes"
-        self.functions = TERMS[spec.kind]
+        self.kind = spec.kind
         self.terms = parse_terms(spec.kind, spec.terms)
         self.weight = spec.weight
         weights = None if spec.class_weights is None else torch.tensor(spec.class_weights)
@@ -90,16 +89,13 @@ class OutputLoss(nn.Module):
 
     def forward(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted sum of the terms, and each term as it is, detached. Scalars in float32."""
-        loss = 0.0
-        values = {}
-        for name, factor in self.terms:
-            weights = (
-                () if self.class_weights is None or name not in WEIGHTED else (self.class_weights,)
-            )
-            value = self.functions[name](prediction, target, *weights)
-            loss = loss + self.weight * factor * value
-            values[name] = value.detach()
-        return loss, values
+        names = [name for name, _ in self.terms]
+        if self.kind == "classes":
+            found = class_terms(prediction, target, names, self.class_weights)
+        else:
+            found = {name: TERMS[self.kind][name](prediction, target) for name in names}
+        loss = sum(self.weight * factor * found[name] for name, factor in self.terms)
+        return loss, {name: value.detach() for name, value in found.items()}
 
 
 class Criterion(nn.Module):

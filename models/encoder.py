@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
-from models.recompute import Recomputable
+from models.recompute import Block, Stage
 
 NORMS = ("batch", "group", "none")
 
@@ -21,55 +23,51 @@ def norm_layer(kind: str, channels: int) -> nn.Module:
     raise ValueError(f"norm {kind!r}: expected one of {', '.join(NORMS)}")
 
 
-class ConvBlock(Recomputable):
-    """`convs` times 3x3 convolution, norm and ReLU, then dropout of channels: size unchanged."""
-
-    def __init__(self, inputs: int, channels: int, convs: int, norm: str, dropout: float) -> None:
-        super().__init__()
-        layers = []
-        for i in range(convs):
-            source = inputs if i == 0 else channels
-            layers += [
-                nn.Conv2d(source, channels, 3, padding=1, bias=norm == "none"),
-                norm_layer(norm, channels),
-                nn.ReLU(inplace=True),
-            ]
-        if dropout:
-            layers.append(nn.Dropout2d(dropout))
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) -> (N, channels, H, W)."""
-        return self.layers(x)
+def conv_block(
+    enter: nn.Module, inputs: int, channels: int, convs: int, norm: str, dropout: float
+) -> Block:
+    """`enter`, which makes `inputs` channels; `convs` times 3x3 convolution, norm, ReLU; dropout of
+    whole channels. (N, channels, H, W) at the size that `enter` leaves."""
+    stages, before = [], [enter]
+    for i in range(convs):
+        source = inputs if i == 0 else channels
+        stages.append(
+            Stage(*before, nn.Conv2d(source, channels, 3, padding=1, bias=norm == "none"))
+        )
+        # Without a norm between them, in place would overwrite what a recomputed stage begins with.
+        before = [norm_layer(norm, channels), nn.ReLU(inplace=norm != "none")]
+    if dropout:
+        before.append(nn.Dropout2d(dropout))
+    return Block(*stages, *before)
 
 
 class UNetEncoder(nn.Module):
-    """The contracting path of Ronneberger 2015: blocks of `width`, 2 `width`, ... with 2x2 max
-    pooling.
+    """The contracting path of Ronneberger 2015: blocks of `width`, 2 `width`, ... channels, 2x2
+    max pooling between them.
 
-    channels: of each feature, finest first. stride: what H and W must be divisible by.
-    The last feature is already pooled: the centre that works on it belongs to each decoder.
+    channels: of each feature, finest first. stride: what H and W must be divisible by, so that the
+    decoders' centres can pool once more.
     """
 
     def __init__(self, width: int, depth: int, convs: int, norm: str, dropout: float) -> None:
         super().__init__()
-        widths = [width * 2**i for i in range(depth)]
+        self.channels = [width * 2**i for i in range(depth)]
         self.blocks = nn.ModuleList(
-            ConvBlock(source, target, convs, norm, dropout)
-            for source, target in zip([3, *widths], widths, strict=False)
+            conv_block(
+                nn.MaxPool2d(2) if i else nn.Identity(), source, target, convs, norm, dropout
+            )
+            for i, (source, target) in enumerate(pairwise([3, *self.channels]))
         )
-        self.pool = nn.MaxPool2d(2)
-        self.channels = [*widths, widths[-1]]
         self.stride = 2**depth
         self.mean, self.std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Normalised image (N, 3, H, W) -> depth + 1 features, each half the size of the last."""
+        """Normalised image (N, 3, H, W) -> `depth` features, each half the size of the last."""
         features = []
         for block in self.blocks:
-            features.append(block(x))
-            x = self.pool(features[-1])  # half of H and W
-        return [*features, x]
+            x = block(x)
+            features.append(x)
+        return features
 
 
 class TimmEncoder(nn.Module):
@@ -112,8 +110,9 @@ def _load_by_position(net: nn.Module, name: str, path: str) -> None:
 
     try:
         source = list(torch.load(path, map_location="cpu", weights_only=True).items())
-    except (OSError, RuntimeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path}: not a state dict: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # a damaged file fails in as many ways as there are bytes
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path}: not a state dict: {reason}") from None
     own = net.state_dict()
     if len(source) < len(own):
         raise ValueError(f"{path}: {len(source)} tensors, encoder {name} has {len(own)}")

@@ -10,25 +10,44 @@ from torch import Tensor, is_grad_enabled, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-MODES = ("none", "full")
+MODES = ("none", "selective", "full")
 
 
-class Recomputable(nn.Module):
-    """A module that `recompute` may wrap: its inputs are kept, all inside it is made again."""
+class Stage(nn.Sequential):
+    """What "selective" wraps: cheap layers and the convolution at their end.
+
+    Its inputs are kept. torch stops a recomputation where nothing more is missing, which is before
+    the convolution runs: pooling, upsampling, concatenation, norm and activation are made again.
+    """
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The first layer takes all inputs."""
+        first, *others = self
+        x = first(*inputs)
+        for layer in others:
+            x = layer(x)
+        return x
+
+
+class Block(nn.Sequential):
+    """What "full" wraps: stages, and what follows the last convolution. Its inputs are kept."""
+
+    forward = Stage.forward
 
 
 def recompute(model: nn.Module, mode: str) -> None:
-    """Make every Recomputable of the model drop its activations ("full") or keep them ("none")."""
+    """Choose what the model keeps for its backward pass: see MODES, from the most to the least."""
     if mode not in MODES:
         raise ValueError(f"recompute mode {mode!r}: expected one of {', '.join(MODES)}")
+    wrapped = {"none": (), "selective": Stage, "full": Block}[mode]
     for module in model.modules():
-        if isinstance(module, Recomputable):
+        if isinstance(module, Stage | Block):
             module.__dict__.pop("forward", None)
-            if mode == "full":
+            if isinstance(module, wrapped):
                 module.forward = partial(_checkpointed, module)
 
 
-def _checkpointed(module: Recomputable, *inputs: Tensor) -> Tensor:
+def _checkpointed(module: nn.Module, *inputs: Tensor) -> Tensor:
     """The module's own forward, wrapped in torch's checkpoint while gradients are recorded."""
     forward = partial(type(module).forward, module)
     if not (module.training and is_grad_enabled()):

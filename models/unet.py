@@ -82,6 +82,9 @@ class UNet(nn.Module):
         self.decoders = nn.ModuleDict()
         self.heads = nn.ModuleDict()
         for name, head in spec.heads.items():
+            for key in {name, head.decoder}:
+                if hasattr(nn.ModuleDict(), key) or not key or "." in key:
+                    raise ValueError(f"output {name!r}: {key!r} cannot name a part of a network")
             if head.decoder not in self.decoders:
                 self.decoders[head.decoder] = Decoder(
                     self.encoder.channels,

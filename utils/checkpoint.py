@@ -48,6 +48,14 @@ def weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:
     return {k[len(prefix) :]: v for k, v in learner["ema"].items() if k.startswith(prefix)}
 
 
+def slim(path: Path, out: Path) -> None:
+    """Copy what prediction needs of a checkpoint, weights in half precision: half of best.pt."""
+    state = load(path)
+    halves = {k: v.half() if v.is_floating_point() else v for k, v in weights(state).items()}
+    kept = {name: state[name] for name in ("config", "step", "scores") if name in state}
+    save(out, kept | {"model": halves})
+
+
 def rng_state() -> dict[str, Any]:
     """The state of every generator that a training step may draw from."""
     return {

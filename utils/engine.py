@@ -52,7 +52,8 @@ class Learner:
 
     parallel: the model as it is called, which averages gradients where there are several ranks.
     ema: the averaged copy of the model, or None. clip: largest norm of the gradient, 0 is
-    unlimited.
+    unlimited. parts: how many parts of a batch go through the network one after the other, more
+    than 1 since memory ran out.
     """
 
     model: nn.Module
@@ -65,6 +66,7 @@ class Learner:
     ranks: Ranks
     ema: AveragedModel | None = None
     clip: float = 0.0
+    parts: int = 1
 
     @property
     def averaged(self) -> nn.Module:
@@ -95,20 +97,11 @@ def train_step(learner: Learner, batches: Sequence[Batch], accum: int = 1) -> di
     """One optimiser step over the gradient of `accum` batches of each task, in the order given.
 
     Returns the named loss terms, averaged over batches that have them, as tensors on the device:
-    nothing here waits for it.
+    nothing here waits for it. Where memory runs out, the gradients are computed anew in more and
+    smaller parts, and `learner.parts` says so; ValueError when there is nothing left to part.
     """
     learner.model.train()
-    learner.optimizer.zero_grad(set_to_none=True)
-    sums = {}
-    for batch in batches:
-        image = learner.compute.image(batch.image)
-        targets = learner.compute.targets(batch.targets)
-        with learner.compute.autocast():
-            predictions = learner.parallel(image, tuple(targets))
-        loss, terms = learner.criterion(predictions, targets)
-        learner.scaler.scale(loss / accum).backward()
-        for name, term in terms.items():
-            sums.setdefault(name, []).append(term)
+    sums = _gradients(learner, batches, accum)
     learner.ranks.average_gradients(learner.criterion.parameters())
     if learner.clip:
         learner.scaler.unscale_(learner.optimizer)
@@ -119,6 +112,86 @@ def train_step(learner: Learner, batches: Sequence[Batch], accum: int = 1) -> di
     if learner.ema is not None:
         learner.ema.update_parameters(learner.model)
     return {name: torch.stack(terms).mean() for name, terms in sums.items()}
+
+
+def _gradients(learner: Learner, batches: Sequence[Batch], accum: int) -> dict[str, list[Tensor]]:
+    """Leave the gradient of all batches in the parameters; loss terms of each batch by name."""
+    while True:
+        learner.optimizer.zero_grad(set_to_none=True)
+        sums = {}
+        try:
+            for batch in batches:
+                for name, term in _backward(learner, batch, accum).items():
+                    sums.setdefault(name, []).append(term)
+            return sums
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if learner.ranks.world > 1 or learner.parts >= max(len(b.keys) for b in batches):
+                height, width = batches[0].image.shape[-2:]
+                part = -(-len(batches[0].keys) // learner.parts)
+                raise ValueError(
+                    f"out of memory with {part} images of {height}x{width} at once: "
+                    "--plan shows what a batch needs and which flags need less"
+                ) from None
+        learner.parts *= 2  # not in `except`, where the traceback keeps the activations alive
+        if learner.compute.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _backward(learner: Learner, batch: Batch, accum: int) -> dict[str, Tensor]:
+    """Add the gradient of one batch's loss to the parameters' and return its terms."""
+    targets = learner.compute.targets(batch.targets)
+    if learner.parts > 1 and len(batch.keys) > 1:
+        return _backward_in_parts(learner, batch, targets, accum)
+    predictions = _predict(learner, batch.image, tuple(targets))
+    loss, terms = learner.criterion(predictions, targets)
+    del predictions  # the graph keeps of them what it needs
+    learner.scaler.scale(loss / accum).backward()
+    return terms
+
+
+def _backward_in_parts(
+    learner: Learner, batch: Batch, targets: dict[str, Tensor], accum: int
+) -> dict[str, Tensor]:
+    """The same gradient in less memory: only a part of the batch is inside the network at a time.
+
+    The mean over the parts' losses would be another loss (dice is no mean over pixels; parts have
+    unequal numbers of labelled ones). So every part is predicted first, without a graph; the loss
+    of the whole says what each prediction has to change; then every part is predicted again and its
+    share goes backward: one forward pass more. Batch norm alone sees a difference: smaller batches.
+    """
+    outputs = tuple(targets)
+    images = batch.image.chunk(learner.parts)
+    statistics, rng = [b.clone() for b in learner.model.buffers()], rng_state()
+    with torch.no_grad():
+        found = [_predict(learner, image, outputs) for image in images]
+    whole = {name: torch.cat([part[name] for part in found]).requires_grad_() for name in outputs}
+    del found
+    loss, terms = learner.criterion(whole, targets)
+    learner.scaler.scale(loss / accum).backward()
+    del loss
+    shares = zip(*(whole.pop(name).grad.chunk(learner.parts) for name in outputs), strict=True)
+
+    for buffer, value in zip(learner.model.buffers(), statistics, strict=True):
+        buffer.copy_(value)
+    set_rng_state(rng)  # dropout repeats itself
+    for image, gradients in zip(images, shares, strict=True):
+        found = _predict(learner, image, outputs)
+        torch.autograd.backward([found[name] for name in outputs], gradients)
+    return terms
+
+
+def _predict(learner: Learner, image: Tensor, outputs: tuple[str, ...]) -> dict[str, Tensor]:
+    """uint8 (N, 3, H, W) on the host -> predictions with their graph."""
+    image = learner.compute.image(image)
+    with learner.compute.autocast():
+        return learner.parallel(image, outputs)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU's memory, or the system's, was asked for more than there is."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 class Shown(NamedTuple):
@@ -132,7 +205,7 @@ class Shown(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """scores: `OUTPUT/METRIC`, and mean loss terms under their names. metrics: the counts behind them."""
+    """scores: `OUTPUT/METRIC` and mean loss terms. metrics: the counts behind them."""
 
     scores: dict[str, float]
     metrics: dict[str, Metric]

@@ -148,7 +148,8 @@ def train_parser(tasks: Mapping[str, Described]) -> Parser:
         nargs="+",
         default=[],
         metavar="OUTPUT=TERMS",
-        help="such as damage=ce+dice or depth=l1+2*grad; classes: ce dice focal, mask: bce dice focal, "
+        help="such as damage=ce+dice or depth=l1+2*grad; classes: ce dice focal, "
+        "mask: bce dice focal, "
         "depth: l1 silog grad bce",
     )
     add(
@@ -175,14 +176,14 @@ def train_parser(tasks: Mapping[str, Described]) -> Parser:
         nargs="?",
         const="full",
         default="none",
-        choices=("none", "full"),
+        choices=("none", "selective", "full"),
         help="recompute activations instead of storing them",
     )
     add(
         "--tile",
         type=natural,
         default=1024,
-        help="side in pixels above which validation images are predicted in tiles, 0 is never (1024)",
+        help="validation images with a longer side are predicted in tiles, 0 is never (1024)",
     )
     add(
         "--compile",
@@ -260,7 +261,7 @@ def infer_parser(tasks: Mapping[str, Described]) -> Parser:
         "--export",
         type=Path,
         metavar="FILE",
-        help="write the network as .pt2 (torch.export) or .onnx instead",
+        help="write the network as .pt2 (torch.export), .onnx, or .pt (a small checkpoint) instead",
     )
     add = parser.add_argument_group("how").add_argument
     add(
