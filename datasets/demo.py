@@ -18,9 +18,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from datasets.pack import write_hdf5, write_zip
-from datasets.scene_street import render_street
 from datasets.scenes.damage import render_damage
 from datasets.scenes.room import relative_depth, render_room
+from datasets.scenes.street import render_street
 
 Members = dict[str, bytes]  # member name -> encoded bytes, in the order of a shard
 

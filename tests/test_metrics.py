@@ -9,6 +9,7 @@ from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as citys
 from cityscapesscripts.helpers.labels import id2label
 from torchmetrics import classification as reference
 
+from losses.weighted import TERMS
 from utils.metrics import BIN, IGNORE_INDEX, ClassMetrics, DepthMetrics, MaskMetrics, make_metrics
 
 NAMES = ("clean", "peel", "dust", "hair", "fold", "stamp")
@@ -67,7 +68,7 @@ def test_class_scores_equal_torchmetrics(known):
         torch.testing.assert_close(torch.as_tensor(a).double(), b, rtol=1e-6, atol=1e-7)
 
     close(found["miou"], theirs(reference.MulticlassJaccardIndex, "macro"))
-    close(found["dice"], theirs(reference.MulticlassF1Score, "macro"))
+    close(found["f1"], theirs(reference.MulticlassF1Score, "macro"))
     close(found["pixel_accuracy"], theirs(reference.MulticlassAccuracy, "micro"))
     close(found["fwiou"], theirs(reference.MulticlassJaccardIndex, "weighted"))
     recall = theirs(reference.MulticlassAccuracy, "none")
@@ -124,7 +125,7 @@ def test_class_scores_by_hand():
     assert found == pytest.approx(
         {
             "miou": (2 / 3 + 1 / 2) / 2,
-            "dice": (4 / 5 + 2 / 3) / 2,
+            "f1": (4 / 5 + 2 / 3) / 2,
             "pixel_accuracy": 3 / 4,
             "mean_accuracy": (2 / 3 + 1) / 2,
             "fwiou": 3 / 4 * 2 / 3 + 1 / 4 * 1 / 2,
@@ -156,7 +157,7 @@ def test_mask_scores_equal_torchmetrics():
     found = scores(MaskMetrics(), logits, target)
     theirs = {
         "iou": reference.BinaryJaccardIndex,
-        "dice": reference.BinaryF1Score,
+        "f1": reference.BinaryF1Score,
         "precision": reference.BinaryPrecision,
         "recall": reference.BinaryRecall,
         "accuracy": reference.BinaryAccuracy,
@@ -176,7 +177,7 @@ def test_the_mask_baselines_are_what_a_constant_scores(logit, metric):
 def test_a_mask_that_misses_everything_scores_0():
     logits, target = mask_scene()
     found = scores(MaskMetrics(), torch.full_like(logits, -1.0), target)
-    assert found["iou"] == found["dice"] == found["precision"] == found["recall"] == 0
+    assert found["iou"] == found["f1"] == found["precision"] == found["recall"] == 0
 
 
 def test_depth_scores_equal_a_transcription():
@@ -190,7 +191,7 @@ def test_depth_scores_equal_a_transcription():
     p, t = p[t > 0], t[t > 0]
     ratio = np.maximum(p / t, t / p)
     assert found["absrel"] == pytest.approx((np.abs(p - t) / t).mean())
-    assert found["silog"] == pytest.approx((np.log(p) - np.log(t)).std())
+    assert found["logstd"] == pytest.approx((np.log(p) - np.log(t)).std())
     assert found["delta1"] == pytest.approx((ratio < 1.25).mean())
     assert found["delta2"] == pytest.approx((ratio < 1.25**2).mean())
     assert found["delta3"] == pytest.approx((ratio < 1.25**3).mean())
@@ -208,7 +209,7 @@ def test_depth_scores_by_hand():
     assert found["mae"] == pytest.approx(1.5 / 3)
     assert found["rmse"] == pytest.approx(math.sqrt(1.25 / 3))
     assert found["absrel"] == pytest.approx(0.5)
-    assert found["silog"] == pytest.approx(math.log(2) / 2)
+    assert found["logstd"] == pytest.approx(math.log(2) / 2)
     assert (found["delta1"], found["delta3"]) == (0.5, 0.5)
     assert found["baseline_rmse"] == pytest.approx(math.sqrt(2 / 3))
 
@@ -219,13 +220,13 @@ def test_a_perfect_prediction_scores_best(kind):
     if kind == "classes":
         known = torch.where(target == IGNORE_INDEX, 0, target)
         found = scores(make_metrics(kind, NAMES), known, target)
-        assert found["miou"] == found["dice"] == found["pixel_accuracy"] == found["fwiou"] == 1
+        assert found["miou"] == found["f1"] == found["pixel_accuracy"] == found["fwiou"] == 1
     elif kind == "mask":
         found = scores(make_metrics(kind), (target == 1).float().unsqueeze(1), target)
-        assert found["iou"] == found["dice"] == found["accuracy"] == 1
+        assert found["iou"] == found["f1"] == found["accuracy"] == 1
     else:
         found = scores(make_metrics(kind), target.unsqueeze(1), target)
-        assert found["mae"] == found["rmse"] == found["absrel"] == found["silog"] == 0
+        assert found["mae"] == found["rmse"] == found["absrel"] == found["logstd"] == 0
         assert found["delta1"] == 1
 
 
@@ -271,3 +272,9 @@ def test_without_a_labelled_pixel_scores_are_nan(kind):
     found = scores(make_metrics(kind, NAMES), prediction, void)
     assert all(math.isnan(score) for score in found.values())
     assert all(type(score) is float for score in found.values())
+
+
+@pytest.mark.parametrize("kind", ["classes", "mask", "depth"])
+def test_no_metric_has_the_name_of_a_loss_term(kind):
+    """Both are logged as OUTPUT/NAME."""
+    assert not set(make_metrics(kind, ("a", "b")).compute()) & set(TERMS[kind])

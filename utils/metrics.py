@@ -87,10 +87,10 @@ class ClassMetrics(Metrics):
     def compute(self) -> dict[str, float]:
         """Scores of the whole set, in [0, 1].
 
-        miou, dice: mean IoU and F1 over the classes that occur in truth or prediction, as in
+        miou, f1: mean IoU and F1 (Dice) over the classes that occur in truth or prediction, as in
             torchmetrics and cityscapesscripts. mean_accuracy: mean recall over the classes that
             occur in truth. pixel_accuracy. fwiou: IoU weighted by share of truth. All of them
-            but dice in Long et al. 2015.
+            but f1 in Long et al. 2015.
         baseline_accuracy, baseline_miou: what always saying the most frequent class of this truth
             scores; every other class that occurs in truth then has IoU 0.
         """
@@ -101,7 +101,7 @@ class ClassMetrics(Metrics):
         confusion = self.confusion.double().cpu()
         scores = {
             "miou": iou.nanmean(),
-            "dice": f1.nanmean(),
+            "f1": f1.nanmean(),
             "pixel_accuracy": confusion.trace() / confusion.sum(),
             "mean_accuracy": recall[in_truth].mean(),
             "fwiou": (iou * share)[in_truth].sum() / share.sum(),
@@ -125,7 +125,7 @@ class MaskMetrics(Metrics):
     def compute(self) -> dict[str, float]:
         """Scores of the whole set, in [0, 1].
 
-        iou, dice (F1), precision, recall: of the foreground; nan if it occurs in neither truth nor
+        iou, f1 (Dice), precision, recall: of the foreground; nan if it occurs in neither truth nor
             prediction. accuracy: of both.
         baseline_iou: of calling every pixel foreground (the other constant scores 0).
         baseline_accuracy: of always saying the more frequent of the two.
@@ -135,7 +135,7 @@ class MaskMetrics(Metrics):
         occurs = 1.0 if hit + missed + false else math.nan
         return {
             "iou": occurs * hit / max(hit + missed + false, 1),
-            "dice": occurs * 2 * hit / max(2 * hit + missed + false, 1),
+            "f1": occurs * 2 * hit / max(2 * hit + missed + false, 1),
             "precision": occurs * hit / max(hit + false, 1),
             "recall": occurs * hit / max(hit + missed, 1),
             "accuracy": _ratio(hit + rejected, total),
@@ -187,7 +187,7 @@ class DepthMetrics(Metrics):
         """Scores of the whole set, d the prediction and t the truth.
 
         mae: mean |d - t|; rmse: root of mean (d - t)^2; both in the unit of the depth.
-        absrel: mean |d - t| / t. silog: standard deviation of log d - log t.
+        absrel: mean |d - t| / t. logstd: standard deviation of log d - log t.
         delta1, 2, 3: share of pixels with max(d / t, t / d) < 1.25, 1.25^2, 1.25^3.
         baseline_rmse: of always saying the mean of this truth, which is its standard deviation.
         baseline_absrel, baseline_delta1: the best that saying one constant, a power of BIN, scores
@@ -201,7 +201,7 @@ class DepthMetrics(Metrics):
             "mae": _ratio(error, n),
             "rmse": math.sqrt(_ratio(square, n)),
             "absrel": _ratio(absrel, m),
-            "silog": math.sqrt(max(_ratio(log_square, m) - mean_log**2, 0)),
+            "logstd": math.sqrt(max(_ratio(log_square, m) - mean_log**2, 0)),
             "delta1": _ratio(within1, m),
             "delta2": _ratio(within2, m),
             "delta3": _ratio(within3, m),

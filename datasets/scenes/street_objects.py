@@ -422,6 +422,9 @@ def truck(canvas: Canvas, place: Place) -> None:
     """A lorry: cab and cargo box, the farther one drawn first."""
     cab, cargo, stripe = canvas.pick(PAINTS), canvas.pick(PAINTS), canvas.pick(CLOTHES)
     rear, front, half = -canvas.some(4.5, 7.0), 2.1, 1.24
+    canvas.shadow(place, (front - rear) / 2, half)
+    u, _, z = place.point(-(rear + front) / 2, 0, 0)
+    place = place._replace(u=u, z=z)  # from its middle to behind the cab
 
     def draw_cargo() -> None:
         solid(canvas, place, [], treads(rear + 0.6, 2.0, 0.8, half), "truck")
@@ -438,7 +441,6 @@ def truck(canvas: Canvas, place: Place) -> None:
         grille = plate(front + 0.01, (-0.8, 0.8), (0.8, 1.35), TYRE, True)
         solid(canvas, place, body, [grille, *flanks(window, GLASS, lambda _: half)], "truck")
 
-    canvas.shadow(place, -rear - 1.5, half)
     for draw in (draw_cab, draw_cargo) if place.cos > 0 else (draw_cargo, draw_cab):
         draw()
     rows = wheels((rear + 1.0, rear + 2.1, 1.2), 0.48, half - 0.05)

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from datasets import scene_street_objects as objects
-from datasets.scene_street_objects import IDS, MARGIN, Camera, Canvas, Color, Light, Random, tone
+from datasets.scenes import street_objects as objects
+from datasets.scenes.street_objects import IDS, MARGIN, Camera, Canvas, Color, Light, Random, tone
 
 SUPERSAMPLE = 2  # canvas pixels per pixel of the scene
 REACH = 40.0  # metres of ground to either side of the camera
 CELL = 0.05  # metres of one entry of the ground's cross-section
-FAR = 150.0  # metres: here the street ends in a row of blocks
+FAR = 150.0  # metres of street; behind them a row of blocks
+TUNNEL = 60.0  # metres to the mouth of a tunnel
 LANE = 3.2
 STOREY = 3.2
 
@@ -29,7 +30,7 @@ class StreetScene(NamedTuple):
 
 
 class City(NamedTuple):
-    """A made-up city: facade colours, fewest and most floors, roof (None: flat), windows, lights."""
+    """A made-up city: facades, fewest and most floors, roof (None: flat), windows, lights."""
 
     name: str
     walls: tuple[Color, ...]
@@ -70,10 +71,11 @@ WINDOWS = {
     "band": (0.0, 1.0, 0.3, 0.78),
     "glass": (0.03, 0.97, 0.04, 0.9),
 }
+# How often each kind comes along, of 40 vehicles; "" leaves a parking space empty.
 MOVING = (
-    ("car",) * 11 + ("truck", "truck", "bus", "caravan", "trailer") + ("motorcycle", "bicycle") * 2
+    ("car",) * 25 + ("truck", "bus", "motorcycle", "bicycle") * 3 + ("bus", "caravan", "trailer")
 )
-PARKED = ("car",) * 12 + ("truck", "caravan", "", "", "")
+PARKED = ("car",) * 29 + ("truck",) * 2 + ("",) * 8 + ("caravan",)
 CROSSING = ("car", "car", "car", "bus", "truck", "bicycle")
 HALF_LENGTHS = {"truck": 5.5, "bus": 6.0, "caravan": 7.0, "trailer": 6.0, "bicycle": 1.0}
 
@@ -107,13 +109,15 @@ class Side(NamedTuple):
 
 class Street(NamedTuple):
     """What is decided before the first pixel: lanes to the left of the camera's own; the depths
-    between which another street crosses (0, 0: none does); the side whose buildings cast shade."""
+    between which another street crosses (0, 0: none does); the side whose buildings cast shade;
+    the depth where the street ends, FAR or TUNNEL."""
 
     city: City
     sides: tuple[Side, Side]
     lanes: int
     crossing: tuple[float, float]
     shaded: Side
+    end: float
     asphalt: Color
 
     def crossed(self, z: float, margin: float) -> bool:
@@ -147,11 +151,8 @@ def pick(rng: Random, values: Any) -> Any:
 
 def plan_street(rng: Random, city: City) -> Street:
     """Decide the cross-section, the lanes and the crossing."""
-    gray, lanes, tram = (
-        int(rng.integers(84, 122)),
-        int(rng.integers(1, 3)),
-        pick(rng, (0, 0, -1, 1)),
-    )
+    gray, lanes = int(rng.integers(84, 122)), int(rng.integers(1, 3))
+    tram = pick(rng, (0, 0, -1, 1))
     asphalt = (gray, gray, gray + int(rng.integers(0, 8)))
     sides = (
         plan_side(rng, -1, LANE * (0.5 + lanes), tram == -1, asphalt),
@@ -159,7 +160,17 @@ def plan_street(rng: Random, city: City) -> Street:
     )
     start = float(rng.uniform(14, 42)) * (rng.random() < 0.45)
     crossing = (start, start + 9.0) if start else (0.0, 0.0)
-    return Street(city, sides, lanes, crossing, pick(rng, sides), asphalt)
+    end = TUNNEL if rng.random() < 0.06 else FAR
+    return Street(city, sides, lanes, crossing, pick(rng, sides), end, asphalt)
+
+
+def order(u: float, z: float) -> float:
+    """The larger, the earlier an object is drawn.
+
+    In a straight street, what stands farther out never hides what stands farther in: the distance
+    from the middle counts more than the depth, so that long objects need no cutting.
+    """
+    return z + 3 * abs(u)
 
 
 def plan_side(rng: Random, sign: int, road: float, tram: bool, asphalt: Color) -> Side:
@@ -302,7 +313,7 @@ def lots(canvas: Canvas, street: Street, side: Side) -> Iterable[Item]:
     """What lines one side, from near to far: mostly buildings, some gardens, walls and fences."""
     items, z = [], 3.0
     kinds = (building,) * 15 + (garden, garden, stone_wall, stone_wall, fence, fence)
-    while z < FAR:
+    while z < street.end:
         end, (start, stop) = z + canvas.some(9, 20), street.crossing
         if z < stop and end > start - 1:  # the other street is in the way
             end = start - 1.5
@@ -310,7 +321,7 @@ def lots(canvas: Canvas, street: Street, side: Side) -> Iterable[Item]:
                 z = stop + 1.5
                 continue
         draw = canvas.pick(kinds)
-        items.append((end + 5 + side.line, partial(draw, canvas, street, side, z, end)))
+        items.append((order(side.line, end), partial(draw, canvas, street, side, z, end)))
         z = end + canvas.pick((0.0, 0.0, 2.5))
     return items
 
@@ -465,12 +476,12 @@ def furniture(canvas: Canvas, street: Street, side: Side) -> list[Item]:
 
     def add(draw: Callable[..., None], u: float, z: float, *rest: float) -> None:
         if not street.crossed(z, 0.5):
-            items.append((z + abs(u), partial(draw, canvas, u, z, *rest)))
+            items.append((order(u, z), partial(draw, canvas, u, z, *rest)))
 
-    for z in np.arange(some(8, 24), 110, 24).tolist():
+    for z in np.arange(some(8, 24), min(110, street.end), 24).tolist():
         add(objects.lamp_post, curb, z, -side.sign * 1.6)
     if side.grass or rng.random() < 0.35:
-        for z in np.arange(some(9, 18), 100, some(9, 16)).tolist():
+        for z in np.arange(some(9, 18), min(100, street.end), some(9, 16)).tolist():
             add(objects.tree, curb, z, some(0.7, 1.05))
     for z in rng.uniform(7, 45, int(rng.integers(1, 4))).tolist():
         add(objects.sign, curb, z)
@@ -487,9 +498,10 @@ def furniture(canvas: Canvas, street: Street, side: Side) -> list[Item]:
         z, cycle = some(7, 18), canvas.pick((objects.bicycle, objects.bicycle, objects.motorcycle))
         for i in range(int(rng.integers(1, 4))):
             place = objects.heading(curb, z + 1.4 * i, some(40, 110))
-            items.append((place.z + abs(curb), partial(cycle, canvas, place, False)))
+            items.append((order(curb, place.z), partial(cycle, canvas, place, False)))
     if rng.random() < 0.05:
-        items.append((30 + side.road, partial(guard_rail, canvas, side.sign * (side.road + 0.35))))
+        u = side.sign * (side.line - 0.1)
+        items.append((order(u, 40), partial(guard_rail, canvas, u)))
     return items
 
 
@@ -502,10 +514,10 @@ def traffic(canvas: Canvas, street: Street) -> list[Item]:
         if kind and not any(abs(u - a) < 2 and abs(z - b) < half + c for a, b, c in taken):
             taken.append((u, z, half))
             place = objects.heading(u, z, degrees + canvas.some(-2.5, 2.5))
-            items.append((z + abs(u), partial(vehicle, canvas, place, kind)))
+            items.append((order(u, z), partial(vehicle, canvas, place, kind)))
 
     def fill(u: float, z: float, degrees: float, kinds: tuple[str, ...], gap: float) -> None:
-        while z < 110:
+        while z < min(110, street.end):
             kind = canvas.pick(kinds)
             spare = 7.0 if kind in ("bus", "truck", "caravan") else 0.0
             if not street.crossed(z + spare / 2, 7 + spare / 2):
@@ -514,12 +526,8 @@ def traffic(canvas: Canvas, street: Street) -> list[Item]:
 
     busy = canvas.some(9, 30)
     if canvas.rng.random() < 0.4:  # a cyclist or a motorcyclist close to the kerb
-        add(
-            right.road - 0.7,
-            canvas.some(6, 14),
-            0,
-            canvas.pick(("bicycle", "bicycle", "motorcycle")),
-        )
+        kind = canvas.pick(("bicycle", "bicycle", "motorcycle"))
+        add(right.road - 0.7, canvas.some(6, 14), 0, kind)
     fill(0.0, canvas.some(9, 26), 0, MOVING, busy)
     for lane in range(street.lanes):
         fill(-LANE * (1 + lane), canvas.some(8, 22), 180, MOVING, busy)
@@ -538,7 +546,7 @@ def tram(canvas: Canvas, u: float, z: float) -> list[Item]:
     color = canvas.pick(((200, 44, 36), (228, 224, 210), (30, 96, 150), (230, 180, 40)))
     places = [objects.Place(u, z + 10.0 * i) for i in range(canvas.pick((2, 3)))]
     return [
-        (place.z + abs(u), partial(objects.coach, canvas, place, "train", 9.8, color))
+        (order(u, place.z), partial(objects.coach, canvas, place, "train", 9.8, color))
         for place in places
     ]
 
@@ -571,7 +579,7 @@ def crossing_traffic(canvas: Canvas, street: Street) -> list[Item]:
         for u in np.arange(canvas.some(-20, 10), 18, canvas.some(14, 24)).tolist():
             place = objects.heading(u, middle + 2 * direction, 90 * direction)
             draw = partial(vehicle, canvas, place, canvas.pick(CROSSING))
-            items.append((place.z + 20, draw))  # behind whatever stands at the corners
+            items.append((order(abs(u) + HALF_LENGTHS["bus"], place.z), draw))
     for _ in range(int(canvas.rng.integers(0, 5))):
         z, degrees = street.crossing[0] - canvas.some(1.2, 3.8), canvas.pick((90, -90))
         items.append(walker(canvas, canvas.some(-left.road, right.road), z, degrees))
@@ -592,17 +600,23 @@ def crowd(canvas: Canvas, side: Side) -> list[Item]:
 def walker(canvas: Canvas, u: float, z: float, degrees: float) -> Item:
     """A grown-up or, now and then, a child."""
     size = 0.68 if canvas.rng.random() < 0.12 else canvas.some(0.92, 1.08)
-    return z + abs(u), partial(objects.person, canvas, objects.heading(u, z, degrees), size)
+    return order(u, z), partial(objects.person, canvas, objects.heading(u, z, degrees), size)
 
 
 def landmarks(canvas: Canvas, street: Street) -> list[Item]:
-    """The blocks where the street ends, and now and then a bridge or a tunnel."""
-    items, chance = [(FAR + 60, partial(vista, canvas, street))], canvas.rng.random()
-    if chance < 0.08:
-        z = canvas.some(30, 60)
-        items.append((z, partial(bridge, canvas, street, z)))
-    elif chance < 0.13:
-        items.append((70.0, partial(tunnel, canvas, street, 55.0)))
+    """The blocks where the street ends, or a tunnel's mouth, and now and then a bridge."""
+    items = [(order(REACH, 2 * FAR), partial(vista, canvas, street))]
+    line = max(side.line for side in street.sides)
+    if street.end == TUNNEL:
+        items.append((order(line, TUNNEL + 20), partial(tunnel, canvas, street)))
+    elif canvas.rng.random() < 0.08:
+        z, color = (
+            canvas.some(30, 60),
+            canvas.pick(((150, 146, 140), (110, 120, 124), (136, 96, 76))),
+        )
+        for span in ((-60, -line), (line, 60), (-line, line)):
+            out = line if abs(sum(span)) else line - 3.0
+            items.append((order(out, z), partial(bridge, canvas, span, z, color)))
     return items
 
 
@@ -620,21 +634,20 @@ def vista(canvas: Canvas, street: Street) -> None:
         objects.tree(canvas, at + canvas.some(-4, 4), FAR + 20, canvas.some(0.9, 1.5))
 
 
-def bridge(canvas: Canvas, street: Street, z: float) -> None:
-    """A deck over the street on two piers."""
-    color = canvas.pick(((150, 146, 140), (110, 120, 124), (136, 96, 76)))
-    for side in street.sides:
-        u = side.sign * (side.line - 0.6)
+def bridge(canvas: Canvas, span: tuple[float, float], z: float, color: Color) -> None:
+    """A part of a deck over the street, on two piers."""
+    for u in span:
         canvas.panel((u - 0.7, u + 0.7), (0, 5), (z, z), tone(color, 0.8), "bridge")
     for low, high, factor in ((5.0, 5.5, 0.45), (5.3, 6.9, 1.0), (6.9, 7.1, 1.2), (7.8, 7.9, 0.6)):
-        canvas.panel((-60, 60), (low, high), (z, z), tone(color, factor), "bridge")
-    for u in range(-30, 31, 2):
+        canvas.panel(span, (low, high), (z, z), tone(color, factor), "bridge")
+    for u in np.arange(*span, 2.0).tolist():
         canvas.stroke([(u, 7.0, z), (u, 7.9, z)], 0.08, tone(color, 0.6), "bridge")
 
 
-def tunnel(canvas: Canvas, street: Street, z: float) -> None:
+def tunnel(canvas: Canvas, street: Street) -> None:
     """A portal in a hillside that swallows the street."""
     left, right = street.sides[0].place("road") - 0.5, street.sides[1].place("road") + 0.5
+    z = TUNNEL
     middle, half = (left + right) / 2, (right - left) / 2
     skyline = ((-60, 0), (-30, 8), (-8, 13), (8, 14), (36, 9), (60, 0))
     canvas.face([(middle + u, y, z + 1) for u, y in skyline], (82, 104, 58), "vegetation")
