@@ -23,22 +23,27 @@ def norm_layer(kind: str, channels: int) -> nn.Module:
     raise ValueError(f"norm {kind!r}: expected one of {', '.join(NORMS)}")
 
 
-def conv_block(
-    enter: nn.Module, inputs: int, channels: int, convs: int, norm: str, dropout: float
-) -> Block:
-    """`enter`, which makes `inputs` channels; `convs` times 3x3 convolution, norm, ReLU; dropout of
-    whole channels. (N, channels, H, W) at the size that `enter` leaves."""
-    stages, before = [], [enter]
-    for i in range(convs):
-        source = inputs if i == 0 else channels
-        stages.append(
-            Stage(*before, nn.Conv2d(source, channels, 3, padding=1, bias=norm == "none"))
+def conv3x3(inputs: int, channels: int, norm: str) -> nn.Conv2d:
+    """Size unchanged; a bias only where no norm follows, which would take it out again."""
+    return nn.Conv2d(inputs, channels, 3, padding=1, bias=norm == "none")
+
+
+def conv_block(first: nn.Module, channels: int, convs: int, norm: str, dropout: float) -> Block:
+    """`first`, which ends in a convolution to `channels`, norm and ReLU; more 3x3 convolutions with
+    norm and ReLU until there are `convs`; dropout of whole channels."""
+    layers = [first]
+    for _ in range(convs - 1):
+        layers.append(
+            Stage(
+                norm_layer(norm, channels),
+                nn.ReLU(inplace=True),
+                conv3x3(channels, channels, norm),
+            )
         )
-        # Without a norm between them, in place would overwrite what a recomputed stage begins with.
-        before = [norm_layer(norm, channels), nn.ReLU(inplace=norm != "none")]
+    layers += [norm_layer(norm, channels), nn.ReLU(inplace=True)]
     if dropout:
-        before.append(nn.Dropout2d(dropout))
-    return Block(*stages, *before)
+        layers.append(nn.Dropout2d(dropout))
+    return Block(*layers)
 
 
 class UNetEncoder(nn.Module):
@@ -52,12 +57,11 @@ class UNetEncoder(nn.Module):
     def __init__(self, width: int, depth: int, convs: int, norm: str, dropout: float) -> None:
         super().__init__()
         self.channels = [width * 2**i for i in range(depth)]
-        self.blocks = nn.ModuleList(
-            conv_block(
-                nn.MaxPool2d(2) if i else nn.Identity(), source, target, convs, norm, dropout
-            )
-            for i, (source, target) in enumerate(pairwise([3, *self.channels]))
-        )
+        self.blocks = nn.ModuleList()
+        for i, (source, target) in enumerate(pairwise([3, *self.channels])):
+            conv = conv3x3(source, target, norm)
+            first = Stage(nn.MaxPool2d(2), conv) if i else conv
+            self.blocks.append(conv_block(first, target, convs, norm, dropout))
         self.stride = 2**depth
         self.mean, self.std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 

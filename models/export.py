@@ -31,7 +31,8 @@ class Exportable(nn.Module):
 
 def export(model: UNet, path: Path) -> None:
     """Write the network for any batch and image size; ValueError unless it is .pt2 or .onnx."""
-    module = Exportable(model.eval())
+    module = Exportable(model).eval()
+    path.parent.mkdir(parents=True, exist_ok=True)
     stride = model.encoder.stride
     example = torch.rand(2, 3, 3 * stride + 1, 4 * stride + 3)
     auto = torch.export.Dim.AUTO

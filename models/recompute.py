@@ -30,7 +30,7 @@ class Stage(nn.Sequential):
 
 
 class Block(nn.Sequential):
-    """What "full" wraps: stages, and what follows the last convolution. Its inputs are kept."""
+    """What "full" wraps: convolutions, each with what belongs to it. Its inputs are kept."""
 
     forward = Stage.forward
 

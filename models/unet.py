@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.decoder import Decoder
+from models.decoder import Decoder, JoinConv
 from models.encoder import TimmEncoder, UNetEncoder
 
 
@@ -158,7 +158,7 @@ class UNet(nn.Module):
             own.append(self.encoder)
         for part in own:
             for module in part.modules():
-                if isinstance(module, nn.Conv2d):
+                if isinstance(module, nn.Conv2d | JoinConv):
                     nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                     if module.bias is not None:
                         nn.init.zeros_(module.bias)
