@@ -36,11 +36,11 @@ def conv_block(first: nn.Module, channels: int, convs: int, norm: str, dropout: 
         layers.append(
             Stage(
                 norm_layer(norm, channels),
-                nn.ReLU(inplace=True),
+                nn.ReLU(inplace=norm != "none"),
                 conv3x3(channels, channels, norm),
             )
         )
-    layers += [norm_layer(norm, channels), nn.ReLU(inplace=True)]
+    layers += [norm_layer(norm, channels), nn.ReLU(inplace=norm != "none")]
     if dropout:
         layers.append(nn.Dropout2d(dropout))
     return Block(*layers)

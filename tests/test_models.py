@@ -1,0 +1,341 @@
+"""Networks: any size in, the same size out; recomputed equals stored, to the bit."""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from datasets import TASKS, load_task
+from losses import Criterion, LossSpec
+from models.decoder import JoinConv
+from models.encoder import NORMS, norm_layer
+from models.recompute import MODES, recompute
+from models.unet import HeadSpec, ModelSpec, UNet
+
+DATASETS = Path(__file__).parents[1] / "datasets"
+EVERY_TASK = [*TASKS.values(), *(load_task(str(path)) for path in sorted(DATASETS.glob("*.json")))]
+
+HEADS = {
+    "parts": HeadSpec("classes", 3, "seg"),
+    "edge": HeadSpec("mask", 1, "seg"),
+    "near": HeadSpec("depth", 1, "near", 5.0),
+}
+TINY = ModelSpec(HEADS, width=4, depth=2)
+
+
+def network(spec=TINY, seed=0, **settings):
+    torch.manual_seed(seed)
+    return UNet(replace(spec, **settings))
+
+
+def images(*shape, seed=1):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("change", [-1, 0, 1])
+def test_sizes_about_the_stride(depth, change):
+    model = network(depth=depth).eval()
+    side = model.encoder.stride + change
+    for height, width in ((side, side), (side, 3 * side + 1), (2 * side + 1, side)):
+        found = model(images(2, 3, height, width))
+        assert found["parts"].shape == (2, 3, height, width)
+        assert found["edge"].shape == found["near"].shape == (2, 1, height, width)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 17), (2, 3), (5, 64), (33, 31)])
+@pytest.mark.parametrize("norm", NORMS)
+def test_odd_sizes_train_too(size, norm):
+    model = network(norm=norm).train()
+    found = model(images(2, 3, *size))
+    sum(prediction.mean() for prediction in found.values()).backward()
+    assert all(prediction.shape[-2:] == size for prediction in found.values())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_padding_changes_nothing_far_from_the_border():
+    model = network(norm="none").eval()
+    image = images(1, 3, 64, 64)
+    whole, part = model(image), model(image[..., :61, :])
+    assert torch.allclose(whole["parts"][..., :30, :], part["parts"][..., :30, :], atol=1e-6)
+
+
+@pytest.mark.parametrize(("channels", "expected"), [(3, 4_753_252), (1, 4_753_186)])
+def test_the_course_network_has_its_parameters(channels, expected):
+    heads = {"mask": HeadSpec("mask", 1, "mask"), "depth": HeadSpec("depth", channels, "depth")}
+    model = network(ModelSpec(heads, width=32, depth=4, centre=256, convs=(2, 1, 3)))
+    assert sum(p.numel() for p in model.parameters()) == expected
+
+
+def test_the_course_network_is_the_task_maskdepth():
+    task = TASKS["maskdepth"]
+    heads = {o.name: HeadSpec(o.kind, o.channels, o.decoder) for o in task.outputs}
+    given = {k: task.defaults[k] for k in ("width", "centre")}
+    model = network(ModelSpec(heads, convs=tuple(task.defaults["convs"]), **given))
+    assert sum(p.numel() for p in model.parameters()) == 4_753_186
+
+
+def test_own_and_shared_decoders():
+    model = network()
+    assert sorted(model.decoders) == ["near", "seg"]
+    apart = {name: head._replace(decoder=name) for name, head in HEADS.items()}
+    own = network(heads=apart)
+    assert sorted(own.decoders) == ["edge", "near", "parts"]
+    decoder = sum(p.numel() for p in model.decoders["seg"].parameters())
+    total, total_own = (sum(p.numel() for p in m.parameters()) for m in (model, own))
+    assert total_own - total == decoder
+
+    model(images(2, 3, 16, 16))["edge"].mean().backward()
+    assert all(p.grad is not None for p in model.decoders["seg"].parameters())
+    assert all(p.grad is None for p in model.decoders["near"].parameters())
+    assert model.heads["parts"].weight.grad is None
+
+
+def test_a_subset_of_the_outputs():
+    model = network().eval()
+    image = images(2, 3, 20, 20)
+    whole = model(image)
+    for outputs in (("near",), ("edge", "parts"), ("near", "parts")):
+        found = model(image, outputs)
+        assert tuple(found) == outputs
+        assert all(torch.equal(found[name], whole[name]) for name in outputs)
+
+
+def test_an_image_does_not_see_its_batch():
+    model = network()
+    for seed in range(3):  # running statistics that are not 0 and 1
+        model.train()(images(4, 3, 24, 24, seed=seed))
+    model.eval()
+    batch = images(3, 3, 19, 21)
+    together = model(batch)
+    for i in range(3):
+        alone = model(batch[i : i + 1])
+        for name in together:
+            assert torch.allclose(alone[name][0], together[name][i], atol=1e-5)
+
+
+def test_depth_stays_in_its_range():
+    model = network().eval()
+    with torch.no_grad():
+        for scale in (0.0, 1.0, 1000.0):
+            depth = model(scale * images(1, 3, 16, 16), ("near",))["near"]
+            assert depth.dtype == torch.float32
+            assert depth.min() >= 0
+            assert depth.max() <= 5
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model(images(1, 3, 16, 16))
+    assert found["near"].dtype == torch.float32
+    assert found["parts"].dtype == torch.bfloat16
+
+
+def test_decided():
+    model = network()
+    logits = torch.tensor([[[[1.0, 0.0]], [[2.0, -1.0]], [[0.0, -2.0]]]])
+    assert model.decided("parts", logits).tolist() == [[[1, 0]]]
+    assert model.decided("edge", torch.tensor([[[[0.1, -0.1, 0.0]]]])).tolist() == [[[1, 0, 0]]]
+    assert model.decided("near", torch.tensor([[[[0.5]]]])).tolist() == [[[0.5]]]
+    assert model.decided("parts", logits).dtype == torch.uint8
+
+
+def test_spec_round_trip():
+    spec = replace(TINY, convs=(2, 1, 3), dropout=0.1, norm="group")
+    assert ModelSpec.from_json(spec.to_json()) == spec
+    model = network(spec)
+    model.load_state_dict(network(ModelSpec.from_json(spec.to_json()), seed=5).state_dict())
+
+
+def test_same_seed_same_network():
+    first, second, other = network(), network(), network(seed=1)
+    pairs = zip(first.parameters(), second.parameters(), other.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b, _ in pairs)
+    assert not torch.equal(next(first.parameters()), next(other.parameters()))
+
+
+def test_names_and_norms_that_cannot_be():
+    with pytest.raises(ValueError, match="norm 'layer': expected one of batch, group, none"):
+        norm_layer("layer", 8)
+    with pytest.raises(ValueError, match="recompute mode 'all': expected one of"):
+        recompute(network(), "all")
+    heads = {"values": HeadSpec("mask", 1, "values")}  # nn.ModuleDict has a method of that name
+    with pytest.raises(ValueError, match="'values'"):
+        network(heads=heads)
+
+
+def test_the_encoder_of_another_network():
+    source, target = network(seed=1), network(heads={"x": HeadSpec("mask", 1, "x")})
+    target.load_encoder(source.state_dict())
+    for key, value in source.encoder.state_dict().items():
+        assert torch.equal(target.encoder.state_dict()[key], value)
+    with pytest.raises(ValueError, match="encoder does not fit") as caught:
+        network(width=8).load_encoder(source.state_dict())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 4), (3, 5), (8, 2)])
+def test_the_joined_convolution_is_that_of_the_concatenation(size):
+    join = JoinConv(below=3, skip=2, channels=4, bias=True).double()
+    below = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
+    skip = torch.randn(2, 2, 2 * size[0], 2 * size[1], dtype=torch.float64, requires_grad=True)
+    up = F.interpolate(below, scale_factor=2, mode="bilinear")
+    theirs = F.conv2d(torch.cat([skip, up], 1), join.weight, join.bias, padding=1)
+    ours = join(below, skip)
+    assert torch.allclose(ours, theirs, atol=1e-12)
+    change = torch.randn(ours.shape, dtype=torch.float64)
+    inputs = (below, skip, join.weight, join.bias)
+    expected = torch.autograd.grad((theirs * change).sum(), inputs)
+    found = torch.autograd.grad((ours * change).sum(), inputs)
+    for mine, other in zip(found, expected, strict=True):
+        assert torch.allclose(mine, other, atol=1e-12)
+
+
+def trained(mode, spec, steps=3):
+    """Losses, gradients, and the state of network and average after some steps of SGD."""
+    model = network(spec)
+    recompute(model, mode)
+    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    terms = {"parts": "ce+dice", "edge": "bce", "near": "silog+grad"}
+    criterion = Criterion({n: LossSpec(spec.heads[n].kind, t) for n, t in terms.items()})
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    torch.manual_seed(7)
+    losses, gradients = [], []
+    for step in range(steps):
+        image = images(2, 3, 21, 18, seed=step)
+        targets = {
+            "parts": (image[:, 0] * 3).to(torch.uint8),
+            "edge": (image[:, 1] > 0.5).to(torch.uint8),
+            "near": image[:, 2] * 5,
+        }
+        optimizer.zero_grad()
+        model.train()
+        loss, _ = criterion(model(image), targets)
+        loss.backward()
+        losses.append(loss.detach())
+        gradients.append({n: p.grad.clone() for n, p in model.named_parameters()})
+        optimizer.step()
+        ema.update_parameters(model)
+    return losses, gradients, model.state_dict(), ema.state_dict(), torch.get_rng_state()
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "none"])
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_recomputed_equals_stored_to_the_bit(mode, norm, dropout):
+    spec = replace(TINY, norm=norm, dropout=dropout)
+    stored, recomputed = trained("none", spec), trained(mode, spec)
+    for a, b in zip(stored[0], recomputed[0], strict=True):
+        assert torch.equal(a, b)
+    for a, b in zip(stored[1], recomputed[1], strict=True):
+        assert all(torch.equal(a[name], b[name]) for name in a)
+    for a, b in zip(stored[2:4], recomputed[2:4], strict=True):
+        assert a.keys() == b.keys()
+        assert [name for name in a if not torch.equal(a[name], b[name])] == []
+    assert torch.equal(stored[4], recomputed[4])
+
+
+def test_running_statistics_count_each_batch_once():
+    model = network()
+    for mode in MODES:
+        recompute(model, mode)
+        model.train()
+        before = {n: b.clone() for n, b in model.named_buffers() if n.endswith("tracked")}
+        model(images(2, 3, 16, 16))["parts"].mean().backward()
+        assert len(before) > 5
+        for name, buffer in model.named_buffers():
+            if name.endswith("tracked") and "decoders.near" not in name:
+                assert buffer == before[name] + 1, (mode, name)
+
+
+def saved_bytes(mode):
+    model = network(width=8)
+    recompute(model, mode)
+    storages = {}
+
+    def note(tensor):
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        model.train()(images(2, 3, 64, 64))
+    return sum(storages.values())
+
+
+def test_recomputation_saves_memory():
+    sizes = {mode: saved_bytes(mode) for mode in MODES}
+    assert sizes["full"] < sizes["none"]
+    assert [sizes[mode] for mode in MODES] == sorted(sizes.values(), reverse=True)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_copy_does_not_run_the_original(mode):
+    model = network()
+    recompute(model, mode)
+    twin = copy.deepcopy(copy.deepcopy(model)).train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    twin(images(2, 3, 16, 16))["parts"].square().mean().backward()
+    gradients = [p.grad for n, p in twin.named_parameters() if "near" not in n and "edge" not in n]
+    assert all(gradient is not None for gradient in gradients)
+    assert all(p.grad is None for p in model.parameters())
+    assert all(not b.any() for n, b in model.named_buffers() if n.endswith("tracked"))
+
+
+@pytest.mark.parametrize("task", EVERY_TASK, ids=lambda task: task.name)
+def test_every_task_has_its_network(task):
+    heads = {o.name: HeadSpec(o.kind, o.channels, o.decoder, o.max_depth) for o in task.outputs}
+    found = network(heads=heads).eval()(images(1, 3, 17, 22))
+    for output in task.outputs:
+        assert found[output.name].shape == (1, output.channels, 17, 22)
+        if output.kind == "depth":
+            assert found[output.name].min() > 0
+            assert found[output.name].max() < output.max_depth
+
+
+class TestTimm:
+    """Encoders of the timm package."""
+
+    @pytest.fixture(autouse=True)
+    def _timm(self):
+        pytest.importorskip("timm")
+
+    def test_features_fit_the_decoder(self):
+        model = network(encoder="mobilenetv3_small_050", width=4).train()
+        found = model(images(2, 3, 37, 50))
+        assert found["parts"].shape == (2, 3, 37, 50)
+        found["parts"].mean().backward()
+        assert model.decoders["seg"].blocks[0] is not None
+        assert all(p.grad is not None for p in model.decoders["seg"].parameters())
+
+    def test_recomputed_equals_stored(self):
+        spec = replace(TINY, encoder="mobilenetv3_small_050")
+        stored, recomputed = trained("none", spec, 1), trained("full", spec, 1)
+        assert torch.equal(stored[0][0], recomputed[0][0])
+        assert all(torch.equal(stored[2][n], recomputed[2][n]) for n in stored[2])
+
+    def test_weights_by_position(self, tmp_path):
+        source = network(encoder="mobilenetv3_small_050", seed=3).encoder.net.state_dict()
+        renamed = {f"layer{i}": tensor for i, tensor in enumerate(source.values())}
+        torch.save(renamed, tmp_path / "weights.pth")
+        spec = replace(TINY, encoder="mobilenetv3_small_050")
+        model = UNet(spec, str(tmp_path / "weights.pth"))
+        pairs = zip(model.encoder.net.state_dict().values(), source.values(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+    @pytest.mark.parametrize("name", ["no_such_net", "vit_tiny_patch16_224"])
+    def test_encoders_that_do_not_fit(self, name):
+        with pytest.raises(ValueError, match=f"encoder '{name}'") as caught:
+            network(encoder=name)
+        assert "\n" not in str(caught.value)
+
+    def test_weights_that_do_not_fit(self, tmp_path):
+        path = tmp_path / "weights.pth"
+        torch.save({"a": torch.zeros(3)}, path)
+        with pytest.raises(ValueError, match=r"weights.pth: 1 tensors, encoder"):
+            UNet(replace(TINY, encoder="mobilenetv3_small_050"), str(path))
+        path.write_bytes(b"nothing")
+        with pytest.raises(ValueError, match=r"weights.pth: not a state dict"):
+            UNet(replace(TINY, encoder="mobilenetv3_small_050"), str(path))
