@@ -12,34 +12,55 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 from models.encoder import conv3x3, conv_block
 from models.recompute import Stage
 
+PARTS = 4  # a batch is doubled in so many parts while it is trained on
 
-class DoubledConv(torch.autograd.Function):
-    """Convolution 3x3 of a bilinearly doubled tensor: (N, C, H, W) -> (N, D, 2H, 2W).
 
-    Keeps its input, not the four times larger tensor that the convolution sees: that is made again
-    in the backward pass, and gone before its gradient is made. All in the precision of the input.
+class JoinedConv(torch.autograd.Function):
+    """Convolution 3x3 of a skip (N, S, 2H, 2W) and of `below` (N, B, H, W), doubled, side by side.
+
+    Keeps what it is given, not the four times larger tensor that the convolution sees: that is made
+    again in the backward pass, and never exists for more than a part of the batch, nor does its
+    gradient. Everything in the precision of the inputs, which is one.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        """weight (D, C, 3, 3), in the dtype of x."""
-        ctx.save_for_backward(x, weight)
-        with torch.autocast(x.device.type, enabled=False):
-            return F.conv2d(_doubled(x), weight, padding=1)
+    def forward(
+        ctx: Any, below: Tensor, skip: Tensor, weight: Tensor, bias: Tensor | None, parts: int
+    ) -> Tensor:
+        """weight (C, S + B, 3, 3), bias (C,) or None -> (N, C, 2H, 2W)."""
+        ctx.save_for_backward(below, skip, weight)
+        for_skip, for_below = weight.split([skip.shape[1], below.shape[1]], 1)
+        with torch.autocast(below.device.type, enabled=False):
+            total = F.conv2d(skip, for_skip, bias, padding=1)
+            if parts == 1:  # one graph for every batch size, for those who export it
+                return total.add_(F.conv2d(_doubled(below), for_below, padding=1))
+            for some, of_total in zip(below.chunk(parts), total.chunk(parts), strict=True):
+                of_total.add_(F.conv2d(_doubled(some), for_below, padding=1))
+            return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """First the weight's gradient, then the input's."""
-        x, weight = ctx.saved_tensors
-        with torch.autocast(x.device.type, enabled=False):
-            for_x, for_weight = ctx.needs_input_grad
-            weight_gradient = x_gradient = None
-            if for_weight:
-                weight_gradient = conv2d_weight(_doubled(x), weight.shape, gradient, padding=1)
-            if for_x:
-                shape = (*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3])
-                x_gradient = _halved(conv2d_input(shape, weight, gradient, padding=1))
-            return x_gradient, weight_gradient
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of `below`, skip, weight and bias; weights' are summed in float32."""
+        below, skip, weight = ctx.saved_tensors
+        for_skip, for_below = weight.split([skip.shape[1], below.shape[1]], 1)
+        of_below = torch.empty_like(below)
+        of_weight = torch.zeros_like(
+            for_below, dtype=torch.promote_types(weight.dtype, torch.float32)
+        )
+        with torch.autocast(below.device.type, enabled=False):
+            chunks = (tensor.chunk(PARTS) for tensor in (below, gradient, of_below))
+            for some, change, found in zip(*chunks, strict=True):
+                of_weight += conv2d_weight(_doubled(some), for_below.shape, change, padding=1)
+                doubled = (*some.shape[:2], *change.shape[2:])
+                found.copy_(_halved(conv2d_input(doubled, for_below, change, padding=1)))
+            beside = conv2d_weight(skip, for_skip.shape, gradient, padding=1)
+            of_weight = torch.cat([beside, of_weight.to(beside.dtype)], 1)
+            of_skip = of_bias = None
+            if ctx.needs_input_grad[1]:
+                of_skip = conv2d_input(skip.shape, for_skip, gradient, padding=1)
+            if ctx.needs_input_grad[3]:
+                of_bias = gradient.sum((0, 2, 3))
+        return of_below, of_skip, of_weight, of_bias, None
 
 
 def _doubled(x: Tensor) -> Tensor:
@@ -65,12 +86,11 @@ class JoinConv(nn.Module):
     """3x3 convolution over a skip beside an upsampled tensor, which are never concatenated.
 
     Its weight is that of one convolution over both, (channels, skip + below, 3, 3); the sum over
-    input channels is taken in two parts. Nothing is kept but the two inputs.
+    input channels is taken in two parts.
     """
 
     def __init__(self, below: int, skip: int, channels: int, bias: bool) -> None:
         super().__init__()
-        self.split = [skip, below]
         conv = nn.Conv2d(skip + below, channels, 3, padding=1, bias=bias)
         self.weight, self.bias = conv.weight, conv.bias
 
@@ -79,9 +99,10 @@ class JoinConv(nn.Module):
         device = below.device.type
         half = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if half else below.dtype
-        for_skip, for_below = self.weight.split(self.split, 1)
-        beside = F.conv2d(skip, for_skip, self.bias, padding=1)
-        return beside.add_(DoubledConv.apply(below.to(dtype), for_below.to(dtype)))
+        bias = None if self.bias is None else self.bias.to(dtype)
+        parts = PARTS if torch.is_grad_enabled() else 1
+        weight = self.weight.to(dtype)
+        return JoinedConv.apply(below.to(dtype), skip.to(dtype), weight, bias, parts)
 
 
 class Decoder(nn.Module):

@@ -29,6 +29,7 @@ class Exportable(nn.Module):
         }
 
 
+@torch.no_grad()
 def export(model: UNet, path: Path) -> None:
     """Write the network for any batch and image size; ValueError unless it is .pt2 or .onnx."""
     module = Exportable(model).eval()

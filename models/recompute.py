@@ -39,7 +39,7 @@ def recompute(model: nn.Module, mode: str) -> None:
     """Choose what the model keeps for its backward pass: see MODES, from the most to the least."""
     if mode not in MODES:
         raise ValueError(f"recompute mode {mode!r}: expected one of {', '.join(MODES)}")
-    wrapped = {"none": (), "selective": Stage, "full": Block}[mode]
+    wrapped = {"none": (), "selective": Stage, "full": (Block, Stage)}[mode]
     for module in model.modules():
         if isinstance(module, Stage | Block):
             module.__dict__.pop("forward", None)
