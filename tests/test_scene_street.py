@@ -8,8 +8,10 @@ import pytest
 from PIL import Image
 
 from datasets.cityscapes import ANNOTATED, CITYSCAPES, RARE
-from datasets.scenes.street import CITIES, LIGHTS, render_street
-from datasets.scenes.street_objects import IDS, Camera, Canvas, Light, Place, cuboid, plate, solid
+from datasets.scenes.hulls import cuboid, plate, solid
+from datasets.scenes.street import render_street
+from datasets.scenes.street_canvas import IDS, Camera, Canvas, Light, Place
+from datasets.scenes.street_plan import CITIES, LIGHTS
 
 SCENES = 100
 BENCHMARK = CITYSCAPES.outputs[0].classes
@@ -27,7 +29,7 @@ def empty_canvas():
     """A canvas 80 x 120 of sky on a clear day: horizon at row 40, middle at column 60."""
     labels = Image.new("L", (120, 80), IDS["sky"])
     camera = Camera(focal=100.0, center=60.0, horizon=40.0, height=1.5, bend=0.0)
-    light = Light("clear", (0, 0, 0), (0, 0, 0), (1.0, 1.0, 1.0), 1e9, 0, False)
+    light = Light((0, 0, 0), (0, 0, 0), (1.0, 1.0, 1.0), 1e9, 0, False)
     return Canvas(Image.new("RGB", (120, 80)), labels, camera, light, np.random.default_rng(0))
 
 
