@@ -41,7 +41,7 @@ def main() -> int:
     """Predict; 0 when done, 2 with one line for a mistake."""
     try:
         run(infer_parser(TASKS).parse_args())
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
@@ -78,12 +78,13 @@ def run(args: Namespace) -> None:
 
 def find_weights(name: str | None) -> Path:
     """The newest best.pt of a task below runs/, else the demo weights that come with the code."""
+    from utils import checkpoint
+
     if not name:
         raise ValueError(f"--task: expected one of {', '.join(TASKS)}, or --weights CKPT")
     runs = sorted(RUNS.glob("*/best.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in runs:
-        config = json.loads((path.parent / "config.json").read_text())
-        if name in (task["name"] for task in config["tasks"]):
+        if name in (task["name"] for task in checkpoint.load(path)["config"]["tasks"]):
             return path
     shipped = SHIPPED / f"demo_{name}.pt"
     if shipped.is_file():
@@ -121,8 +122,7 @@ def scores(args: Namespace, trained: Trained, predictor: Predictor) -> Iterator[
     from utils.metrics import make_metrics
 
     task, size = trained
-    split_by = tuple(args.split_by.split("=", 1)) if args.split_by else None
-    dataset = open_split(task, inputs(args, task), args.evaluate, size, split_by)
+    dataset = open_split(task, inputs(args, task), args.evaluate, size, args.split_by)
     metrics = {o.name: make_metrics(o.kind, o.classes) for o in task.outputs}
     batches = eval_batches(dataset, 4, workers=2)
     none = torch.zeros(())
@@ -130,11 +130,13 @@ def scores(args: Namespace, trained: Trained, predictor: Predictor) -> Iterator[
     yield from found.scores.items()
 
 
-def inputs(args: Namespace, task: Task) -> list[Path]:
+def inputs(args: Namespace, task: Task) -> list[Path | str]:
     """What --input names, or the demo's shards."""
-    if args.input:
-        return args.input
     from datasets.demo import demo_shards
+    from datasets.stores import place
+
+    if args.input:
+        return [place(text) for text in args.input]
 
     return demo_shards(task.name, DATA / "demo")
 
@@ -161,16 +163,16 @@ def images(args: Namespace, task: Task) -> list[tuple[str, Callable[[], bytes]]]
         table = find_samples(open_stores(inputs(args, task)), task, "val")
         samples = range(min(len(table), NUM_DEMO))
         return [(table.key(i), partial(table.read, *table.image(i))) for i in samples]
-    files = [path for path in args.input if path.suffix.lower() in IMAGES and path.is_file()]
+    files = [Path(text) for text in args.input if text.lower().endswith(IMAGES)]
     found = [(path.name, path.read_bytes) for path in files]
-    others = [path for path in args.input if path not in files]
+    others = [path for path in inputs(args, task) if path not in files]
     for store in open_stores(others) if others else []:
         names = [name for name in store.names() if name.lower().endswith(IMAGES)]
         template = compile_template(task.image)
         laid_out = [name for name in names if template.fullmatch(name)]
         found += [(name, partial(store.read, name)) for name in laid_out or names]
     if not found:
-        raise ValueError(f"--input {' '.join(map(str, args.input))}: no image found")
+        raise ValueError(f"--input {' '.join(args.input)}: no image found")
     return found
 
 

@@ -17,6 +17,7 @@ from utils import report
 from utils.flags import as_flags, one_line, pairs, real, train_parser
 
 if TYPE_CHECKING:  # torch takes seconds to import: `--help` answers without it
+    import torch
     from PIL.Image import Image
 
     from datasets.dataset import TaskData
@@ -26,12 +27,15 @@ if TYPE_CHECKING:  # torch takes seconds to import: `--help` answers without it
     from utils.compute import Compute
     from utils.distributed import Ranks
     from utils.engine import Learner
+    from utils.memory import Plan, Setting
 
 DATA = Path("data")  # demo scenes and class counts
 RUNS = Path("runs")
 LOG_STEPS = 10
+OVERFIT_STEPS = 300  # enough to learn a batch by heart
 SAVE_SECONDS = 300  # a crash costs at most so much training
 NUM_PICTURES = 4
+PARTS = (3 / 4, 1 / 2, 3 / 8, 1 / 4, 3 / 16, 1 / 8)  # of size or width, to find what fits
 PER_TASK = {"size": (256, 256), "bs": 8, "class_weights": False}  # each task may have its own
 
 
@@ -40,7 +44,7 @@ def main() -> int:
     try:
         args, tasks = parse(sys.argv[1:])
         return run(args, tasks)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
 
@@ -53,7 +57,10 @@ def parse(words: list[str]) -> tuple[Namespace, list[Task]]:
         from utils import checkpoint
 
         path = Path(given.resume) if given.resume else newest(given.task, "last.pt")
-        config = checkpoint.load(path)["config"]
+        state = checkpoint.load(path)
+        if "learner" not in state:
+            raise ValueError(f"{path}: holds weights alone, --resume expects a last.pt")
+        config = state["config"]
         trained = [task["name"] for task in config["tasks"]]
         if given.task and [load_task(name).name for name in given.task] != trained:
             raise ValueError(f"{path}: trained for {'+'.join(trained)}, not {'+'.join(given.task)}")
@@ -68,6 +75,11 @@ def parse(words: list[str]) -> tuple[Namespace, list[Task]]:
     else:
         raise ValueError(f"--task: expected one or more of {', '.join(TASKS)}, or a task file")
     tasks = [load_task(name) for name in args.task]
+    for task in tasks:
+        try:
+            parser.parse_args(as_flags(task.defaults))
+        except ValueError as error:
+            raise ValueError(f"task {task.name}: defaults: {error}") from None
     args.flags = [word for word in words if word != "--resume" and word != given.resume]
     args.convs = args.convs * 3 if len(args.convs) == 1 else args.convs
     args.out = args.out or free_folder(RUNS / "+".join(task.name for task in tasks))
@@ -93,6 +105,8 @@ def check(args: Namespace, tasks: list[Task]) -> None:
         raise ValueError(
             f"--out {args.out}: holds a run; continue it with --resume {args.out}/last.pt"
         )
+    for task in tasks:
+        check_best(task)
     learned = args.loss_weights == ["uncertainty"]
     weights = {} if learned else pairs("--loss-weights", args.loss_weights)
     for flag, given in (("--loss-weights", weights), ("--losses", pairs("--losses", args.losses))):
@@ -106,6 +120,21 @@ def check(args: Namespace, tasks: list[Task]) -> None:
             raise ValueError(f"--loss-weights {name}={error}") from None
 
 
+def check_best(task: Task) -> None:
+    """Refuse a task whose best checkpoint nothing would pick."""
+    from utils.metrics import LOWER_IS_BETTER, make_metrics
+
+    name, _, metric = task.best.partition("/")
+    output = next(output for output in task.outputs if output.name == name)
+    known = make_metrics(output.kind, output.classes).compute()
+    known = [m for m in known if not m.startswith("baseline") and m not in LOWER_IS_BETTER]
+    if metric not in known:
+        raise ValueError(
+            f"task {task.name}: best is {task.best!r}, expected {name}/ and one of "
+            f"{', '.join(known)}"
+        )
+
+
 def free_folder(folder: Path) -> Path:
     """The folder, or the first of folder-2, folder-3, ... that holds no run."""
     candidate, number = folder, 1
@@ -117,11 +146,15 @@ def free_folder(folder: Path) -> Path:
 
 def newest(task_names: list[str] | None, file: str) -> Path:
     """The newest checkpoint of that name below runs/, of these tasks if any are named."""
-    start = "+".join(Path(name).stem for name in task_names or [])
-    found = [path for path in RUNS.glob(f"*/{file}") if path.parent.name.startswith(start)]
-    if not found:
-        raise ValueError(f"{RUNS}/{start}*/{file}: no run to resume")
-    return max(found, key=lambda path: path.stat().st_mtime)
+    from utils import checkpoint
+
+    wanted = [load_task(name).name for name in task_names or []]
+    found = sorted(RUNS.glob(f"*/{file}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in found:
+        trained = checkpoint.load(path)["config"]["tasks"]
+        if not wanted or wanted == [task["name"] for task in trained]:
+            return path
+    raise ValueError(f"--resume: no run of {'+'.join(wanted) or 'any task'} below {RUNS}/")
 
 
 def run(args: Namespace, tasks: list[Task]) -> int:
@@ -134,12 +167,20 @@ def run(args: Namespace, tasks: list[Task]) -> int:
     from utils.stop import StopSignals
 
     compute = make_compute(args.device, args.amp)
+    if args.plan or args.vram or args.bs == "auto":
+        plan = make_plan(args, tasks, compute.device)
+        if args.plan:
+            print(plan.text())
+            return 0
+        fit(args, tasks, plan, compute.device)
+        print(plan.summary())
     ranks = Ranks(compute.device)
     engine.seed_everything(args.seed, args.deterministic)
     data = open_data(args, tasks)
     steps = plan_steps(args, data, ranks.world)
     spec = model_spec(args, tasks)
-    learner = make_learner(args, data, spec, steps.total, compute, ranks)
+    criterion = make_criterion(args, tasks, balanced_weights(args, data))
+    learner = make_learner(args, spec, criterion, steps.total, compute, ranks)
     state = {"step": 0, "best": -1.0, "run_id": None}
     if args.resume:
         state = checkpoint.load(args.resume)
@@ -160,8 +201,11 @@ def run(args: Namespace, tasks: list[Task]) -> int:
 
     meter, saved = Meter(compute.device), time.monotonic()
     with StopSignals() as stop, progress_bar(step, steps.total, ranks.first) as bar:
-        for batches, waited in training_batches(args, data, step, ranks):
+        for batches, waited in training_batches(args, data, step, steps.total, ranks):
+            parts = learner.parts
             terms = engine.train_step(learner, batches, args.accum)
+            if learner.parts > parts:
+                bar.write(split_notice(args, tasks, learner))
             step += 1
             meter.add(terms, sum(len(batch.keys) for batch in batches) * ranks.world, waited)
             bar.update()
@@ -178,8 +222,9 @@ def run(args: Namespace, tasks: list[Task]) -> int:
                 logger.images(step, found.pictures)
                 where = f"step {step} (epoch {step / steps.epoch:.1f})"
                 bar.write(report.evaluation(where, line, found.scores, [t.best for t in tasks]))
-                if not found.score <= best:  # nan, where nothing is labelled, is never better
-                    best = found.score
+                # nan, where nothing is labelled, is never better; but some best.pt there must be
+                if found.score > best or best < 0:
+                    best = max(best, found.score)
                     weights = learner.averaged.state_dict()
                     ranks.save(
                         args.out / "best.pt", found.facts | {"step": step, "model": weights} | about
@@ -193,6 +238,8 @@ def run(args: Namespace, tasks: list[Task]) -> int:
                 break
     logger.finish({"best": best, "step": step})
     ranks.close()
+    if not ranks.first:
+        return 0
     if step < steps.total:
         print(f"stopped after step {step}; go on with: python train.py --resume {args.out}/last.pt")
         return 130
@@ -221,7 +268,8 @@ def validate(args: Namespace, data: list[TaskData], learner: Learner) -> Validat
     scores, confusion, pictures, losses = {}, {}, {}, []
     for task, _, val in data:
         metrics = {o.name: make_metrics(o.kind, o.classes) for o in task.outputs}
-        batches = eval_batches(val, setting(args, task, "bs"), args.workers, learner.ranks.part)
+        size = min(setting(args, task, "bs"), task.defaults.get("bs", PER_TASK["bs"]))
+        batches = eval_batches(val, size, args.workers, learner.ranks.part)
         found = evaluate(
             predictor, batches, learner.criterion, metrics, learner.ranks, NUM_PICTURES
         )
@@ -249,10 +297,10 @@ class Steps(NamedTuple):
 
 
 def plan_steps(args: Namespace, data: list[TaskData], world: int) -> Steps:
-    """An epoch is one pass over the longest training split."""
+    """An epoch is one pass over the longest training split; when overfitting they do not count."""
     each = [len(d.train) / (setting(args, d.task, "bs") * args.accum * world) for d in data]
     epoch = math.ceil(max(each))
-    total = args.steps or args.epochs * epoch
+    total = args.steps or (OVERFIT_STEPS if args.overfit else args.epochs * epoch)
     return Steps(total, epoch, min(args.eval_steps or max(epoch, 20), total))
 
 
@@ -265,8 +313,8 @@ def setting(args: Namespace, task: Task, name: str) -> Any:
 def open_data(args: Namespace, tasks: list[Task]) -> list[TaskData]:
     """Every task's training and validation samples; demo scenes where no data is named."""
     from datasets.dataset import open_task, overfit
+    from datasets.stores import place
 
-    split_by = tuple(args.split_by.split("=", 1)) if args.split_by else None
     opened = []
     for i, task in enumerate(tasks):
         if not args.data:
@@ -274,8 +322,8 @@ def open_data(args: Namespace, tasks: list[Task]) -> list[TaskData]:
 
             paths = demo_shards(task.name, DATA / "demo")
         else:
-            paths = args.data if len(tasks) == 1 else [args.data[i]]
-        data = open_task(task, paths, setting(args, task, "size"), split_by, args.seed)
+            paths = [place(text) for text in (args.data if len(tasks) == 1 else [args.data[i]])]
+        data = open_task(task, paths, setting(args, task, "size"), args.split_by, args.seed)
         if args.overfit:
             data = overfit(data, args.overfit * setting(args, task, "bs"))
         opened.append(data)
@@ -283,9 +331,9 @@ def open_data(args: Namespace, tasks: list[Task]) -> list[TaskData]:
 
 
 def training_batches(
-    args: Namespace, data: list[TaskData], step: int, ranks: Ranks
+    args: Namespace, data: list[TaskData], step: int, total: int, ranks: Ranks
 ) -> Iterator[tuple[list[Batch], float]]:
-    """Per step from `step` on: `accum` batches of every task, the seconds they took."""
+    """Per step after `step` up to `total`: `accum` batches of every task, seconds they took."""
     from datasets.dataset import train_loader
 
     loaders = []
@@ -294,7 +342,7 @@ def training_batches(
         loaders.append(
             iter(train_loader(d.train, batch, args.workers, step * args.accum, ranks.part))
         )
-    while True:
+    for _ in range(step, total):
         start = time.perf_counter()
         batches = [next(loader) for _ in range(args.accum) for loader in loaders]
         yield batches, time.perf_counter() - start
@@ -314,29 +362,38 @@ def model_spec(args: Namespace, tasks: list[Task]) -> ModelSpec:
     return ModelSpec(heads, *shape)
 
 
-def make_criterion(args: Namespace, data: list[TaskData]) -> Criterion:
-    """The loss of every output: its task's terms and weight, unless flags say otherwise."""
+def balanced_weights(args: Namespace, data: list[TaskData]) -> dict[str, tuple[float, ...]]:
+    """The class weights of outputs whose task wants them, counted on its training split."""
     from datasets.histogram import class_weights
+
+    weights = {}
+    for d in data:
+        if setting(args, d.task, "class_weights"):
+            weights |= class_weights(d.train, DATA / "cache")
+    return weights
+
+
+def make_criterion(
+    args: Namespace, tasks: list[Task], balanced: dict[str, tuple[float, ...]]
+) -> Criterion:
+    """The loss of every output: its task's terms and weight, unless flags say otherwise."""
     from losses.weighted import Criterion, LossSpec
 
     learned = args.loss_weights == ["uncertainty"]
     weights = {} if learned else pairs("--loss-weights", args.loss_weights)
     terms = pairs("--losses", args.losses)
     specs = {}
-    for d in data:
-        counted = setting(args, d.task, "class_weights")
-        balanced = class_weights(d.train, DATA / "cache") if counted else {}
-        for output in d.task.outputs:
-            weight = float(weights.get(output.name, output.weight))
-            text = terms.get(output.name, output.loss)
-            specs[output.name] = LossSpec(output.kind, text, weight, balanced.get(output.name))
+    for output in [output for task in tasks for output in task.outputs]:
+        weight = float(weights.get(output.name, output.weight))
+        text = terms.get(output.name, output.loss)
+        specs[output.name] = LossSpec(output.kind, text, weight, balanced.get(output.name))
     return Criterion(specs, uncertainty=learned)
 
 
 def make_learner(
     args: Namespace,
-    data: list[TaskData],
     spec: ModelSpec,
+    criterion: Criterion,
     total: int,
     compute: Compute,
     ranks: Ranks,
@@ -351,20 +408,23 @@ def make_learner(
     from utils.engine import Learner
 
     model = UNet(spec, args.pretrained)
-    if args.init:
-        model.load_encoder(checkpoint.load_weights(args.init))
+    if args.init and not args.resume:
+        try:
+            model.load_encoder(checkpoint.weights(checkpoint.load(args.init)))
+        except ValueError as error:
+            raise ValueError(f"--init {args.init}: {error}") from None
     model = model.to(compute.device, memory_format=torch.channels_last)
     recompute(model, args.ckpt)
     if args.compile:
         model.compile()
-    criterion = make_criterion(args, data).to(compute.device)
+    criterion = criterion.to(compute.device)
     optimizer = optim.make_optimizer(
         args.optimizer, [model, criterion], args.lr, args.momentum, args.weight_decay
     )
     half = compute.dtype == torch.float16
     return Learner(
         model=model,
-        parallel=ranks.wrap(model, partial_outputs=len(data) > 1),
+        parallel=ranks.wrap(model, partial_outputs=len(args.task) > 1),
         criterion=criterion,
         optimizer=optimizer,
         schedule=optim.Schedule(optimizer, args.schedule, args.warmup, total),
@@ -375,6 +435,92 @@ def make_learner(
         if args.ema
         else None,
         clip=args.clip,
+    )
+
+
+def make_plan(
+    args: Namespace, tasks: list[Task], device: torch.device, asked: Setting | None = None
+) -> Plan:
+    """What a training step takes, by --amp and --ckpt; or in one setting, if it is given.
+
+    Needs no data and allocates nothing. A plan that is only printed may be for another device.
+    """
+    from models.recompute import MODES, recompute
+    from utils import memory
+    from utils.compute import amp_dtype
+
+    sizes = [setting(args, task, "size") for task in tasks]
+    light = Namespace(**vars(args) | {"pretrained": False, "init": None, "compile": False})
+    weights = {
+        output.name: (1.0,) * output.channels
+        for task in tasks
+        for output in task.outputs
+        if output.kind == "classes" and setting(args, task, "class_weights")
+    }
+
+    def build(compute: Compute, ranks: Ranks) -> Learner:
+        criterion = make_criterion(args, tasks, weights)
+        return make_learner(light, model_spec(args, tasks), criterion, 1, compute, ranks)
+
+    def batches(images: tuple[int, ...]) -> list[Batch]:
+        return [empty_batch(*each) for each in zip(tasks, images, sizes, strict=True)]
+
+    half = args.plan or amp_dtype(device) is not None
+    auto = args.bs == "auto"
+    usual = Namespace(**vars(args) | {"bs": None}) if auto else args
+    return memory.Plan(
+        memory.Dummy(build, batches, recompute, args.accum).trace,
+        [asked] if asked else memory.settings(MODES, half),
+        asked=asked or memory.Setting(args.amp and half, args.ckpt),
+        images=tuple(setting(usual, task, "bs") for task in tasks),
+        auto=auto,
+        few=math.ceil(memory.PIXELS / min(math.prod(size) for size in sizes)),
+        budget=memory.budget(args.vram, device),
+        what=", ".join("{} {}x{}".format(t.name, *setting(args, t, "size")) for t in tasks),
+    )
+
+
+def empty_batch(task: Task, images: int, size: tuple[int, int]) -> Batch:
+    """A batch of that many images as the loader makes them, all 0."""
+    import torch
+
+    from datasets.task import Batch
+
+    targets = {
+        output.name: torch.zeros(
+            images, *size, dtype=torch.float32 if output.kind == "depth" else torch.uint8
+        )
+        for output in task.outputs
+    }
+    return Batch(torch.zeros(images, 3, *size, dtype=torch.uint8), targets, [task.name] * images)
+
+
+def fit(args: Namespace, tasks: list[Task], plan: Plan, device: torch.device) -> None:
+    """Set the batch of `--bs auto`; ValueError if what is asked for needs more than --vram."""
+    if not plan.fits:
+        height, width = max((setting(args, task, "size") for task in tasks), key=math.prod)
+        sizes = [[max(8, int(part * side) // 8 * 8) for side in (height, width)] for part in PARTS]
+        widths = [max(1, int(part * args.width)) for part in PARTS]
+        smaller = [[{"size": size} for size in sizes], [{"width": width} for width in widths]]
+        bs = 1 if args.bs == "auto" else args.bs
+        leanest = plan.leanest()
+
+        def changed(change: dict[str, Any]) -> tuple[str, Plan]:
+            varied = Namespace(**vars(args) | change | {"bs": bs})
+            return " ".join(as_flags(change)), make_plan(varied, tasks, device, leanest)
+
+        raise ValueError(plan.misfit(map(changed, row) for row in smaller))
+    if args.bs == "auto":
+        args.bs = plan.images[0]
+        args.flags += as_flags({"bs": args.bs})  # a resumed run takes the same
+
+
+def split_notice(args: Namespace, tasks: list[Task], learner: Learner) -> str:
+    """Memory ran out in a step, which was then done in parts: what was planned, and what now."""
+    plan = make_plan(args, tasks, learner.compute.device)
+    return (
+        f"out of memory; {plan.summary()}. From here on a batch goes through the network in "
+        f"{learner.parts} parts: same effective batch and gradient, slower; batch norm sees a part"
     )
 
 
@@ -414,7 +560,9 @@ def conclude(out: Path, tasks: list[Task]) -> None:
             if output.kind == "classes":
                 metrics = ClassMetrics(output.classes)
                 metrics.load_state(best["confusion"][output.name].flatten())
-                draw_confusion(metrics.confusion, output.classes, out / "confusion.png")
+                draw_confusion(
+                    metrics.confusion, output.classes, out / f"confusion_{output.name}.png"
+                )
                 print(report.class_table(output.name, metrics.per_class()))
     for task in tasks:
         print(report.best(task.best, best["scores"], best["step"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -71,20 +72,23 @@ class TaskData(NamedTuple):
 
 def open_task(
     task: Task,
-    paths: Sequence[Path],
+    paths: Sequence[Path | str],
     size: tuple[int, int],
     split_by: tuple[str, str] | None = None,
     seed: int = 0,
 ) -> TaskData:
     """Open the stores of a task and divide its samples; ValueError names what is missing."""
-    train = open_split(task, paths, "train", size, split_by)
-    train.transform, train.seed = TrainTransform(task, size), seed
-    return TaskData(task, train, open_split(task, paths, "val", size, split_by))
+    stores = open_stores(paths)
+    train = DenseDataset(
+        find_samples(stores, task, "train", split_by), task, TrainTransform(task, size), seed
+    )
+    val = DenseDataset(find_samples(stores, task, "val", split_by), task, EvalTransform(task, size))
+    return TaskData(task, train, val)
 
 
 def open_split(
     task: Task,
-    paths: Sequence[Path],
+    paths: Sequence[Path | str],
     split: str,
     size: tuple[int, int],
     split_by: tuple[str, str] | None = None,
@@ -147,6 +151,7 @@ def train_loader(
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_outlive_signal,
         generator=torch.Generator(),  # not torch's own, which a resumed run must find untouched
     )
 
@@ -163,10 +168,18 @@ def eval_batches(
         sampler=[(0, index) for index in range(rank, len(dataset), world)],
         collate_fn=_stack_sizes,
         num_workers=workers,
+        worker_init_fn=_outlive_signal,
         generator=torch.Generator(),
     )
     for batches in loader:
         yield from batches
+
+
+def _outlive_signal(worker: int) -> None:
+    """A signal to the whole process group, as Ctrl-C and `timeout` send it, is the main process's:
+    a worker ignores the first, so that the step in hand gets its batch. A second one ends it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: signal.signal(number, signal.SIG_DFL))
 
 
 def _stack(samples: list[Sample]) -> Batch:

@@ -26,7 +26,7 @@ def class_weights(dataset: DenseDataset, cache: Path) -> dict[str, tuple[float, 
     weights = {}
     for name, counts in class_histogram(dataset, cache).items():
         share = np.asarray(counts, np.float64) / max(1, sum(counts))
-        median = np.median(share[share > 0])
+        median = np.median(share[share > 0]) if share.any() else 1.0
         weight = np.sqrt(median / np.where(share > 0, share, median))
         weights[name] = tuple(np.minimum(weight, MAX_WEIGHT).tolist())
     return weights
@@ -41,9 +41,9 @@ def class_histogram(dataset: DenseDataset, cache: Path) -> dict[str, list[int]]:
     if file.is_file():
         return json.loads(file.read_text())
     counts = {output.name: np.zeros(len(output.classes), np.int64) for output in outputs}
-    step = max(1, -(-len(dataset) // MAX_SAMPLES))
-    for index in tqdm(range(0, len(dataset), step), "counting classes", disable=None):
-        targets = dataset.load(int(dataset.indices[index])).targets
+    counted = dataset.indices[:: _step(dataset)].tolist()
+    for index in tqdm(counted, "counting classes", disable=None):
+        targets = dataset.load(index).targets
         for name, count in counts.items():
             found = np.bincount(targets[name].numpy().ravel(), minlength=256)
             count += found[: len(count)]
@@ -56,11 +56,20 @@ def class_histogram(dataset: DenseDataset, cache: Path) -> dict[str, list[int]]:
 
 
 def _digest(dataset: DenseDataset) -> str:
-    """A name for what is counted: the task, the shards as they are on disk, the samples."""
-    shards = []
-    for store in dataset.table.stores:
-        status = store.path.stat()
-        shards.append([str(store.path.resolve()), status.st_size, status.st_mtime_ns])
-    facts = [dataset.task.to_json(), shards, dataset.indices.tolist(), len(dataset.table)]
-    ends = [dataset.table.key(0), dataset.table.key(len(dataset.table) - 1)]
+    """A name for what is counted: the task, the samples, the shards or label files as they are."""
+    table, labels = dataset.table, []
+    names = [output.name for output in dataset.task.outputs if output.kind == "classes"]
+    for index in dataset.indices[:: _step(dataset)].tolist():
+        for shard, member in (table.target(index, name) for name in names):
+            store = table.stores[shard]
+            if store.stamp() is None:  # a folder's own time says nothing of the files below it
+                labels.append((store.path / store.names()[member]).stat().st_mtime_ns)
+    shards = [[str(store.path), store.stamp()] for store in table.stores]
+    facts = [dataset.task.to_json(), shards, dataset.indices.tolist(), len(table), labels]
+    ends = [table.key(0), table.key(len(table) - 1)]
     return hashlib.sha256(json.dumps([facts, ends]).encode()).hexdigest()[:16]
+
+
+def _step(dataset: DenseDataset) -> int:
+    """Every how many-th sample is counted."""
+    return max(1, -(-len(dataset) // MAX_SAMPLES))

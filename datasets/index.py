@@ -2,48 +2,60 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
+import json
 import re
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from datasets import cache
+from datasets.cache import Columns
+from datasets.splits import Divider, choose, divider
 from datasets.stores import Store
 from datasets.task import Output, Task
+from datasets.templates import compile_lines, compile_template, fill_template, literal_length
 
-_FIELD = re.compile(r"\{([A-Za-z][A-Za-z0-9_]*)\}|\*")
-_SHOWN = 12  # values or paths listed in an error
+__all__ = ["SampleTable", "compile_template", "find_groups", "find_samples"]
+
+_SHOWN = 12  # paths listed in an error
 
 
 @dataclass(frozen=True)
 class SampleTable:
-    """Samples of one split, in order of image name, then shard; 24 bytes a sample and two outputs.
+    """Samples of one split, in order of image name, then shard; 24 bytes a sample of two outputs.
 
-    image_shard int32 (n), image_member int64 (n): position in `stores`, position in that store.
-    target_shard, target_member: the same by output name.
+    columns: for the image (its name is empty) and for each output, `shard:NAME` int32 (n), a
+    position in `stores`, and `member:NAME` int32 (int64 above 2**31 members) (n), a position in
+    that store.
     """
 
     stores: list[Store]
-    image_shard: np.ndarray
-    image_member: np.ndarray
-    target_shard: dict[str, np.ndarray]
-    target_member: dict[str, np.ndarray]
+    columns: Columns
 
     def __len__(self) -> int:
         return len(self.image_shard)
 
+    @property
+    def image_shard(self) -> np.ndarray:
+        """Which store each sample's image lies in, int32 (n)."""
+        return self.columns["shard:"]
+
+    @property
+    def image_member(self) -> np.ndarray:
+        """Which member of that store it is, integer (n)."""
+        return self.columns["member:"]
+
     def image(self, i: int) -> tuple[int, int]:
         """Shard and member number of sample i's image: `stores[shard].read_at(member)`."""
-        return int(self.image_shard[i]), int(self.image_member[i])
+        return self.target(i, "")
 
     def target(self, i: int, name: str) -> tuple[int, int]:
         """Shard and member number of sample i's target for the output called `name`."""
-        return int(self.target_shard[name][i]), int(self.target_member[name][i])
+        return int(self.columns[f"shard:{name}"][i]), int(self.columns[f"member:{name}"][i])
 
     def read(self, shard: int, member: int) -> bytes:
         """The encoded bytes of what `image` or `target` named."""
@@ -64,48 +76,6 @@ class _Images(NamedTuple):
     text: np.ndarray  # what decides the split: the field's value, or the group
 
 
-def compile_template(template: str) -> re.Pattern[str]:
-    """The pattern of a member name: `{field}` is one or more characters, `*` any number, never `/`.
-
-    Any folders may come before (group 1, with the last `/`). Fields take as little as they can; one
-    that occurs twice must be the same text. A last `.*` is an extension, so it holds no other dot:
-    `image/{key}.*` gives `a.b` for `image/a.b.png`. ValueError names a template that is not one.
-    """
-    return re.compile(_source(template), re.MULTILINE)
-
-
-def _compile_lines(template: str) -> re.Pattern[bytes]:
-    """The same pattern over the bytes of many names, one a line."""
-    return re.compile(_source(template).encode(), re.MULTILINE)
-
-
-def _source(template: str) -> str:
-    if not template or template.startswith("/"):
-        raise ValueError(f"template {template!r}: expected a relative member name")
-    body, ending = (template[:-2], r"\.[^/.\n]*") if template.endswith(".*") else (template, "")
-    parts, seen, end = [], set(), -1
-    for match in _FIELD.finditer(body):
-        if match.start() == end:
-            raise ValueError(
-                f"template {template!r}: no text between {match[0]} and what precedes it"
-            )
-        parts.append(re.escape(body[max(end, 0) : match.start()]))
-        name, end = match[1], match.end()
-        if not name:
-            parts.append(r"[^/\n]*")
-        elif name in seen:
-            parts.append(f"(?P={name})")
-        else:
-            parts.append(f"(?P<{name}>[^/\\n]+?)")
-            seen.add(name)
-    parts.append(re.escape(body[max(end, 0) :]))
-    if set(_FIELD.sub("", body)) & set("{}*\n"):
-        raise ValueError(
-            f"template {template!r}: expected fields such as {{key}}, of letters and digits"
-        )
-    return "^((?:.*/)?)" + "".join(parts) + ending + "$"
-
-
 def find_samples(
     stores: list[Store], task: Task, split: str, split_by: tuple[str, str] | None = None
 ) -> SampleTable:
@@ -114,98 +84,78 @@ def find_samples(
     A target below the same leading folder of the same shard comes first, then one of the same
     shard, then one of another; never one that already belongs to an image nearer to it.
     split: train, val or test. split_by: (field, value) puts that value into val, the rest into
-    train. ValueError: no image fits, the split is empty or unknown, an image of it has no target or
-    two.
+    train, and leaves a test split of the names alone. ValueError: no image fits, the split is empty
+    or unknown, an image of it has no target or two. The table of large shards is kept beside the
+    first, see `cache`.
     """
-    pattern = _compile_lines(task.image)
-    images = _find_images(stores, task, pattern, _divider(stores, task, pattern, split_by))
-    if not len(images.shard):
-        raise ValueError(f"{_paths(stores)}: no image fits {task.image}")
-    chosen = np.flatnonzero(_choose(images, task, split, split_by))
-    target_shard, target_member = {}, {}
+    kept, key = _kept_table(stores, task, split, split_by)
+    columns = cache.load(kept, key)
+    if columns is None:
+        columns = cache.keep(kept, key, _find(stores, task, split, split_by))
+    return SampleTable(stores, columns)
+
+
+def find_groups(stores: list[Store], task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Shard and member numbers, int64 (n, 1 + outputs), of each image of any split and its targets,
+    in order of image name; -1 where there is no target. ValueError: no image fits, or two targets.
+    """
+    pattern = compile_lines(task.image)
+    images = _find_images(stores, task, pattern, lambda match: b"")
+    everything = np.arange(len(images.shard))
+    found = [(images.shard, images.member)] + [
+        _find_targets(stores, task, output, pattern, images, everything, required=False)
+        for output in task.outputs
+    ]
+    shards, members = (np.stack(columns, axis=1) for columns in zip(*found, strict=True))
+    return shards.astype(np.int64), members.astype(np.int64)
+
+
+def _kept_table(
+    stores: list[Store], task: Task, split: str, split_by: tuple[str, str] | None
+) -> tuple[Any, Any]:
+    """Where a table may be kept, None if nowhere, and what it depends on."""
+    stamps = [store.stamp() for store in stores]
+    if sum(map(len, stores)) < cache.MIN_MEMBERS or None in stamps:
+        return None, None
+    layout = [task.image, [[output.name, output.files] for output in task.outputs]]
+    how = [task.splits, task.split, task.val_share, task.metadata, split, split_by]
+    question = [[store.place()[1] for store in stores], layout, how]
+    digest = hashlib.blake2b(json.dumps(question).encode(), digest_size=8).hexdigest()
+    return cache.at(stores[0].place()[0], f"samples-{digest}"), [question, stamps]
+
+
+def _find(
+    stores: list[Store], task: Task, split: str, split_by: tuple[str, str] | None
+) -> dict[str, np.ndarray]:
+    """The columns of a SampleTable."""
+    pattern = compile_lines(task.image)
+    images = _find_images(stores, task, pattern, divider(stores, task, pattern, split_by))
+    chosen = np.flatnonzero(choose(images.text, task, split, split_by))
+    found = {"": (images.shard[chosen], images.member[chosen])}
     for output in task.outputs:
-        shard, member = _find_targets(stores, task, output, pattern, images, chosen)
-        target_shard[output.name], target_member[output.name] = shard, member
-    return SampleTable(
-        stores, images.shard[chosen], images.member[chosen], target_shard, target_member
-    )
-
-
-def _divider(
-    stores: list[Store],
-    task: Task,
-    pattern: re.Pattern[bytes],
-    split_by: tuple[str, str] | None,
-) -> Callable[[re.Match[bytes]], bytes]:
-    """A function from an image's match to the text that decides its split."""
-    fields = pattern.groupindex
-    if split_by is None:
-        if "split" in fields:
-            return lambda match: match["split"]
-        if task.split == "tail":
-            return lambda match: b""
-        group = "group" if "group" in fields else "key"
-        return lambda match: match[group]
-    field = split_by[0]
-    if field in fields:
-        return lambda match: match[field]
-    rows, columns = _read_metadata(stores, task.metadata) if task.metadata else ({}, [])
-    if field not in columns:
-        known = ", ".join([*fields, *columns])
-        absent = f" ({task.metadata} was not found)" if task.metadata and not columns else ""
-        raise ValueError(f"split by {field!r}: no such field, expected one of {known}{absent}")
-
-    def look_up(match: re.Match[bytes]) -> bytes:
-        row = rows.get(match["key"].decode())
-        if row is None:
-            key, name = match["key"].decode(), match[0].decode()
-            raise ValueError(f"{name}: {task.metadata} has no row with the id {key!r}")
-        return row[field].encode()
-
-    return look_up
-
-
-def _read_metadata(
-    stores: list[Store], template: str
-) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """Rows by id and the columns, from every CSV of that name; ValueError names one that is not."""
-    pattern, rows, columns = _compile_lines(template), {}, {}
-    for store in stores:
-        for match in pattern.finditer(store.names().blob):
-            where = f"{store.path}: {match[0].decode()}"
-            try:
-                text = store.read(match[0].decode()).decode("utf-8-sig")
-                read = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-                table = list(read)
-            except (UnicodeDecodeError, csv.Error) as error:
-                raise ValueError(f"{where}: not a CSV table: {error}") from None
-            if "id" not in (read.fieldnames or []):
-                raise ValueError(f"{where}: expected a column id")
-            for row in table:
-                if None in row or None in row.values():
-                    raise ValueError(
-                        f"{where}: the row of {row['id']!r} has too many or few values"
-                    )
-                if rows.setdefault(row["id"], row) != row:
-                    raise ValueError(f"{where}: the id {row['id']!r} has two different rows")
-            columns |= dict.fromkeys(read.fieldnames)
-    missing = next((c for row in rows.values() for c in columns if c not in row), None)
-    if missing:
-        raise ValueError(f"{template}: only some of these files have a column {missing}")
-    return rows, list(columns)
+        found[output.name] = _find_targets(stores, task, output, pattern, images, chosen)
+    columns = {}
+    for name, (shard, member) in found.items():
+        wide = member.max() >= 2**31
+        columns[f"shard:{name}"] = shard.astype(np.int32)
+        columns[f"member:{name}"] = member.astype(np.int64 if wide else np.int32)
+    return columns
 
 
 def _find_images(
     stores: list[Store],
     task: Task,
     pattern: re.Pattern[bytes],
-    divide: Callable[[re.Match[bytes]], bytes],
+    divide: Divider,
 ) -> _Images:
-    """Every member that the image template fits and no target template fits more closely."""
+    """Every member that the image template fits and no target template fits more closely.
+
+    ValueError if there is none.
+    """
     closer = [
-        _compile_lines(output.files)
+        compile_lines(output.files)
         for output in task.outputs
-        if len(_FIELD.sub("", output.files)) > len(_FIELD.sub("", task.image))
+        if literal_length(output.files) > literal_length(task.image)
     ]  # bg_fg_{part}/{key}.jpg fits masks too, but bg_fg_mask_{part}/{key}.jpg says more of a name
     shards, members, names, texts = [], [], [], []
     for number, store in enumerate(stores):
@@ -213,13 +163,19 @@ def _find_images(
         for match in pattern.finditer(store.names().blob):
             if any(target.match(match[0]) for target in closer):
                 continue
+            text = divide(match)
+            if text is None:
+                continue
             starts.append(match.start())
             found.append(match[0])
-            decisive.append(divide(match))
+            decisive.append(text)
         shards.append(np.full(len(found), number, np.int32))
         members.append(_member_of(store, starts))
         names.append(np.array(found, "S"))  # fixed width: no Python object a name is kept
         texts.append(np.array(decisive, "S"))
+        store.columns.release()
+    if not any(map(len, shards)):
+        raise ValueError(f"{_paths(stores)}: no image fits {task.image}")
     order = np.argsort(np.concatenate(names), kind="stable")
     columns = [shards, members, names, texts]
     del shards, members, names, texts  # each column is freed as soon as it is sorted
@@ -231,63 +187,6 @@ def _member_of(store: Store, starts: array) -> np.ndarray:
     return np.searchsorted(store.names().starts, np.array(starts, np.int64)).astype(np.int64)
 
 
-def _choose(
-    images: _Images, task: Task, split: str, split_by: tuple[str, str] | None
-) -> np.ndarray:
-    """Bool (n): which images belong to the split; ValueError if none does."""
-    number, has_split = len(images.shard), "{split}" in task.image
-    if split_by is None and has_split:
-        if split not in task.splits:
-            raise ValueError(f"split {split!r}: expected one of {', '.join(task.splits)}")
-        mask = images.text == task.splits[split].encode()
-        if not mask.any():
-            raise ValueError(
-                f"split {split!r} has no sample: no image where {{split}} is "
-                f"{task.splits[split]!r}, found {_values(images.text)}"
-            )
-        return mask
-    if split not in ("train", "val"):
-        raise ValueError(
-            f"split {split!r} has no sample: {task.image} names no split, so that there are "
-            "train and val only"
-            if split_by is None
-            else f"split {split!r} has no sample: a split by {split_by[0]} gives train and val only"
-        )
-    if split_by is not None:
-        is_val = images.text == split_by[1].encode()
-        if not is_val.any():
-            raise ValueError(
-                f"split by {split_by[0]}: no sample has the value {split_by[1]!r}, "
-                f"expected one of {_values(images.text)}"
-            )
-    else:
-        if number < 2:
-            raise ValueError(f"{number} sample fits {task.image}, expected at least two to split")
-        is_val = _tail(number, task) if task.split == "tail" else _hashed(images.text, task)
-    mask = is_val if split == "val" else ~is_val
-    if not mask.any():
-        raise ValueError(f"split {split!r} has no sample: all {number} are on the other side")
-    return mask
-
-
-def _num_val(groups: int, task: Task) -> int:
-    return min(max(1, round(task.val_share * groups)), groups - 1)
-
-
-def _tail(number: int, task: Task) -> np.ndarray:
-    return np.arange(number) >= number - _num_val(number, task)
-
-
-def _hashed(texts: np.ndarray, task: Task) -> np.ndarray:
-    """Bool (n): the groups whose BLAKE2b hash comes first, so that the same names split alike."""
-    digests = (hashlib.blake2b(text, digest_size=8).digest() for text in texts)
-    hashes = np.fromiter((int.from_bytes(d, "big") for d in digests), np.uint64, len(texts))
-    groups = np.unique(hashes)
-    if len(groups) < 2:
-        raise ValueError(f"{task.image}: all samples are in one group, expected at least two")
-    return hashes < groups[_num_val(len(groups), task)]
-
-
 def _find_targets(
     stores: list[Store],
     task: Task,
@@ -295,9 +194,11 @@ def _find_targets(
     pattern: re.Pattern[bytes],
     images: _Images,
     chosen: np.ndarray,
+    required: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Shard int32 and member int64 of the target of each chosen image."""
-    files = _compile_lines(output.files)
+    """Shard int32 and member int64 of the target of each chosen image, -1 where there is none and
+    none is required."""
+    files = compile_lines(output.files)
     fields = [name for name in files.groupindex if name in pattern.groupindex]
     if not fields:
         raise ValueError(f"output {output.name}: {output.files} shares no field with {task.image}")
@@ -307,30 +208,28 @@ def _find_targets(
         shards.append(np.full(len(starts), number, np.int32))
         members.append(_member_of(store, starts))
         keys.append(found)
+        store.columns.release()
     shard, member = np.concatenate(shards), np.concatenate(members)
     keys = np.concatenate(keys, axis=1)
     del shards, members
     wanted = _hash_fields(map(pattern.match, images.name), fields)[1]
     first, second = _join(images.shard, wanted, shard, keys)
     first, second = first[chosen], second[chosen]
-    for i in np.flatnonzero((first < 0) | (second >= 0))[:1]:
+    for i in np.flatnonzero((first < 0) & required | (second >= 0))[:1]:
         image = images.name[chosen[i]]
         where = f"{stores[images.shard[chosen[i]]].path}: {image.decode()}: "
         if first[i] < 0:
-            expected = _fill(output.files, pattern.match(image))
+            expected = fill_template(output.files, pattern.match(image))
             raise ValueError(f"{where}no target for {output.name}, expected {expected}")
         both = (
             f"{stores[shard[at]].path}: {stores[shard[at]].names()[member[at]]}"
             for at in (first[i], second[i])
         )
         raise ValueError(f"{where}two targets for {output.name}: {' and '.join(both)}")
-    return shard[first], member[first]
-
-
-def _fill(template: str, match: re.Match[bytes]) -> str:
-    """The template with what is known of the name filled in."""
-    fields = {name: text.decode() for name, text in match.groupdict().items()}
-    return match[1].decode() + _FIELD.sub(lambda field: fields.get(field[1], field[0]), template)
+    absent = first < 0
+    if absent.all():
+        return np.full(len(first), -1, np.int32), np.full(len(first), -1)
+    return np.where(absent, -1, shard[first]), np.where(absent, -1, member[first])
 
 
 def _hash_fields(
@@ -375,13 +274,6 @@ def _join(
             link(np.flatnonzero(image_shard == number), np.flatnonzero(shard == number), row)
     link(np.flatnonzero(first < 0), np.flatnonzero(free), 1)
     return first, second
-
-
-def _values(texts: np.ndarray) -> str:
-    """The distinct values, as an error lists them."""
-    values = [value.decode() for value in np.unique(texts)]
-    more = [f"and {len(values) - _SHOWN} more"] if len(values) > _SHOWN else []
-    return ", ".join(values[:_SHOWN] + more)
 
 
 def _paths(stores: list[Store]) -> str:

@@ -1,175 +1,281 @@
-"""Stores of any kind go in; one zip or HDF5 shard with the same names and bytes comes out."""
+"""Stores of any kind go in; zip or HDF5 shards with the same names and bytes come out."""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import sys
-import tempfile
-import zipfile
-import zlib
-from array import array
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from tqdm import tqdm
 
-from datasets.stores import HDF5_FORMAT, SHARD_SUFFIXES, Names, Store, open_stores
+from datasets import load_task
+from datasets.packing import IMAGE, VERBATIM, Plan, Recipe, make_plan
+from datasets.shards import write_hdf5, write_zip
+from datasets.stores import SHARD_SUFFIXES, Store, open_stores, place
 
-CHUNK = 2**24  # bytes copied at a time
+MIB = 2**20
 
 
 class Packed(NamedTuple):
-    """What `pack` did: number of members, bytes of the sources on disk, bytes of the shard."""
+    """What `pack` did: members, their encoded bytes in the sources, bytes of the shards, number of
+    shards, how many of them were found finished, members of the sources that the task leaves out.
+    """
 
     members: int
     before: int
     after: int
+    shards: int
+    finished: int
+    left_out: int
 
 
-def write_zip(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
-    """Write (name, bytes) pairs into an uncompressed zip; equal members give equal files.
+def pack(
+    sources: list[Path | str],
+    target: Path,
+    force: bool = False,
+    recipe: Recipe | None = None,
+    workers: int = 1,
+) -> Packed:
+    """Copy the members of the sources into shards, then read each shard back.
 
-    ValueError names the file and a member whose name is unsafe or occurs twice, or why it cannot be
-    written. The file appears when it is complete.
+    One shard is `target` itself; where the recipe limits their size they are `STEM-00000.zip` and
+    so on. A process writes a shard at a time. Shards that an interrupted call with the same sources
+    and recipe has finished are read back and kept.
+    ValueError: `target` exists and `force` is not set, is a source itself, has another suffix than
+    .zip, .h5 or .hdf5; two sources hold the same name; a member fails its check.
     """
-    with _replacing(path) as partial, zipfile.ZipFile(partial, "w") as file:
-        for name, data in _named_once(path, members):
-            info = zipfile.ZipInfo(name)  # 1980-01-01, stored
-            info.create_system, info.external_attr = 3, 0o644 << 16  # Unix, wherever it is written
-            file.writestr(info, data)
-
-
-def write_hdf5(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
-    """Write (name, bytes) pairs into an HDF5 shard, see `Hdf5Store`; as `write_zip` otherwise.
-
-    The bytes pass through a temporary file beside it: contiguous storage needs their number first.
-    """
-    import h5py
-
-    offsets, name_offsets, crcs = array("Q", [0]), array("Q", [0]), array("I")
-    names = bytearray()
-    with _replacing(path) as partial, tempfile.TemporaryFile(dir=path.parent) as spool:
-        for name, data in _named_once(path, members):
-            spool.write(data)
-            names += name.encode()
-            offsets.append(offsets[-1] + len(data))
-            name_offsets.append(len(names))
-            crcs.append(zlib.crc32(data))
-        spool.seek(0)
-        with h5py.File(partial, "w") as file:
-            file.attrs["format"] = np.bytes_(HDF5_FORMAT)  # fixed length, in the header
-            data = file.create_dataset("data", (offsets[-1],), np.uint8)
-            for begin in range(0, offsets[-1], CHUNK):
-                data[begin : begin + CHUNK] = np.frombuffer(spool.read(CHUNK), np.uint8)
-            file["offsets"] = np.array(offsets, np.uint64)
-            file["names"] = np.frombuffer(bytes(names), np.uint8)
-            file["name_offsets"] = np.array(name_offsets, np.uint64)
-            file["crc32"] = np.array(crcs, np.uint32)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place if all goes well and vanishes if not."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        os.replace(partial, path)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        if partial.exists():  # not replaced: something failed
-            partial.unlink()
-
-
-def _named_once(path: Path, members: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
-    """The members as they come; ValueError if a name is unsafe or repeated, or if there is none."""
-    encoded = {}
-    for name, data in members:
-        if name in encoded:
-            raise ValueError(f"{path}: {name}: the name occurs twice")
-        try:
-            encoded[name] = name.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"{path}: {name!r}: the name is not UTF-8") from None
-        yield name, data
-    if not encoded:
-        raise ValueError(f"{path}: no members to write")
-    Names.collect(path, encoded.values())
-
-
-def pack(sources: list[Path], target: Path, force: bool = False) -> Packed:
-    """Copy every member of the sources into one shard, verbatim, then read the shard back.
-
-    ValueError if `target` exists and `force` is not set, is a source itself, has another suffix
-    than .zip, .h5 or .hdf5, if two sources hold the same name, or if a member fails its check.
-    """
+    recipe = recipe or Recipe()
     if target.suffix.lower() not in SHARD_SUFFIXES:
         raise ValueError(f"{target}: expected a file of {', '.join(SHARD_SUFFIXES)}")
-    if target.exists() and not force:
-        raise ValueError(f"{target}: already there; --force replaces it")
-    stores = open_stores(sources)
+    if recipe.reencodes and recipe.task is None:
+        raise ValueError("--size and --quality need --task, which tells images from targets")
+    numbered = bool(recipe.shard_bytes or recipe.shard_samples)
+    stores = _open(sources)
+    _refuse_sources(stores, target, numbered)
+    there = _shards_of(target, numbered)
+    journal = target.with_name(f".{target.name}.packing")
+    if there and not force and not journal.exists():
+        raise ValueError(f"{there[0]}: already there; --force replaces it")
+    plan = make_plan(stores, recipe)
+    num = len(plan.cuts) - 1
+    paths = [_numbered(target, i) if numbered else target for i in range(num)]
+    resumed = _begin(journal, _digest(plan), there, force)
+    jobs = [(i, path, resumed and path.exists()) for i, path in enumerate(paths)]
+    try:
+        finished = _run(plan, jobs, workers)
+    finally:
+        if not any(path.exists() for path in paths):
+            journal.unlink(missing_ok=True)
+    journal.unlink(missing_ok=True)
+    after = sum(path.stat().st_size for path in paths)
+    return Packed(len(plan.store), int(plan.sizes.sum()), after, num, finished, plan.left_out)
+
+
+def _open(sources: list[Path | str]) -> list[Store]:
+    """The stores of the sources; parquet files of the hub, together, are one."""
+    tables = [Path(source) for source in sources if str(source).lower().endswith(".parquet")]
+    others = [source for source in sources if Path(source) not in tables]
+    stores = open_stores(others) if others or not tables else []
+    if tables:
+        from datasets.parquet import ParquetStore
+
+        stores.append(ParquetStore(tables))
+    return stores
+
+
+def _numbered(target: Path, number: int) -> Path:
+    return target.with_name(f"{target.stem}-{number:05d}{target.suffix}")
+
+
+def _shards_of(target: Path, numbered: bool) -> list[Path]:
+    """What lies where this call, or an earlier one with more shards, writes."""
+    if not numbered:
+        return [target] if target.exists() else []
+    digits = "[0-9]" * 5
+    return sorted(target.parent.glob(f"{target.stem}-{digits}{target.suffix}"))
+
+
+def _refuse_sources(stores: list[Store], target: Path, numbered: bool) -> None:
+    written = {path.resolve() for path in [target, *_shards_of(target, numbered)]}
     for store in stores:
-        if store.path.resolve() == target.resolve():
-            raise ValueError(f"{target}: is also a source")
-    _refuse_shared_names(stores)
-    lengths = [0] * len(stores)
-    write = write_zip if target.suffix.lower() == ".zip" else write_hdf5
-    write(target, _copied(stores, lengths))
-    (shard,) = open_stores([target])
-    if len(shard) != sum(map(len, stores)):
-        raise ValueError(f"{target}: {len(shard)} members, expected {sum(map(len, stores))}")
-    for i in tqdm(range(len(shard)), "verifying", unit="file", disable=None):
-        shard.read_at(i)
-    before = sum(
-        s.path.stat().st_size if s.path.is_file() else n
-        for s, n in zip(stores, lengths, strict=True)
+        if Path(store.path).resolve() in written:
+            raise ValueError(f"{store.path}: is a source and would be written")
+
+
+def _digest(plan: Plan) -> str:
+    """What a shard depends on: the sources as they are now, and the recipe."""
+    sources = [
+        [str(store.path), store.stamp() or hashlib.blake2b(store.sizes().tobytes()).hexdigest()]
+        for store in plan.stores
+    ]
+    task = plan.recipe.task and plan.recipe.task.to_json()
+    described = json.dumps([sources, task, plan.recipe[1:], len(plan.store)])
+    return hashlib.blake2b(described.encode()).hexdigest()
+
+
+def _begin(journal: Path, digest: str, there: list[Path], force: bool) -> bool:
+    """Whether an interrupted call with this digest goes on; else its shards make way and the
+    journal is begun. What was half written, by a call that was killed, goes in either case."""
+    if journal.exists():
+        stem, suffix = journal.name[1:].removesuffix(".packing").rsplit(".", 1)
+        for partial in journal.parent.glob(f".{stem}*.{suffix}.*.partial"):
+            partial.unlink()
+    if there and not force:
+        if journal.read_text() != digest:
+            raise ValueError(
+                f"{there[0]}: was begun with other sources or settings; --force starts anew"
+            )
+        return True
+    try:
+        for path in there:
+            path.unlink()
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        journal.write_text(digest)
+    except OSError as error:
+        raise ValueError(f"{journal}: cannot be written: {error.strerror}") from None
+    return False
+
+
+def _run(plan: Plan, jobs: list[tuple[int, Path, bool]], workers: int) -> int:
+    """Every job, in processes where there are several; how many shards were found finished."""
+    with tqdm(total=len(plan.store), desc="packing", unit="file", disable=None) as progress:
+        if min(workers, len(jobs)) <= 1:
+            return sum(_one(plan, *job, progress) for job in jobs)
+        finished = 0
+        with ProcessPoolExecutor(min(workers, len(jobs)), None, _adopt, (plan,)) as pool:
+            futures = {pool.submit(_one_of_adopted, *job): job[0] for job in jobs}
+            try:
+                for future in as_completed(futures):
+                    finished += future.result()
+                    shard = futures[future]
+                    progress.update(int(plan.cuts[shard + 1] - plan.cuts[shard]))
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+        return finished
+
+
+def _adopt(plan: Plan) -> None:
+    global _adopted
+    _adopted = plan
+
+
+def _one_of_adopted(number: int, path: Path, is_there: bool) -> bool:
+    return _one(_adopted, number, path, is_there, None)
+
+
+def _one(plan: Plan, number: int, path: Path, is_there: bool, progress: tqdm | None) -> bool:
+    """Write a shard and read it back; True if it was there and is right."""
+    members = range(int(plan.cuts[number]), int(plan.cuts[number + 1]))
+    if is_there and _is_right(path, plan, members):
+        if progress is not None:
+            progress.update(len(members))
+        return True
+    write = write_zip if path.suffix.lower() == ".zip" else write_hdf5
+    write(path, _members(plan, members, progress))
+    try:
+        _verify(path, plan, members)
+    except ValueError:
+        path.unlink(missing_ok=True)
+        raise
+    return False
+
+
+def _is_right(path: Path, plan: Plan, members: range) -> bool:
+    try:
+        _verify(path, plan, members)
+    except ValueError:  # damaged since: it is written again
+        return False
+    return True
+
+
+def _members(plan: Plan, members: range, progress: tqdm | None) -> Iterator[tuple[str, bytes]]:
+    for i in members:
+        store, role = plan.stores[plan.store[i]], plan.role[i]
+        data = store.read_at(int(plan.member[i]))
+        if plan.recipe.reencodes and role != VERBATIM:
+            where = f"{store.path}: {store.names()[plan.member[i]]}"
+            data = _reencode(data, where, role == IMAGE, plan.recipe)
+        yield plan.name(i), data
+        if progress is not None:
+            progress.update()
+
+
+def _reencode(data: bytes, name: str, is_image: bool, recipe: Recipe) -> bytes:
+    from datasets.reencode import reencode_image, reencode_target  # imports torch
+
+    if is_image:
+        return reencode_image(data, name, recipe.size, recipe.quality)
+    return reencode_target(data, name, recipe.size) if recipe.size else data
+
+
+def _verify(path: Path, plan: Plan, members: range) -> None:
+    """Read a shard back; ValueError unless it holds these members, each with its own CRC-32."""
+    (shard,) = open_stores([path])
+    if len(shard) != len(members):
+        raise ValueError(f"{path}: {len(shard)} members, expected {len(members)}")
+    for at, i in enumerate(members):
+        name, data = shard.names()[at], shard.read_at(at)
+        verbatim = not plan.recipe.reencodes or plan.role[i] == VERBATIM
+        if name != plan.name(i) or (verbatim and len(data) != plan.sizes[i]):
+            raise ValueError(f"{path}: {name}: {len(data)} bytes, expected {plan.name(i)}")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m datasets.pack",
+        description="Copy folders, zips, HDF5 shards or ARTeFACT's parquet files into shards, "
+        "bytes verbatim unless --size or --quality say otherwise.",
     )
-    return Packed(len(shard), before, target.stat().st_size)
-
-
-def _refuse_shared_names(stores: list[Store]) -> None:
-    holder = {}
-    for store in stores:
-        for name in store.names():
-            if (other := holder.setdefault(name, store)) is not store:
-                raise ValueError(
-                    f"{name}: is in {other.path} and in {store.path}; pack them into two shards"
-                )
-
-
-def _copied(stores: list[Store], lengths: list[int]) -> Iterator[tuple[str, bytes]]:
-    """Every member of every store; `lengths` receives the bytes of each store's members."""
-    with tqdm(total=sum(map(len, stores)), desc="packing", unit="file", disable=None) as progress:
-        for number, store in enumerate(stores):
-            for i, name in enumerate(store.names()):
-                data = store.read_at(i)
-                lengths[number] += len(data)
-                yield name, data
-                progress.update()
+    add = parser.add_argument
+    add("src", nargs="+", type=place, help="folder, zip, HDF5 shard, parquet file, or an address")
+    add("dst", type=Path, help="shard to write: .zip, .h5 or .hdf5")
+    add("--task", help="pack what this task reads, a sample's files in one shard")
+    add("--shard-size", type=float, default=0, metavar="MIB", help="several shards DST-00000 ...")
+    add("--shard-samples", type=int, default=0, metavar="N", help="at most N samples a shard")
+    add("--size", type=int, nargs=2, metavar=("H", "W"), help="resize; targets take the nearest")
+    add("--quality", type=int, metavar="Q", help="re-encode JPEG images, 1 to 100")
+    add("--prefix", action="store_true", help="put each source's members below its own name")
+    add("--workers", type=int, default=os.cpu_count(), help="processes, each writes a shard")
+    add("--force", action="store_true", help="replace DST if it is there")
+    args = parser.parse_args(argv)
+    if args.shard_size < 0 or args.shard_samples < 0:
+        parser.error("--shard-size and --shard-samples: expected a positive number")
+    if args.size and min(args.size) < 1:
+        parser.error("--size: expected two positive numbers")
+    if args.quality is not None and not 1 <= args.quality <= 100:
+        parser.error(f"--quality {args.quality}: expected 1 to 100")
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:
     """Pack as the command line says; 0, or 2 after one line that begins with `error:`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.pack",
-        description="Copy folders, zips or HDF5 shards into one shard, bytes verbatim.",
-    )
-    parser.add_argument("src", nargs="+", type=Path, help="folder, zip or HDF5 shard")
-    parser.add_argument("dst", type=Path, help="shard to write: .zip, .h5 or .hdf5")
-    parser.add_argument("--force", action="store_true", help="replace DST if it is there")
-    args = parser.parse_args(argv)
+    args = parse(argv)
     try:
-        packed = pack(args.src, args.dst, args.force)
+        recipe = Recipe(
+            task=load_task(args.task) if args.task else None,
+            shard_bytes=round(args.shard_size * MIB),
+            shard_samples=args.shard_samples,
+            size=tuple(args.size) if args.size else None,
+            quality=args.quality,
+            prefix=args.prefix,
+        )
+        packed = pack(args.src, args.dst, args.force, recipe, args.workers)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if packed.left_out:
+        print(f"{packed.left_out} members that the task does not use left out", file=sys.stderr)
+    found = f" ({packed.finished} found finished)" if packed.finished else ""
+    several = f" in {packed.shards} shards{found}" if packed.shards > 1 else ""
     print(
-        f"{args.dst}: {packed.members} members, {packed.before} bytes before, "
+        f"{args.dst}: {packed.members} members{several}, {packed.before} bytes before, "
         f"{packed.after} bytes after, ratio {packed.after / max(packed.before, 1):.3f}"
     )
     return 0

@@ -40,10 +40,8 @@ def zip_of(path, *names, **contents):
 
 def rows(table):
     """(image, targets...) as (shard, name), in the table's order."""
-    places = [
-        (table.image(i), *(table.target(i, name) for name in table.target_shard))
-        for i in range(len(table))
-    ]
+    fields = [name[7:] for name in table.columns.arrays if name.startswith("member:")]
+    places = [tuple(table.target(i, name) for name in fields) for i in range(len(table))]
     return [tuple((s, table.stores[s].names()[m]) for s, m in place) for place in places]
 
 
@@ -331,6 +329,19 @@ def test_split_by_a_field_of_the_names_ignores_their_split(tmp_path):
     train, val = both(stores, task, ("weather", "rain"))
     assert [train.key(i) for i in range(len(train))] == ["train/i/sun_1.png", "train/i/sun_2.png"]
     assert [val.key(i)[:4] for i in range(len(val))] == ["trai", "trai", "val/", "val/"]
+
+
+def test_split_by_leaves_the_test_split_alone(tmp_path):
+    takes = [(s, w) for s in ("train", "val", "test") for w in ("sun", "rain")]
+    names = [f"{s}/{k}/{w}_{c}.png" for s, w in takes for k in ("i", "m") for c in "12"]
+    stores = open_stores([zip_of(tmp_path / "s.zip", *names)])
+    task = task_of("{split}/i/{weather}_{key}.png", "{split}/m/{weather}_{key}.png")
+    seen = [t.key(i) for t in both(stores, task, ("weather", "rain")) for i in range(len(t))]
+    assert len(seen) == 8
+    assert not [name for name in seen if name.startswith("test/")]
+    assert len(find_samples(stores, task, "test")) == 4
+    with pytest.raises(ValueError, match="no sample has the value 'test', expected one of train"):
+        find_samples(stores, task, "val", ("split", "test"))
 
 
 def test_a_split_by_value_that_all_have(tmp_path):

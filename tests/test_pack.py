@@ -1,5 +1,7 @@
 """Packing: any store becomes one shard with the same bytes each time, or nothing is left."""
 
+import io
+import json
 import subprocess
 import sys
 import zipfile
@@ -7,10 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from datasets import pack
+from datasets import load_task, pack
+from datasets.index import find_samples
 from datasets.pack import write_hdf5, write_zip
-from datasets.stores import open_stores
+from datasets.packing import Recipe
+from datasets.reencode import reencode_image, reencode_target
+from datasets.stores import open_stores, place
+from datasets.task import Output, Task
 
 RNG = np.random.default_rng(1)
 MEMBERS = {f"image/{i}.png": RNG.integers(0, 256, 500, np.uint8).tobytes() for i in range(9)}
@@ -33,6 +40,16 @@ def test_equal_members_give_equal_files(shard, tmp_path):
 def test_hdf5_costs_little_more_than_its_bytes(tmp_path):
     write_hdf5(tmp_path / "s.h5", ((f"{i}.jpg", bytes(20_000)) for i in range(100)))
     assert (tmp_path / "s.h5").stat().st_size < 1.01 * 100 * 20_000
+
+
+def test_hdf5_headers_have_checksums(tmp_path):
+    write_hdf5(tmp_path / "s.h5", MEMBERS.items())
+    raw = bytearray((tmp_path / "s.h5").read_bytes())
+    assert raw[8] in (2, 3)  # version of the superblock; the older ones have none
+    raw[9] ^= 1
+    (tmp_path / "s.h5").write_bytes(raw)
+    with pytest.raises(ValueError, match="not an HDF5 file, cut short or damaged"):
+        open_stores([tmp_path / "s.h5"])
 
 
 @pytest.mark.parametrize("shard", WRITERS)
@@ -98,9 +115,7 @@ def test_several_sources_in_one_shard(tmp_path):
     write_hdf5(tmp_path / "b.h5", [("b", b"22")])
     packed = pack.pack([tmp_path / "a.zip", tmp_path / "b.h5"], tmp_path / "both.zip")
     assert contents(tmp_path / "both.zip") == {"a": b"1", "b": b"22"}
-    assert packed.members == 2
-    assert packed.before == sum((tmp_path / n).stat().st_size for n in ("a.zip", "b.h5"))
-    assert packed.after == (tmp_path / "both.zip").stat().st_size
+    assert packed == (2, 3, (tmp_path / "both.zip").stat().st_size, 1, 0, 0)
 
 
 def test_command_refuses_in_one_line(tmp_path, capsys):
@@ -110,7 +125,8 @@ def test_command_refuses_in_one_line(tmp_path, capsys):
         ([source, target], "t.zip: already there; --force"),
         ([source, tmp_path / "t.tar"], "t.tar: expected"),
         ([tmp_path / "absent", tmp_path / "u.zip"], "absent: no such file or folder"),
-        ([target, target, "--force"], "t.zip: is also a source"),
+        ([target, target, "--force"], "t.zip: is a source and would be written"),
+        ([source, target, "--size", 8, 8, "--force"], "--size and --quality need --task"),
         ([source, target, tmp_path / "u.h5"], "image/1.png: is in"),
     ):
         assert pack.main([str(a) for a in arguments]) == 2
@@ -154,3 +170,226 @@ def test_the_module_runs_as_a_command(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n") == 1
     assert contents(tmp_path / "a.h5") == MEMBERS
+
+
+PAIRS = Task("t", "image/{key}.*", (Output("m", "mask", "mask/{key}.png"),), "m/iou")
+
+
+def pairs(path, keys, size=1000, extra=()):
+    """A zip with all images before all masks, a table and what no task reads."""
+    data = [(f"{f}/{key}.png", RNG.bytes(size)) for f in ("image", "mask") for key in keys]
+    write_zip(path, [*data, *((name, b"x") for name in extra)])
+    return dict(data)
+
+
+def shards(folder):
+    return sorted(path for path in folder.iterdir() if "-0" in path.name)
+
+
+@pytest.mark.parametrize("suffix", ["zip", "h5"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_shards_of_a_size_keep_samples_whole(suffix, workers, tmp_path):
+    members = pairs(tmp_path / "s.zip", range(10), extra=["README", "mask/none.png"])
+    recipe = Recipe(PAIRS, shard_bytes=6500)
+    target = tmp_path / "out" / f"t.{suffix}"
+    packed = pack.pack([tmp_path / "s.zip"], target, False, recipe, workers)
+    assert [path.name for path in shards(target.parent)] == [
+        f"t-{i:05d}.{suffix}" for i in range(4)
+    ]
+    assert sorted(target.parent.iterdir()) == shards(target.parent)
+    assert packed[:2] == (20, 20_000)
+    assert packed[3:] == (4, 0, 2)
+    assert [len(contents(path)) for path in shards(target.parent)] == [6, 6, 6, 2]
+    assert contents(target.parent) == members
+    table = find_samples(open_stores([target.parent]), PAIRS, "train")
+    assert all(table.image(i)[0] == table.target(i, "m")[0] for i in range(len(table)))
+
+
+def test_shards_of_a_number_of_samples(tmp_path):
+    pairs(tmp_path / "s.zip", range(7))
+    pack.pack([tmp_path / "s.zip"], tmp_path / "t.zip", recipe=Recipe(PAIRS, shard_samples=3))
+    assert [len(contents(path)) for path in shards(tmp_path)] == [6, 6, 2]
+    pack.pack([tmp_path / "s.zip"], tmp_path / "u.zip", recipe=Recipe(shard_samples=5))
+    assert [len(contents(tmp_path / f"u-0000{i}.zip")) for i in range(3)] == [5, 5, 4]
+
+
+def test_a_sample_larger_than_a_shard_has_one_of_its_own(tmp_path):
+    pairs(tmp_path / "s.zip", range(3))
+    pack.pack([tmp_path / "s.zip"], tmp_path / "t.zip", recipe=Recipe(PAIRS, shard_bytes=10))
+    assert [len(contents(path)) for path in shards(tmp_path)] == [2, 2, 2]
+
+
+def test_metadata_goes_along(tmp_path):
+    names = [f"{f}/{k}.png" for f in ("image", "annotation", "annotation_rgb") for k in "abcd"]
+    write_zip(tmp_path / "s.zip", [(name, b"x") for name in names] + [("metadata.csv", b"id,a")])
+    recipe = Recipe(load_task("damage"), shard_samples=2)
+    packed = pack.pack([tmp_path / "s.zip"], tmp_path / "t.zip", recipe=recipe)
+    assert packed.left_out == 4
+    assert list(contents(tmp_path / "t-00000.zip")) == ["metadata.csv", "image/a.png",
+                                                        "annotation/a.png"]  # fmt: skip
+
+
+def test_course_zips_need_a_prefix_and_then_join(tmp_path, capsys):
+    task = load_task("maskdepth")
+    for n in (1, 2):
+        names = [
+            f"{f}/{k}.jpg" for f in (f"bg_fg_{n}", f"bg_fg_mask_{n}", "depthMap") for k in "ab"
+        ]
+        write_zip(tmp_path / f"output_{n}.zip", [(name, f"{n}{name}".encode()) for name in names])
+    command = [str(tmp_path / f"output_{n}.zip") for n in (1, 2)] + [str(tmp_path / "all.h5")]
+    assert pack.main([*command, "--task", "maskdepth"]) == 2
+    assert "depthMap/a.jpg: is in" in capsys.readouterr().err
+    assert pack.main([*command, "--task", "maskdepth", "--prefix"]) == 0
+    table = find_samples(open_stores([tmp_path / "all.h5"]), task, "train")
+    assert len(table) + len(find_samples(table.stores, task, "val")) == 4
+    for i in range(len(table)):
+        image = table.read(*table.image(i)).decode()
+        assert table.read(*table.target(i, "depth")).decode()[0] == image[0]
+
+
+def interrupt_at(monkeypatch, number):
+    """Writing the shard of this number is interrupted, as by ^C."""
+    write, done = pack.write_zip, []
+
+    def stop(path, members):
+        if len(done) == number:
+            raise KeyboardInterrupt
+        done.append(path.name)
+        write(path, members)
+
+    monkeypatch.setattr(pack, "write_zip", stop)
+    return done
+
+
+def test_an_interrupted_call_goes_on(tmp_path, monkeypatch):
+    members = pairs(tmp_path / "s.zip", range(8))
+    source, target, recipe = [tmp_path / "s.zip"], tmp_path / "t.zip", Recipe(PAIRS, 0, 2)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            pack.pack(source, target, recipe=recipe)
+    assert len(shards(tmp_path)) == 3
+    raw = bytearray(shards(tmp_path)[1].read_bytes())
+    raw[100] ^= 1
+    shards(tmp_path)[1].write_bytes(raw)  # found when it is read back
+    (tmp_path / ".t-00003.zip.77.partial").write_bytes(b"of a call that was killed")
+    with pytest.raises(ValueError, match="other sources or settings; --force"):
+        pack.pack(source, target, recipe=Recipe(PAIRS, 0, 3))
+    with monkeypatch.context() as patch:
+        done = interrupt_at(patch, 9)
+        packed = pack.pack(source, target, recipe=recipe)
+    assert done == ["t-00001.zip", "t-00003.zip"]
+    assert (packed.shards, packed.finished) == (4, 2)
+    assert {k: v for path in shards(tmp_path) for k, v in contents(path).items()} == members
+    assert not list(tmp_path.glob(".*"))
+    with pytest.raises(ValueError, match="t-00000.zip: already there"):
+        pack.pack(source, target, recipe=recipe)
+    assert pack.pack(source, target, True, Recipe(PAIRS, 0, 5)).shards == 2
+    assert len(shards(tmp_path)) == 2  # none is left of the four
+
+
+def png(image):
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def opened(data):
+    return Image.open(io.BytesIO(data))
+
+
+def test_smaller_images_and_labels_that_stay_labels(tmp_path):
+    labels = RNG.choice(np.array([0, 3, 255], np.uint8), (48, 64))
+    photo = Image.fromarray(RNG.integers(0, 256, (48, 64, 3), np.uint8))
+    jpeg = io.BytesIO()
+    photo.save(jpeg, "JPEG", quality=98)
+    write_zip(tmp_path / "s.zip", [
+        ("image/a.jpg", jpeg.getvalue()), ("mask/a.png", png(Image.fromarray(labels))),
+        ("image/b.png", png(photo)), ("mask/b.png", png(Image.fromarray(labels))),
+    ])  # fmt: skip
+    arguments = [tmp_path / "s.zip", tmp_path / "t.zip", "--size", 24, 32, "--quality", 80]
+    task = tmp_path / "task.json"
+    task.write_text(json.dumps(PAIRS.to_json()))
+    assert pack.main([*map(str, arguments), "--task", str(task)]) == 0
+    small = contents(tmp_path / "t.zip")
+    assert {opened(data).size for data in small.values()} == {(32, 24)}
+    assert opened(small["image/a.jpg"]).format == "JPEG"
+    assert opened(small["image/b.png"]).format == "PNG"
+    assert np.array_equal(np.array(opened(small["mask/a.png"])), labels[1::2, 1::2])
+
+
+@pytest.mark.parametrize("mode", ["P", "I;16", "L", "1", "RGBA", "LA"])
+def test_targets_keep_their_mode_and_values(mode):
+    values = RNG.integers(0, 250, (6, 10))
+    image = {
+        "P": lambda: Image.fromarray(values.astype(np.uint8)).convert("P"),
+        "I;16": lambda: Image.fromarray((values * 200).astype(np.uint16)),
+    }.get(mode, lambda: Image.fromarray(values.astype(np.uint8)).convert(mode))()
+    if mode == "P":
+        image.putpalette(bytes(range(256)) * 3)
+    small = opened(reencode_target(png(image), "x", (3, 5)))
+    assert small.mode == mode
+    assert np.array_equal(np.array(small), np.array(image)[1::2, 1::2])
+    if mode == "P":
+        assert small.getpalette() == image.getpalette()
+
+
+def test_images_are_made_upright_and_stay_as_they_are_without_need():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 4), "red").save(buffer, "JPEG", exif=exif)
+    upright = opened(reencode_image(buffer.getvalue(), "x", None, 90))
+    assert upright.size == (4, 8)
+    assert not upright.getexif()
+    flat = png(Image.new("P", (8, 4)))
+    assert reencode_image(flat, "x", None, 90) == flat
+    assert opened(reencode_image(flat, "x", (2, 2))).mode == "RGB"
+    with pytest.raises(ValueError, match="x: cannot be decoded"):
+        reencode_image(b"no image", "x", (2, 2))
+
+
+def test_an_address_stays_text():
+    assert place("https://host/x.zip") == "https://host/x.zip"
+    assert place("some/x.zip") == Path("some/x.zip")
+
+
+def parquet(path, keys):
+    """Rows as the hub has them, two to a row group; the members they stand for."""
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet as file
+
+    rows = [
+        {
+            **{c: {"bytes": f"{c}{k}".encode(), "path": None} for c in ("image", "annotation")},
+            "annotation_rgb": {"bytes": b"rgb", "path": None},
+            **{"id": k, "material": "Wood", "content": 'Maps, "plans"'},
+        }
+        for k in keys
+    ]
+    file.write_table(arrow.Table.from_pylist(rows), path, row_group_size=2)
+    return {f"{c}/{k}.png": f"{c}{k}".encode() for c in ("image", "annotation") for k in keys}
+
+
+def test_parquet_of_the_hub(tmp_path):
+    members = parquet(tmp_path / "a.parquet", "pqr") | parquet(tmp_path / "b.parquet", "s")
+    recipe = Recipe(load_task("damage"), shard_samples=3)
+    sources = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    packed = pack.pack(sources, tmp_path / "t.zip", recipe=recipe)
+    assert (packed.members, packed.shards) == (9, 2)
+    found = {k: v for path in shards(tmp_path) for k, v in contents(path).items()}
+    table = found.pop("metadata.csv").decode().splitlines()
+    assert found == members
+    assert table[:2] == ["id,material,content", 'p,Wood,"Maps, ""plans"""']
+    stores = open_stores(shards(tmp_path))
+    assert len(find_samples(stores, recipe.task, "val", ("material", "Wood"))) == 4
+
+
+@pytest.mark.parametrize("content", [b"", b"hello" * 100])
+def test_parquet_that_is_none_or_cannot_be_read(content, tmp_path, capsys):
+    (tmp_path / "a.parquet").write_bytes(content)
+    assert pack.main([str(tmp_path / "a.parquet"), str(tmp_path / "t.zip")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path / 'a.parquet'}: ")
+    assert error.count("\n") == 1
+    assert "not a parquet file" in error or "pip install pyarrow" in error

@@ -11,9 +11,10 @@ import h5py
 import numpy as np
 import pytest
 
-from datasets import stores
+from datasets import names
+from datasets.names import Names
 from datasets.pack import write_hdf5, write_zip
-from datasets.stores import FolderStore, Hdf5Store, Names, ZipStore, open_stores
+from datasets.stores import FolderStore, Hdf5Store, ZipStore, open_stores
 
 RNG = np.random.default_rng(0)
 MEMBERS = {
@@ -76,9 +77,9 @@ def test_every_kind_gives_the_same_bytes(kind, tmp_path):
 
 
 def test_names_survive_equal_hashes(monkeypatch, tmp_path):
-    monkeypatch.setattr(stores, "_hash_lines", lambda blob, starts: np.zeros(len(starts) - 1, "u8"))
-    names = Names.collect(tmp_path, [b"a", b"b", b"c"])
-    assert [names.find(name) for name in ("a", "b", "c", "d")] == [0, 1, 2, -1]
+    monkeypatch.setattr(names, "_hash_lines", lambda blob, starts: np.zeros(len(starts) - 1, "u8"))
+    listed = Names.collect(tmp_path, [b"a", b"b", b"c"])
+    assert [listed.find(name) for name in ("a", "b", "c", "d")] == [0, 1, 2, -1]
     with pytest.raises(ValueError, match="a: the name occurs twice"):
         Names.collect(tmp_path, [b"a", b"b", b"a"])
 
@@ -118,7 +119,7 @@ def test_pickle_drops_handles(kind, tmp_path):
     store = open_one(make(kind, tmp_path))
     store.read("image/005.bin")
     copy = pickle.loads(pickle.dumps(store))
-    assert copy._file is None
+    assert kind == "folder" or copy._file._file is None
     assert copy.read("image/005.bin") == MEMBERS["image/005.bin"]
 
 
@@ -126,10 +127,10 @@ def test_pickle_drops_handles(kind, tmp_path):
 def test_another_process_opens_its_own_handle(kind, tmp_path):
     store = open_one(make(kind, tmp_path))
     store.read("image/005.bin")
-    inherited = store._file
-    store._owner += 1  # as after a fork
+    inherited = store._file._file
+    store._file._owner += 1  # as after a fork
     assert store.read("image/005.bin") == MEMBERS["image/005.bin"]
-    assert store._file is not inherited
+    assert store._file._file is not inherited
 
 
 @pytest.mark.parametrize("kind", ["zip", "deflated", "h5"])
@@ -365,10 +366,49 @@ def test_an_empty_zip_is_refused(tmp_path):
 def test_hdf5_of_another_layout_is_refused(dataset, value, what, tmp_path):
     path = make("h5", tmp_path, {"a": b"1234", "b": b"56789"})
     with h5py.File(path, "r+") as file:
-        del file[dataset]
+        del file[dataset], file.attrs["index_crc32"]  # which shards of other writers lack
         if value is not None:
             file[dataset] = value
     refused(path, what)
+
+
+@pytest.mark.parametrize("dataset", ["offsets", "names", "name_offsets", "crc32"])
+def test_a_changed_hdf5_index_is_refused(dataset, tmp_path):
+    path = make("h5", tmp_path, {"a": b"1234", "b": b"56789"})
+    with h5py.File(path, "r+") as file:
+        file[dataset][1] += 1
+    refused(path, "CRC-32 of its index does not match")
+
+
+def test_hdf5_data_in_another_file_is_refused(tmp_path):
+    path = make("h5", tmp_path, {"a": b"1234", "b": b"56789"})
+    (tmp_path / "secret").write_bytes(b"secrets!!")
+    with h5py.File(path, "r+") as file:
+        del file["data"]
+        file.create_dataset("data", (9,), np.uint8, external=[(str(tmp_path / "secret"), 0, 9)])
+    refused(path, "dataset data: lies in another file")
+    make("h5", tmp_path / "other", {"a": b"1234", "b": b"56789"})
+    with h5py.File(path, "r+") as file:
+        del file["data"]
+        file["data"] = h5py.ExternalLink(str(tmp_path / "other" / "s.h5"), "/data")
+    refused(path, "dataset data: lies in another file")
+
+
+def test_a_shard_with_the_index_of_another_is_refused(tmp_path):
+    path = make("zip", tmp_path, {"a.png": b"one", "b.png": b"two"})
+    raw = path.read_bytes()
+    at = raw.index(b"PK\1\2")
+    path.write_bytes(raw[:at] + raw[at:].replace(b"a.png", b"c.png"))
+    store = open_one(path)
+    with pytest.raises(ValueError, match=r"c\.png: damaged, .* is called b'a\.png'"):
+        store.read("c.png")
+    assert store.read("b.png") == b"two"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sizes_are_those_of_the_members(kind, tmp_path):
+    store = open_one(make(kind, tmp_path))
+    assert store.sizes().tolist() == [len(MEMBERS[name]) for name in store.names()]
 
 
 def test_hdf5_of_another_format_or_in_chunks_is_refused(tmp_path):
@@ -385,6 +425,83 @@ def test_hdf5_of_another_format_or_in_chunks_is_refused(tmp_path):
     with h5py.File(path, "r+") as file:
         del file.attrs["format"]
     refused(path, "manyhead-shard-1")
+
+
+DAMAGES = ("truncated", "flipped", "flipped at the start", "flipped at the end", "overwritten")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("kind", ["zip", "deflated", "h5"])
+def test_damage_gives_a_named_error_or_the_right_bytes(kind, damage, tmp_path):
+    members = {f"image/{i:02d}.png": RNG.bytes(200 + 9 * i) * 2 for i in range(20)}
+    members["tief/ä.png"] = b"deep" * 200
+    path = make(kind, tmp_path, members)
+    good, rng = path.read_bytes(), np.random.default_rng(DAMAGES.index(damage))
+    outcomes = set()
+    for _ in range(50):
+        raw = bytearray(good)
+        at = int(rng.integers(len(good)))
+        if damage == "truncated":
+            del raw[at:]
+        elif damage == "overwritten":
+            raw[at : at + 64] = rng.bytes(min(64, len(raw) - at))
+        else:
+            low, high = {"s": (0, 2000), "e": (-2000, 0)}.get(damage[15:16], (0, len(raw)))
+            at = int(rng.integers(low, high)) % len(raw)
+            raw[at] ^= 1 << int(rng.integers(8))
+        path.write_bytes(raw)
+        outcomes.add(what_is_read(path, members))
+    assert outcomes <= {"refused", "named", "right"}
+    assert outcomes & {"refused", "named"}
+    if damage == "truncated":
+        assert outcomes == {"refused"}
+
+
+def what_is_read(path, members):
+    """Whether a damaged shard is refused, gives errors that name a member, or is right."""
+    outcome = "right"
+    try:
+        store = open_one(path)
+    except ValueError as error:
+        return "refused" if str(error).startswith(str(path)) else f"nameless: {error}"
+    if len(store) != len(members):
+        return f"{len(store)} members"
+    for i, name in enumerate(store.names()):
+        try:
+            if store.read_at(i) != members.get(name):
+                return f"wrong bytes of {name}"
+        except ValueError as error:
+            outcome = "named" if str(error).startswith(f"{path}: {name}: ") else f"no: {error}"
+    return outcome
+
+
+@pytest.mark.parametrize("field", range(0, 46, 2))
+def test_a_wrong_central_directory(field, tmp_path):
+    members = {f"{i}.png": RNG.bytes(100 + i) for i in range(5)}
+    path = make("zip", tmp_path, members)
+    good = path.read_bytes()
+    for value in (0, 1, 8, 0x7FFF, 0xFFFF):
+        raw = bytearray(good)
+        struct.pack_into("<H", raw, raw.index(b"PK\1\2") + field, value)
+        path.write_bytes(raw)
+        assert what_is_read(path, members) in ("refused", "named", "right")
+
+
+@pytest.mark.parametrize("dataset", ["data", "offsets", "names", "name_offsets", "crc32"])
+@pytest.mark.parametrize("kind", ["i1", "u2", "f4", "f8", "S4", "?", "c8", "group", "text", "2-D"])
+def test_wrong_hdf5_types(kind, dataset, tmp_path):
+    path = make("h5", tmp_path, {"a": b"1234", "b": b"56789"})
+    with h5py.File(path, "r+") as file:
+        del file[dataset]
+        if kind == "group":
+            file.create_group(dataset)
+        elif kind == "text":
+            file[dataset] = ["text"]
+        elif kind == "2-D":
+            file[dataset] = np.zeros((3, 3), np.uint8)
+        else:
+            file[dataset] = np.zeros(9, kind)
+    refused(path, f"dataset {dataset}: expected")
 
 
 def test_folder_order_hidden_files_and_links(tmp_path):

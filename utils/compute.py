@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -67,6 +68,10 @@ def make_compute(device: str, amp: bool) -> Compute:
         device = found.type if found is not None else "cpu"
     try:
         place = torch.device(device)
+        if place.type == "cuda" and place.index is None:  # processes of torchrun have one each
+            place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        if place.type == "cuda":
+            torch.cuda.set_device(place)
         torch.empty(1, device=place)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from None

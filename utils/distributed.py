@@ -59,6 +59,19 @@ class Ranks:
             dist.all_reduce(tensor)
         return tensor
 
+    def union(self, names: Iterable[str]) -> list[str]:
+        """The names that any rank has, sorted: what ranks sum must stand in one order."""
+        everyone = [list(names)]
+        if self.world > 1:
+            everyone *= self.world
+            dist.all_gather_object(everyone, everyone[0])
+        return sorted(set().union(*everyone))
+
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Give every rank the first one's values, such as batch norm's running statistics."""
+        for tensor in tensors if self.world > 1 else ():
+            dist.broadcast(tensor, 0)
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank."""
         return bool(self.sum(torch.tensor(int(flag)))) if self.world > 1 else flag

@@ -81,6 +81,9 @@ class Learner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken; ValueError when it is of another network."""
         try:
+            groups = state["optimizer"]["param_groups"], self.optimizer.param_groups
+            if len({"betas" in group for group, *_ in groups}) > 1:  # torch would not notice
+                raise ValueError("its optimizer is another one")
             for name in self._parts():
                 getattr(self, name).load_state_dict(state[name])
         except (KeyError, RuntimeError, ValueError) as error:
@@ -96,9 +99,10 @@ class Learner:
 def train_step(learner: Learner, batches: Sequence[Batch], accum: int = 1) -> dict[str, Tensor]:
     """One optimiser step over the gradient of `accum` batches of each task, in the order given.
 
-    Returns the named loss terms, averaged over batches that have them, as tensors on the device:
-    nothing here waits for it. Where memory runs out, the gradients are computed anew in more and
-    smaller parts, and `learner.parts` says so; ValueError when there is nothing left to part.
+    Returns `loss`, the sum over tasks that was minimised, and the named terms, each averaged over
+    the batches that have it, as tensors on the device: nothing here waits for it. Where memory
+    runs out, the gradients are computed anew in more and smaller parts, and `learner.parts` says
+    so; ValueError when there is nothing left to part.
     """
     learner.model.train()
     sums = _gradients(learner, batches, accum)
@@ -111,7 +115,8 @@ def train_step(learner: Learner, batches: Sequence[Batch], accum: int = 1) -> di
     learner.schedule.advance()
     if learner.ema is not None:
         learner.ema.update_parameters(learner.model)
-    return {name: torch.stack(terms).mean() for name, terms in sums.items()}
+    means = {name: torch.stack(terms).mean() for name, terms in sums.items()}
+    return means | {"loss": torch.stack(sums["loss"]).sum() / accum}
 
 
 def _gradients(learner: Learner, batches: Sequence[Batch], accum: int) -> dict[str, list[Tensor]]:
@@ -227,6 +232,7 @@ def evaluate(
     and return the scores of the whole. show: how many samples to keep.
     """
     compute = predictor.compute
+    ranks.share(predictor.model.buffers())
     sums, pixels, shown = {}, 0, []
     for batch in batches:
         found = {name: torch.empty(t.shape, dtype=t.dtype) for name, t in batch.targets.items()}
@@ -245,8 +251,9 @@ def evaluate(
         for i, key in enumerate(batch.keys[: show - len(shown)]):
             parts = [{name: t[i] for name, t in each.items()} for each in (batch.targets, found)]
             shown.append(Shown(key, batch.image[i], *parts))
-    names = sorted(sums)
-    totals = torch.tensor([*(float(sums[name]) for name in names), pixels], dtype=torch.float64)
+    names = ranks.union(sums)  # a rank without a sample has none of its own
+    totals = [*(float(sums.get(name, 0)) for name in names), pixels]
+    totals = torch.tensor(totals, dtype=torch.float64)
     totals = ranks.sum(totals)
     scores = {name: float(total / totals[-1]) for name, total in zip(names, totals, strict=False)}
     for name, metric in metrics.items():

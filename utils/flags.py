@@ -34,7 +34,21 @@ def _number(kind: type, least: float, below: float, expected: str):
 positive = _number(int, 1, math.inf, "a whole number from 1")
 natural = _number(int, 0, math.inf, "a whole number from 0")
 real = _number(float, 0, math.inf, "a number from 0")
+above_zero = _number(float, math.ulp(0.0), math.inf, "a number above 0")
 share = _number(float, 0, 1, "a number from 0 to less than 1")
+
+
+def batch_size(text: str) -> int | str:
+    """A number of images, or "auto"."""
+    return text if text == "auto" else positive(text)
+
+
+def field_value(text: str) -> tuple[str, str]:
+    """FIELD=VALUE as a pair."""
+    field, equals, value = text.partition("=")
+    if not (field and equals):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected FIELD=VALUE")
+    return field, value
 
 
 class Parser(argparse.ArgumentParser):
@@ -61,9 +75,8 @@ def train_parser(tasks: Mapping[str, Described]) -> Parser:
     add(
         "--data",
         nargs="+",
-        type=Path,
         metavar="PATH",
-        help="folder, zip or HDF5: any number for one task, one each for several "
+        help="folder, zip, HDF5, or address of one: any number for one task, one each for several "
         "(default: demo scenes, rendered)",
     )
     add(
@@ -80,6 +93,7 @@ def train_parser(tasks: Mapping[str, Described]) -> Parser:
     )
     add(
         "--split-by",
+        type=field_value,
         metavar="FIELD=VALUE",
         help="validate where a field of the path or the metadata has this value, train on the rest",
     )
@@ -123,7 +137,12 @@ def train_parser(tasks: Mapping[str, Described]) -> Parser:
     add("--epochs", type=positive, default=12, help="passes over the longest training split (12)")
     add("--steps", type=positive, help="optimiser steps, instead of --epochs")
     add("--eval-steps", type=positive, help="steps between evaluations (an epoch, at least 20)")
-    add("--bs", type=positive, help="images of each task in a batch (8)")
+    add(
+        "--bs",
+        type=batch_size,
+        metavar="N|auto",
+        help="images of each task in a batch (8); auto: as many as fit into --vram",
+    )
     add("--accum", type=positive, default=1, help="batches per optimiser step (1)")
     add("--optimizer", choices=("sgd", "adamw"), default="adamw", help="(adamw)")
     add("--lr", type=real, default=1e-3, help="highest learning rate (0.001)")
@@ -180,6 +199,17 @@ def train_parser(tasks: Mapping[str, Described]) -> Parser:
         help="recompute activations instead of storing them",
     )
     add(
+        "--plan",
+        action="store_true",
+        help="print what a training step takes with each --amp and --ckpt, and stop",
+    )
+    add(
+        "--vram",
+        type=above_zero,
+        metavar="GIB",
+        help="memory that a training step may take (all of a CUDA device, else 8)",
+    )
+    add(
         "--tile",
         type=natural,
         default=1024,
@@ -205,7 +235,7 @@ def train_parser(tasks: Mapping[str, Described]) -> Parser:
         type=natural,
         default=0,
         metavar="N",
-        help="train and validate on the same N batches",
+        help="train and validate on the same N batches, for 300 steps unless --steps says other",
     )
     add("--seed", type=natural, default=0, help="(0)")
     add(
@@ -244,7 +274,6 @@ def infer_parser(tasks: Mapping[str, Described]) -> Parser:
     add(
         "--input",
         nargs="+",
-        type=Path,
         metavar="PATH",
         help="images, folders, zips, HDF5 (default: the demo's validation images)",
     )
@@ -256,7 +285,12 @@ def infer_parser(tasks: Mapping[str, Described]) -> Parser:
         metavar="SPLIT",
         help="print scores on a labelled split of --input as JSON instead (val)",
     )
-    add("--split-by", metavar="FIELD=VALUE", help="with --evaluate: as in training")
+    add(
+        "--split-by",
+        type=field_value,
+        metavar="FIELD=VALUE",
+        help="with --evaluate: as in training",
+    )
     add(
         "--export",
         type=Path,
@@ -299,4 +333,5 @@ def pairs(flag: str, items: list[str]) -> dict[str, str]:
 
 def one_line(error: Exception) -> str:
     """What an error says; out of a loader's worker it comes wrapped in a traceback."""
-    return str(error).strip().splitlines()[-1].removeprefix("ValueError: ")
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].removeprefix("ValueError: ")

@@ -15,6 +15,8 @@ from torch import Tensor
 
 IGNORE_INDEX = 255  # in targets of classes and masks: this pixel counts nowhere
 
+LOWER_IS_BETTER = ("mae", "rmse", "absrel", "silog")
+
 FLOOR = 1e-6  # predicted depths below this count as this in ratios and logarithms
 BIN = 1.25 ** (1 / 8)  # ratio of neighbouring constants that stand for a baseline of depth
 NUM_SUMS = 12  # of depth, before the two histograms

@@ -1,0 +1,137 @@
+"""Named arrays go in; a file that any process maps comes out, or nothing where it cannot be kept.
+
+An index is a copy of what its shards say, so it is trusted only if its key (sizes, times, format)
+is theirs and its checksum is right. It is rebuilt in silence when not: it never causes an error.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import struct
+import zlib
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FORMAT = 1  # raise it whenever what is stored, or how it is computed, changes
+MIN_MEMBERS = 10_000  # smaller sets open in an instant: their folders stay as they are
+
+_MAGIC = b"manyhead-index\r\n"
+_HEAD = struct.Struct("<16sIQ")  # magic, CRC-32 of all that follows, bytes of the JSON header
+_CHECKED = 20  # bytes before what the CRC-32 is of
+_ALIGN = 64
+
+
+class Columns:
+    """Arrays by name. Those of a file are mapped: processes share its pages, and pickle the path.
+
+    path: the file, or None where the arrays are in memory. key: what the file is an index of.
+    """
+
+    def __init__(
+        self,
+        arrays: dict[str, np.ndarray],
+        path: Path | None = None,
+        key: Any = None,
+        mapped: mmap.mmap | None = None,
+    ) -> None:
+        self.arrays, self.path, self.key = arrays, path, key
+        self._mapped = mapped
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.arrays[name]
+
+    def release(self) -> None:
+        """After a pass over all of it: the memory of mapped pages goes back to the system, which
+        keeps them or reads them again."""
+        if self._mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._mapped.madvise(mmap.MADV_DONTNEED)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.path is None:
+            return Columns, (self.arrays,)
+        return _load_again, (self.path, self.key)
+
+
+def _load_again(path: Path, key: Any) -> Columns:
+    """For another process: what this one has mapped; ValueError if it is there no more."""
+    columns = load(path, key)
+    if columns is None:
+        raise ValueError(f"{path}: removed or replaced while a run was using it")
+    return columns
+
+
+def keep(path: Path | None, key: Any, arrays: dict[str, np.ndarray]) -> Columns:
+    """Write the arrays to a file and map them from it; as they are if it cannot be written.
+
+    path: from `at`, or None. key: plain JSON values.
+    """
+    if path is None:
+        return Columns(arrays)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with suppress(OSError):  # no room, no right: the index stays in memory
+        try:
+            with open(partial, "wb") as file:
+                for part in _encode(key, arrays):
+                    file.write(part)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    return load(path, key) or Columns(arrays)
+
+
+def _encode(key: Any, arrays: dict[str, np.ndarray]) -> list[bytes | memoryview]:
+    """The parts of a file: head, JSON header, arrays at multiples of 64 bytes after it."""
+    table, parts, at = [], [], 0
+    for name, array in arrays.items():
+        array = np.ascontiguousarray(array)
+        pad = -at % _ALIGN
+        table.append([name, array.dtype.str, at + pad, len(array)])
+        parts += [bytes(pad), memoryview(array.view(np.uint8))]
+        at += pad + array.nbytes
+    header = json.dumps({"format": FORMAT, "key": key, "arrays": table}).encode()
+    header += b" " * (-(_HEAD.size + len(header)) % _ALIGN)
+    crc = 0
+    for part in [_HEAD.pack(_MAGIC, 0, len(header))[_CHECKED:], header, *parts]:
+        crc = zlib.crc32(part, crc)
+    return [_HEAD.pack(_MAGIC, crc, len(header)), header, *parts]
+
+
+def load(path: Path | None, key: Any) -> Columns | None:
+    """The arrays of this file; None if it is absent, damaged, or an index of something else."""
+    if path is None:
+        return None
+    try:
+        with open(path, "rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError):  # absent, or empty
+        return None
+    if len(mapped) < _HEAD.size:
+        return None
+    magic, crc, size = _HEAD.unpack_from(mapped)
+    view = memoryview(mapped)
+    if magic != _MAGIC or zlib.crc32(view[_CHECKED:]) != crc:
+        return None
+    header = json.loads(bytes(view[_HEAD.size : _HEAD.size + size]))
+    if header["format"] != FORMAT or header["key"] != json.loads(json.dumps(key)):
+        return None
+    begin = _HEAD.size + size
+    arrays = {
+        name: np.ndarray((length,), kind, mapped, begin + at)
+        for name, kind, at, length in header["arrays"]
+    }
+    columns = Columns(arrays, path, key, mapped)
+    columns.release()  # the check read every page
+    return columns
+
+
+def at(folder: Path | None, name: str) -> Path | None:
+    """Where an index of that name lies; None without a folder, or in one that may not be written:
+    a file that others put there would be believed."""
+    if folder is None or not os.access(folder, os.W_OK):
+        return None
+    return folder / f".{name}.index"

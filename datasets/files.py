@@ -1,0 +1,69 @@
+"""A path goes in; bytes of the file at any offset come out, in any process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+
+class File(Protocol):
+    """What a shard is read through: here a LocalFile, or a RemoteFile of `remote`.
+
+    folder, name: an index of the file may be kept in this folder (None: nowhere) under this name.
+    """
+
+    path: Path | str
+    folder: Path | None
+    name: str
+
+    def stamp(self) -> dict[str, Any]:
+        """`size` in bytes, and what else changes when the file does."""
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Up to `size` bytes; fewer only at the file's end."""
+
+    def whole(self, length: int) -> Path | BinaryIO:
+        """What h5py opens."""
+
+
+class LocalFile:
+    """Bytes of a file at any offset. Each process opens its own handle; none is pickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.folder, self.name = path.parent, path.name  # an index of it is kept there, so named
+        self._file: BinaryIO | None = None
+        self._owner = 0  # the process that opened _file
+
+    def stamp(self) -> dict[str, int]:
+        """What changes when the file does: size in bytes, time of change in nanoseconds."""
+        try:
+            stat = os.stat(self.path)
+        except OSError as error:
+            raise ValueError(f"{self.path}: cannot be read: {error.strerror}") from None
+        return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Up to `size` bytes; fewer only at the end. Moves no shared file position."""
+        file = self._file
+        try:
+            if file is None or self._owner != os.getpid():
+                file = self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115
+                self._owner = os.getpid()
+            data = os.pread(file.fileno(), size, offset)
+            while len(data) < size:  # one call gives at most 2 GiB
+                more = os.pread(file.fileno(), size - len(data), offset + len(data))
+                if not more:
+                    break
+                data += more
+        except OSError as error:
+            raise ValueError(f"{self.path}: cannot be read: {error.strerror}") from None
+        return data
+
+    def whole(self, length: int) -> Path:
+        """What h5py opens."""
+        return self.path
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None}

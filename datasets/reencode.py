@@ -1,0 +1,65 @@
+"""An encoded image or target goes in; the same in another size or quality comes out."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image, ImageOps
+
+from datasets.decode import BROKEN, LOSSY, MAX_PIXELS
+
+TARGET_QUALITY = 95  # of a target that was JPEG already: masks and depth of the course's zips
+
+
+def reencode_image(
+    data: bytes, name: str, size: tuple[int, int] | None = None, quality: int | None = None
+) -> bytes:
+    """An image of size (H, W), resampled as training does it (bilinear, antialiased).
+
+    quality: 1 to 100, for JPEG and WebP; PNG stays lossless, and unchanged without a new size.
+    ValueError names an image that cannot be decoded.
+    """
+    image = _open(data, name)
+    lossy = image.format in (*LOSSY, "WEBP")
+    if not (size or (quality and lossy)):
+        return data
+    kind, upright = image.format, ImageOps.exif_transpose(image)
+    if size:
+        if upright.mode in ("P", "PA", "1"):  # numbers of colours cannot be mixed, colours can
+            transparent = "transparency" in upright.info or upright.mode == "PA"
+            upright = upright.convert("RGBA" if transparent else "RGB")
+        upright = upright.resize(size[::-1], Image.Resampling.BILINEAR)
+    return _encode(upright, name, kind, {"quality": quality or 95} if lossy else {})
+
+
+def reencode_target(data: bytes, name: str, size: tuple[int, int]) -> bytes:
+    """A target of size (H, W): the nearest value of each, in the file's own mode and palette."""
+    image = _open(data, name)
+    kind, upright = image.format, ImageOps.exif_transpose(image)
+    lossy = {"quality": TARGET_QUALITY, "subsampling": 0} if kind in LOSSY else {}
+    if kind == "WEBP":
+        lossy = {"lossless": True}
+    return _encode(upright.resize(size[::-1], Image.Resampling.NEAREST), name, kind, lossy)
+
+
+def _open(data: bytes, name: str) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(data))
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS:,}")
+        image.load()
+    except BROKEN as error:
+        raise ValueError(f"{name}: cannot be decoded: {error}") from None
+    return image
+
+
+def _encode(image: Image.Image, name: str, kind: str, settings: dict) -> bytes:
+    """Bytes in the format of the source, without its metadata, which may no longer be true."""
+    buffer = io.BytesIO()
+    for entry in ("exif", "xmp", "icc_profile"):
+        image.info.pop(entry, None)
+    try:
+        image.save(buffer, "JPEG" if kind in LOSSY else kind, **settings)
+    except (*BROKEN, KeyError) as error:
+        raise ValueError(f"{name}: cannot be encoded as {kind}: {error}") from None
+    return buffer.getvalue()

@@ -1,0 +1,97 @@
+"""What the memory plan promises, how long it takes, and what a process really grows by."""
+
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+pytest_plugins = ["rows"]
+SCRIPT = Path(__file__).parents[1] / "train.py"
+
+
+@pytest.mark.parametrize("convs", [1, 2])
+def test_images_in_8_gib(bench, convs):
+    """Images of 512x512 in 8 GiB by plan: U-Net 64..1024, 16 classes, --amp --ckpt, SGD"""
+    large = ("--size", "512", "512", "--width", "64", "--centre", "1024") if bench.full else ()
+    shape = (*large, "--convs", str(convs), "--optimizer", "sgd", "--losses", "damage=ce")
+    plans = []
+
+    def plan():
+        plans.append(bench.plan("damage", *shape, "--amp", "--ckpt", "--vram", "8", "--bs", "auto"))
+
+    (seconds,) = bench.measure(plan)
+    plan = plans[-1]
+    bench.row(
+        convs_per_block=convs,
+        images=plan.images[0],
+        plan_bytes=int(plan.peak(plan.asked)),
+        seconds=seconds,
+    )
+    assert plan.fits
+
+
+def test_time_of_a_plan(bench):
+    """Time of --plan for all settings, mask + depth net: as a function, and as a command"""
+
+    def command():
+        if bench.full:
+            words = [sys.executable, SCRIPT, "--task", "maskdepth", "--plan"]
+            subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+
+    function, whole = bench.measure(lambda: bench.plan("maskdepth", "--plan").text(), command)
+    bench.row(task="maskdepth", function_seconds=function, command_seconds=whole)
+
+
+@pytest.mark.parametrize("ckpt", ["none", "full"])
+def test_resident_memory(bench, ckpt):
+    """Growth of the process in three training steps against the tracked peak, mask + depth net
+
+    Each in a fresh process: as train.py does on a CPU, where the C library keeps what is freed, and
+    without that. Beyond the peak is what kernels borrow inside an operation; what keeping adds to
+    it are gaps between blocks that no later request fits.
+    """
+    if bench.half() and torch.accelerator.is_available():
+        pytest.skip("the allocator's peak is in the rows of bench_step.py")
+    flags = (*bench.tiny, *bench.half(), "--ckpt", ckpt, "--device", "cpu")
+    grown = []
+
+    def run():
+        if not bench.full:
+            grown.append(resident_growth(flags, keep=True))
+            return
+        for keep in (True, False):
+            with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+                grown.append(fresh.submit(resident_growth, flags, keep).result())
+
+    bench.measure(run, rounds=1, warm=0)
+    case = bench.case("maskdepth", *flags)
+    tracked = case.footprint().peak
+    bench.row(
+        **case.facts(),
+        tracked_bytes=tracked,
+        resident_bytes=grown[0],
+        not_kept_bytes=grown[-1],
+        resident_share=grown[0] / tracked,
+        not_kept_share=grown[-1] / tracked,
+    )
+
+
+def resident_growth(flags: tuple[str, ...], keep: bool) -> int:
+    """Bytes by which the largest size of this process grows from a mere import of everything."""
+    import utils.compute
+    from rows import make_case
+    from utils.meter import peak_memory
+
+    if not keep:
+        utils.compute.keep_freed_memory = lambda: None
+    F.conv2d(torch.rand(1, 8, 64, 64), torch.rand(8, 8, 3, 3))  # libraries and threads
+    before = peak_memory(torch.device("cpu"))
+    case = make_case("maskdepth", *flags)
+    for _ in range(3):
+        case.step()
+    return peak_memory(torch.device("cpu")) - before

@@ -1,0 +1,167 @@
+"""Small labelled data in any task's layout, and the two scripts run as a user runs them."""
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets.task import Output, Task
+
+SMALL = ("--width", "4", "--depth", "2", "--size", "32", "32", "--bs", "2")
+QUIET = ("--wandb", "disabled", "--device", "cpu")
+TINY = Task(
+    name="tiny",
+    image="img/{key}.png",
+    outputs=(
+        Output("parts", "classes", "parts/{key}.png", "seg", classes=("a", "b", "c")),
+        Output("edge", "mask", "edge/{key}.png", "seg"),
+        Output("near", "depth", "near/{key}.png", scale=0.001, max_depth=5, unit="m", missing=0),
+    ),
+    best="parts/miou",
+    val_share=0.3,
+    defaults={"size": [32, 32], "bs": 2, "width": 4, "depth": 2},
+)
+
+
+@pytest.fixture
+def tiny_task() -> Task:
+    """A task of no built-in layout: 3 classes and a mask share a decoder, depth has its own."""
+    return TINY
+
+
+def encode(pixels: np.ndarray, name: str) -> bytes:
+    """A picture as the member's suffix says."""
+    buffer = io.BytesIO()
+    kind = {".jpg": "JPEG", ".png": "PNG"}[Path(name).suffix]
+    Image.fromarray(pixels).save(buffer, kind, **({"quality": 95} if kind == "JPEG" else {}))
+    return buffer.getvalue()
+
+
+def _draw(rng: np.random.Generator, task: Task, size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """A picture by output name, as its file holds it, and "" for the image: what is to be said of a
+    pixel can be read from its colour."""
+    height, width = size
+    ids = np.zeros(size, np.int64)  # of vertical bands, so that a few of them always occur
+    bounds = np.sort(rng.choice(np.arange(4, width - 3), 3, replace=False))
+    for i, start in enumerate(bounds):
+        ids[:, start:] = i + 1
+    ids[: height // 2] = np.roll(ids[: height // 2], width // 2, 1)
+    shown = np.array([[30, 200, 90], [220, 40, 60], [60, 80, 240], [240, 220, 30]], np.uint8)
+    noise = rng.integers(-12, 13, (*size, 3))
+    pictures = {"": np.clip(shown[ids] + noise, 0, 255).astype(np.uint8)}
+    for output in task.outputs:
+        if output.kind == "classes":
+            pixels = np.asarray(output.values, np.uint8)[ids % len(output.classes)]
+            if output.ignored:
+                pixels[:2] = output.ignored[0]
+        elif output.kind == "mask":
+            pixels = np.where(ids % 2 == 1, 255, 0).astype(np.uint8)
+        else:
+            share = (1 + ids) / 5
+            full = output.max_depth / output.scale if output.scale else 255
+            pixels = np.rint(share * full).astype(np.uint16 if output.scale else np.uint8)
+        pictures[output.name] = pixels
+    return pictures
+
+
+def members_of(
+    task: Task, num: int = 10, size: tuple[int, int] = (40, 48), seed: int = 0
+) -> dict[str, bytes]:
+    """Names and bytes of `num` labelled images (of each split, where the names have one)."""
+    rng, members, rows = np.random.default_rng(seed), {}, ["id,material,content"]
+    files = {output.name: output.files for output in task.outputs} | {"": task.image}
+    splits = list(task.splits.values())[:2] if "{split}" in task.image else [""]
+    for split in splits:
+        for i in range(num):
+            key = f"k{i:02d}"
+            fields = {"split": split, "city": "bonn", "part": "1", "group": f"g{i // 2}"}
+            for name, pixels in _draw(rng, task, size).items():
+                member = files[name].format(key=key, **fields).replace(".*", ".png")
+                members[member] = encode(pixels, member)
+            rows.append(f"{key},{('paper', 'glass')[i % 2]},c{i % 3}")
+    if task.metadata:
+        members[task.metadata] = "\n".join(rows).encode()
+    return members
+
+
+def put(folder: Path, members: dict[str, bytes]) -> Path:
+    """The members as files below a folder."""
+    for name, data in members.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+@pytest.fixture
+def make_data(tmp_path):
+    """make_data(task, "name", ...) -> a folder, or a shard if the name ends in .zip or .h5."""
+
+    def make(task: Task, name: str = "data", change=lambda members: members, **settings) -> Path:
+        from datasets.pack import write_hdf5, write_zip
+
+        members = change(members_of(task, **settings))
+        path = tmp_path / name
+        if path.suffix == ".zip":
+            write_zip(path, members.items())
+        elif path.suffix == ".h5":
+            write_hdf5(path, members.items())
+        else:
+            put(path, members)
+        return path
+
+    return make
+
+
+class Ran(NamedTuple):
+    """What a command left: its exit status and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capfd):
+    """run(train, "--task", ...) -> Ran, in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(module, *words) -> Ran:
+        monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, words)])
+        capfd.readouterr()
+        try:
+            status = module.main()
+        except SystemExit as end:
+            status = end.code
+        return Ran(status, *capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def run_train(run):
+    """run_train("--task", ...): train.py with a tiny network, without wandb; the last word wins."""
+    import train
+
+    return lambda *words: run(train, *SMALL, *QUIET, *words)
+
+
+@pytest.fixture
+def run_infer(run):
+    """run_infer("--task", ...): infer.py on the CPU."""
+    import infer
+
+    return lambda *words: run(infer, "--device", "cpu", *words)
+
+
+@pytest.fixture
+def tiny_json(tiny_task, tmp_path):
+    """The tiny task as a file for --task, its data beside it: (tiny.json, folder)."""
+    path = tmp_path / "tiny.json"
+    path.write_text(json.dumps(tiny_task.to_json()))
+    return path, put(tmp_path / "tiny_data", members_of(tiny_task))

@@ -1,0 +1,161 @@
+"""A checkpoint is whole or it is the old one; it is read without running what it says."""
+
+import os
+import pickle
+import random
+
+import pytest
+import torch
+
+from utils import checkpoint
+
+STATE = {
+    "step": 7,
+    "best": 0.25,
+    "model": {"weight": torch.arange(6.0).view(2, 3), "count": torch.tensor(3)},
+    "nested": [{"a": (1, 2.5, None, "text", True)}],
+}
+
+
+def equal(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
+def test_round_trip(tmp_path):
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, STATE)
+    loaded = checkpoint.load(path)
+    assert equal({key: loaded[key] for key in STATE}, STATE)
+    assert loaded.keys() - STATE.keys() == {"format"}
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_nothing_but_tensors_and_plain_values_is_read(tmp_path):
+    class Shell:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "broken_into"),)
+
+    path = tmp_path / "evil.pt"
+    torch.save({"format": checkpoint.FORMAT, "step": Shell()}, path)
+    with pytest.raises(ValueError, match="evil.pt: not a checkpoint") as caught:
+        checkpoint.load(path)
+    assert not (tmp_path / "broken_into").exists()
+    assert "\n" not in str(caught.value)
+    path.write_bytes(pickle.dumps({"format": checkpoint.FORMAT, "step": Shell()}))
+    with pytest.raises(ValueError, match="evil.pt: not a checkpoint"):
+        checkpoint.load(path)
+    assert not (tmp_path / "broken_into").exists()
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 0.5, 0.99])
+def test_a_file_cut_short(tmp_path, keep):
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, STATE)
+    data = path.read_bytes()
+    path.write_bytes(data[: keep if keep in (0, 1, 100) else int(keep * len(data))])
+    with pytest.raises(ValueError, match="last.pt: not a checkpoint") as caught:
+        checkpoint.load(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [b"text", b"PK\3\4", b"\x89HDF", b"\x80\x02N.", bytes(1000)])
+def test_files_of_another_kind(tmp_path, data):
+    path = tmp_path / "model.pt"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="model.pt: not a checkpoint"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("state", [{"model": {}}, {"format": 99}, [1, 2], torch.zeros(3)])
+def test_other_projects_checkpoints(tmp_path, state):
+    path = tmp_path / "model.pt"
+    torch.save(state, path)
+    with pytest.raises(ValueError, match="model.pt: not a checkpoint of this project"):
+        checkpoint.load(path)
+
+
+def test_missing_files(tmp_path):
+    for path in (tmp_path / "none.pt", tmp_path):
+        with pytest.raises(ValueError, match="no such checkpoint") as caught:
+            checkpoint.load(path)
+        assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), RuntimeError("PytorchStreamWriter failed")]
+)
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch, error):
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, STATE)
+    before = path.read_bytes()
+
+    def full(state, target):
+        target.write_bytes(b"half of it")
+        raise error
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(ValueError, match="last.pt: checkpoint cannot be written"):
+        checkpoint.save(path, {"step": 8})
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_a_crash_while_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, STATE)
+
+    def crash(state, target):
+        target.write_bytes(b"half of it")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", crash)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(path, {"step": 8})
+    monkeypatch.undo()
+    assert checkpoint.load(path)["step"] == 7
+    checkpoint.save(path, {"step": 9})
+    assert checkpoint.load(path)["step"] == 9
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_a_folder_that_is_missing(tmp_path):
+    with pytest.raises(ValueError, match="checkpoint cannot be written"):
+        checkpoint.save(tmp_path / "none" / "last.pt", STATE)
+
+
+def test_weights_of_best_and_last():
+    plain, averaged = {"w": torch.zeros(2)}, {"w": torch.ones(2)}
+    assert checkpoint.weights({"model": averaged}) == averaged
+    assert checkpoint.weights({"learner": {"model": plain}}) == plain
+    ema = {"n_averaged": torch.tensor(4), "module.w": averaged["w"]}
+    found = checkpoint.weights({"learner": {"model": plain, "ema": ema}})
+    assert found == averaged
+
+
+def test_generators_go_on_where_they_were():
+    def draw():
+        return torch.rand(3).tolist(), random.random(), torch.randperm(5).tolist()
+
+    torch.manual_seed(1)
+    random.seed(1)
+    draw()
+    state = checkpoint.rng_state()
+    expected = draw()
+    torch.manual_seed(2)
+    random.seed(2)
+    checkpoint.set_rng_state(state)
+    assert draw() == expected
+
+
+def test_generators_survive_a_file(tmp_path):
+    state = {"rng": checkpoint.rng_state()}
+    expected = torch.rand(3)
+    checkpoint.save(tmp_path / "last.pt", state)
+    checkpoint.set_rng_state(checkpoint.load(tmp_path / "last.pt")["rng"])
+    assert torch.equal(torch.rand(3), expected)

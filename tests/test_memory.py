@@ -1,0 +1,283 @@
+"""The plan promises what a real step then takes, and a step that finds less memory goes on."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import QUIET, SMALL
+
+import train
+from datasets import TASKS
+from models.recompute import MODES, recompute
+from utils import engine, memory
+from utils.checkpoint import rng_state
+from utils.compute import Compute
+from utils.distributed import Ranks
+from utils.footprint import BLOCK, Tracker, stages, trace
+from utils.memory import GIB, Alone, Dummy, Setting
+
+CPU = torch.device("cpu")
+SETTINGS = memory.settings(MODES, half=True)
+NAMES = [setting.flags or "neither" for setting in SETTINGS]
+
+
+class Bench:
+    """A tiny network of some flags: as it is planned, and as it is."""
+
+    def __init__(self, *words: str) -> None:
+        self.args, self.tasks = train.parse([*SMALL, *words])
+        self.dummy = Dummy(self.build, self.batches, recompute, self.args.accum)
+
+    def build(self, compute: Compute, ranks: Ranks) -> engine.Learner:
+        weights = {o.name: (1.0,) * o.channels for t in self.tasks for o in t.outputs if o.classes}
+        criterion = train.make_criterion(self.args, self.tasks, weights)
+        spec = train.model_spec(self.args, self.tasks)
+        return train.make_learner(self.args, spec, criterion, 9, compute, ranks)
+
+    def batches(self, images: tuple[int, ...]) -> list:
+        sizes = [train.setting(self.args, task, "size") for task in self.tasks]
+        return [
+            train.empty_batch(task, num, size)
+            for task, num, size in zip(self.tasks, images, sizes, strict=True)
+        ]
+
+    def real(self, setting: Setting, images: tuple[int, ...]):
+        """The footprint of a second step of real tensors."""
+        learner = self.build(Compute(CPU, torch.bfloat16 if setting.amp else None), Alone())
+        recompute(learner.model, setting.ckpt)
+        batches = self.batches(images) * self.args.accum
+        engine.train_step(learner, batches, self.args.accum)
+        return trace(learner, batches, self.args.accum)
+
+    def plan(self, vram: float | None = None, **changes) -> memory.Plan:
+        """The plan that train.py makes, with a budget of so many GiB."""
+        args = train.Namespace(**vars(self.args) | {"vram": vram} | changes)
+        return train.make_plan(args, self.tasks, CPU)
+
+
+def within(planned: float, real: float, share: float) -> bool:
+    return abs(planned / real - 1) <= share
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_plan_equals_the_tracked_peak_of_a_real_step(task):
+    bench = Bench("--task", task, "--size", "37", "50")
+    for setting in SETTINGS if task in ("damage", "maskdepth") else (SETTINGS[0], SETTINGS[-1]):
+        planned, real = bench.dummy.trace(setting, (3,)), bench.real(setting, (3,))
+        assert len(planned.peaks) == len(real.peaks)
+        assert within(planned.peak, real.peak, 0 if not setting.amp else 1e-3)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--task damage maskdepth",
+        "--task damage --optimizer sgd --ema 0.9 --clip 1 --loss-weights uncertainty",
+        "--task maskdepth --norm group --dropout 0.2 --accum 3",
+    ],
+)
+def test_plan_equals_the_tracked_peak_with_other_flags(flags):
+    bench = Bench(*flags.split())
+    images = (2, 3)[: len(bench.tasks)]
+    for setting in (Setting(False, "none"), Setting(True, "full")):
+        planned, real = bench.dummy.trace(setting, images), bench.real(setting, images)
+        assert within(planned.peak, real.peak, 1e-3 if not setting.amp else 0.01)
+
+
+@pytest.mark.parametrize("task", ["damage", "maskdepth"])
+def test_peak_is_a_line_over_the_batch(task):
+    bench = Bench("--task", task, "--size", "96", "128")
+    plan = bench.plan()
+    for setting in (Setting(False, "none"), Setting(True, "full")):
+        for images in (9, 40):
+            exact = bench.dummy.trace(setting, (images,)).peak
+            assert within(plan.line(setting).peak(images), exact, 0.005)
+
+
+def test_parts_add_up_and_say_what_they_hold():
+    bench = Bench("--task", "damage", "--optimizer", "sgd")
+    footprint = bench.dummy.trace(Setting(False, "none"), (8,))
+    model = bench.build(Compute(CPU), Alone()).model
+    tensors = [*model.parameters(), *model.buffers()]
+    weights = sum(-(-t.untyped_storage().nbytes() // BLOCK) * BLOCK for t in tensors)
+    assert sum(footprint.parts.values()) == footprint.peak == max(footprint.peaks)
+    assert weights <= footprint.parts["weights"] <= weights + 8 * BLOCK  # and the criterion's few
+    assert {"weights", "optimiser", "batch", "encoder.0"} < set(footprint.parts)
+    names = [name for name, _ in stages(model)]
+    assert names[:2] == ["encoder.0", "encoder.1"]
+    assert names[-1] == "heads.damage"
+    assert all(part.removeprefix("backward of ") in [*names, "loss"] for part in footprint.parts
+               if part not in ("weights", "optimiser", "batch", "gradients"))  # fmt: skip
+
+
+def test_tracker_counts_what_is_alive():
+    with Tracker() as tracker:
+        first = torch.zeros(1000)  # 4000 bytes in 8 blocks
+        view = first[10:]
+        tracker.enter("second")
+        second = first + 1
+        del first
+        third = second * 2
+        del view, second
+        fourth = third + 1
+    assert fourth.shape == third.shape
+    found = tracker.footprint()
+    assert found.peaks == (8 * BLOCK, 3 * 8 * BLOCK)
+    assert found.parts == {"batch": 8 * BLOCK, "second": 2 * 8 * BLOCK}
+
+
+def test_recomputation_and_half_precision_save_memory():
+    plan = Bench("--task", "maskdepth", "--size", "128", "128", "--bs", "8").plan()
+    plain, half = (plan.peak(Setting(amp, "none")) for amp in (False, True))
+    selective, full = (plan.peak(Setting(False, mode)) for mode in ("selective", "full"))
+    assert full < selective < plain
+    assert half < 0.7 * plain
+    assert plan.leanest() == Setting(True, "full")
+
+
+def test_auto_takes_the_largest_batch_that_fits():
+    for flags in (("--task", "damage"), ("--task", "damage", "maskdepth")):
+        bench = Bench(*flags, "--bs", "auto", "--size", "64", "64")
+        plan = bench.plan(vram=0.04)
+        (images,) = set(plan.images)
+        exact = [bench.dummy.trace(plan.asked, (n,) * len(bench.tasks)).peak
+                 for n in (images, images + 1)]  # fmt: skip
+        assert images > 1
+        assert exact[0] <= plan.budget < exact[1]
+
+
+def test_planning_draws_no_random_numbers():
+    before = rng_state()
+    Bench("--task", "damage", "--dropout", "0.5").plan(vram=1).text()
+    after = rng_state()
+    assert torch.equal(before["torch"], after["torch"])
+    assert before["python"] == after["python"]
+
+
+def fit(bench: Bench, vram: float) -> str:
+    """What train.py says of a batch that does not fit into so many GiB."""
+    args = train.Namespace(**vars(bench.args) | {"vram": vram})
+    plan = train.make_plan(args, bench.tasks, CPU)
+    with pytest.raises(ValueError) as error:
+        train.fit(args, bench.tasks, plan, CPU)
+    return str(error.value)
+
+
+@pytest.fixture
+def native(monkeypatch):
+    """A CPU that computes in half precision."""
+    monkeypatch.setattr("utils.compute.amp_dtype", lambda device: torch.bfloat16)
+
+
+def test_misfit_names_a_smaller_batch_and_flags_that_fit(native):
+    bench = Bench("--task", "damage", "--size", "96", "96", "--bs", "16")
+    plan = bench.plan()
+    peak = {setting: plan.peak(setting) for setting in SETTINGS}
+    text = fit(bench, 0.999 * peak[Setting(False, "none")] / GIB)
+    assert "a batch of 16 needs" in text
+    assert "--bs 15 or --amp would fit" in text
+    text = fit(bench, 1.001 * peak[Setting(True, "full")] / GIB)
+    assert "--amp --ckpt full would fit" in text
+
+
+def test_misfit_of_a_single_image_names_size_and_width(native):
+    bench = Bench("--task", "damage", "--size", "256", "256", "--width", "8", "--bs", "auto")
+    least = bench.plan(bs=1).peak(Setting(True, "full"))
+    text = fit(bench, 0.9 * least / GIB)
+    assert "a batch of 1 needs" in text
+    assert "--size 192 192 --amp --ckpt full or --width " in text
+    assert "\n" not in text
+    assert fit(bench, 1e-6).endswith("nothing that was tried would fit")
+
+
+def test_what_is_named_does_fit(native):
+    """The words of the message, given back as flags, are accepted."""
+    words = ["--task", "damage", "--size", "256", "256", "--width", "8", "--bs", "auto"]
+    bench = Bench(*words)
+    vram = 0.9 * bench.plan(bs=1).peak(Setting(True, "full")) / GIB
+    for way in fit(bench, vram).split("; ")[-1].removesuffix(" would fit").split(" or "):
+        assert Bench(*words, *way.split()).plan(vram=vram).fits
+
+
+def test_a_run_goes_on_when_memory_runs_out(run_train, tiny_json, monkeypatch):
+    path, folder = tiny_json
+    real, failures = engine._predict, [torch.OutOfMemoryError("out"), RuntimeError("x")]
+
+    def failing(learner, image, outputs):
+        if failures[1:] and len(image) > 1 and learner.schedule.step == 2:
+            raise failures.pop(0)
+        return real(learner, image, outputs)
+
+    monkeypatch.setattr(engine, "_predict", failing)
+    ran = run_train("--task", path, "--data", folder, "--steps", 4, "--workers", 0)
+    assert ran.status == 0
+    assert "out of memory; memory plan: " in ran.out + ran.err
+    assert "in 2 parts: same effective batch" in ran.out + ran.err
+
+
+def test_other_errors_and_hopeless_steps_end_the_run(monkeypatch):
+    bench = Bench("--task", "damage")
+    learner, (batch,) = bench.build(Compute(CPU), Alone()), bench.batches((2,))
+
+    def fail(error):
+        def raising(*_):
+            raise error
+
+        return raising
+
+    monkeypatch.setattr(engine, "_predict", fail(RuntimeError("sizes differ")))
+    with pytest.raises(RuntimeError, match="sizes differ"):
+        engine.train_step(learner, [batch])
+    message = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000 bytes"
+    monkeypatch.setattr(engine, "_predict", fail(RuntimeError(message)))
+    with pytest.raises(ValueError, match="out of memory with 1 images of 32x32 .* --plan"):
+        engine.train_step(learner, [batch])
+    assert learner.parts == 2
+
+
+def test_allocation_of_too_much_is_recognised():
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(10**15)
+    assert engine.is_out_of_memory(error.value)
+    assert engine.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not engine.is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_plan_of_the_command_line_opens_no_data(tmp_path):
+    script = Path(train.__file__)
+    words = [*SMALL, *QUIET, "--task", "maskdepth", "--data", tmp_path / "none.zip", "--plan"]
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, script, *map(str, words), "--vram", "2"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    print(f"--plan: {time.perf_counter() - start:.1f} s")
+    assert done.returncode == 0, done.stderr
+    for name in (*NAMES, "most in 2", "per image", "optimiser", "all else"):
+        assert name in done.stdout
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [("--bs", "0"), ("--bs", "all"), ("--vram", "0")])
+def test_flags_of_the_plan_are_checked(words):
+    with pytest.raises(ValueError, match=f"{words[0]}.*{words[1]}.*expected"):
+        train.parse(["--task", "damage", *words])
+
+
+def test_auto_is_resumed_with_the_batch_it_chose(run_train, tiny_json):
+    path, folder = tiny_json
+    words = ("--task", path, "--data", folder, "--workers", 0, "--vram", "0.004", "--bs", "auto")
+    ran = run_train(*words, "--steps", 2, "--out", "one")
+    assert ran.status == 0, ran.err
+    from utils import checkpoint
+
+    flags = checkpoint.load(Path("one/last.pt"))["config"]["flags"]
+    chosen = flags[len(flags) - flags[::-1].index("--bs")]
+    assert int(chosen) >= 1
+    assert f"batch of {chosen}" in ran.out

@@ -1,0 +1,157 @@
+"""Tiles answer for every pixel once, and say what the whole would have said."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from models.unet import HeadSpec, ModelSpec, UNet
+from utils.compute import Compute, amp_dtype, make_compute
+from utils.predict import Predictor, spans
+
+HEADS = {"parts": HeadSpec("classes", 3, "seg"), "near": HeadSpec("depth", 1, "near", 5.0)}
+SPEC = ModelSpec(HEADS, width=4, depth=1, convs=(1, 1, 1), norm="none")
+CPU = Compute(torch.device("cpu"))
+
+
+def network(**settings):
+    torch.manual_seed(0)
+    return UNet(replace(SPEC, **settings))
+
+
+def image_of(*size, num=2):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (num, 3, *size), generator=generator, dtype=torch.uint8)
+
+
+def assembled(predictor, image, outputs=("parts", "near")):
+    """The tiles' answers in one piece; every pixel must be answered for once."""
+    found, times = {}, torch.zeros(image.shape[-2:])
+    for (rows, columns), predictions in predictor(image, outputs):
+        times[rows, columns] += 1
+        for name, prediction in predictions.items():
+            size = (*prediction.shape[:2], *image.shape[-2:])
+            found.setdefault(name, torch.full(size, torch.nan))[..., rows, columns] = prediction
+    assert (times == 1).all()
+    return found
+
+
+@pytest.mark.parametrize("tile", [1, 2, 5, 16, 64])
+@pytest.mark.parametrize("length", [1, 2, 15, 16, 17, 31, 32, 33, 100, 1000])
+def test_spans_cover_each_pixel_once(length, tile):
+    for overlap in {0, 1, tile // 8, tile // 2, tile - 1} - {tile}:
+        found = spans(length, tile, overlap)
+        kept = [i for span in found for i in range(span.first, span.last)]
+        assert kept == list(range(length))
+        for span in found:
+            assert 0 <= span.start <= span.first < span.last <= span.stop <= length
+            assert span.stop - span.start == min(tile, length)
+        for before, after in zip(found, found[1:], strict=False):
+            assert before.stop - after.start >= overlap
+            assert before.stop - before.last >= overlap // 2
+            assert after.first - after.start >= overlap // 2
+        assert len(found) <= max(1, -(-length // max(1, tile - overlap)))
+
+
+def test_no_tile_is_one_span():
+    assert spans(1000, 0, 128) == [(0, 1000, 0, 1000)]
+    assert spans(64, 64, 8) == [(0, 64, 0, 64)]
+    assert len(spans(65, 64, 8)) == 2
+
+
+@pytest.mark.parametrize("size", [(64, 64), (66, 34), (30, 100), (7, 9)])
+@pytest.mark.parametrize(("tile", "overlap"), [(32, 16), (24, 14), (40, 12)])
+def test_tiles_equal_the_whole_where_the_overlap_is_wide_enough(size, tile, overlap):
+    """Poolings begin at even pixels, tiles anywhere: a constant image has no such phase. What is
+    left is the border that a tile has and the image has not."""
+    model, image = network(), image_of(*size)
+    image[:] = torch.tensor([200, 30, 90], dtype=torch.uint8).view(3, 1, 1)
+    whole = assembled(Predictor(model, CPU), image)
+    tiled = assembled(Predictor(model, CPU, tile, overlap), image)
+    for name in whole:
+        assert torch.allclose(whole[name], tiled[name], atol=1e-5)
+
+
+def test_tiles_in_phase_equal_the_whole_on_any_image():
+    model, image = network(), image_of(96, 64)
+    whole = assembled(Predictor(model, CPU), image)
+    tiled = assembled(Predictor(model, CPU, 32, 16), image)  # tiles start at multiples of 16
+    for name in whole:
+        assert torch.allclose(whole[name], tiled[name], atol=1e-5)
+    narrow = assembled(Predictor(model, CPU, 32, 0), image)
+    assert not torch.allclose(whole["parts"], narrow["parts"], atol=1e-3)
+
+
+def test_the_mirrored_image_is_averaged_in():
+    model, image = network(depth=2, norm="batch"), image_of(24, 20)
+    model.eval()
+    found = assembled(Predictor(model, CPU, flip=True), image)
+    with torch.no_grad():
+        plain = model(image / 255)
+        mirrored = model(image.flip(-1) / 255)
+    for name in found:
+        expected = (plain[name] + mirrored[name].flip(-1)) / 2
+        assert torch.allclose(found[name], expected, atol=1e-6)
+    again = assembled(Predictor(model, CPU, flip=True), image.flip(-1))
+    assert torch.allclose(again["parts"].flip(-1), found["parts"], atol=1e-6)
+
+
+def test_only_what_is_asked_for_is_predicted():
+    found = assembled(Predictor(network(), CPU), image_of(16, 16), ("near",))
+    assert set(found) == {"near"}
+
+
+def test_prediction_is_evaluation():
+    """Neither dropout nor batch statistics, and no gradient; the image stays as it was."""
+    model, image = network(norm="batch", dropout=0.5), image_of(16, 16)
+    model.train()
+    before = image.clone()
+    first = assembled(Predictor(model, CPU), image)
+    second = assembled(Predictor(model, CPU), image)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not first["parts"].requires_grad
+    assert torch.equal(image, before)
+    alone = assembled(Predictor(model, CPU), image[:1])
+    assert torch.allclose(alone["parts"][0], first["parts"][0], atol=1e-6)
+
+
+def test_half_precision():
+    found = assembled(
+        Predictor(network(), Compute(torch.device("cpu"), torch.bfloat16)), image_of(16, 16)
+    )
+    exact = assembled(Predictor(network(), CPU), image_of(16, 16))
+    assert torch.allclose(found["near"].float(), exact["near"], atol=0.1)
+
+
+def test_images_on_the_device():
+    image = image_of(5, 7)
+    on_device = CPU.image(image)
+    assert on_device.dtype == torch.float32
+    assert on_device.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(on_device, image / 255)
+    assert (on_device.min() >= 0) & (on_device.max() <= 1)
+
+
+def test_devices():
+    assert make_compute("cpu", amp=False) == CPU
+    assert make_compute("cpu", amp=True).dtype in (None, torch.bfloat16)
+    assert amp_dtype(torch.device("mps")) == torch.float16
+    for name in ("gpu", "cuda:99", "cpu:x", ""):
+        with pytest.raises(ValueError, match=f"--device {name}: ") as caught:
+            make_compute(name, amp=False)
+        assert "\n" not in str(caught.value)
+
+
+def test_each_process_of_a_launch_takes_its_own_gpu(monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    devices = [make_compute(name, amp=False).device for name in ("cuda", "cuda:0")]
+    assert devices == taken == [torch.device("cuda", 1), torch.device("cuda", 0)]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_gpu_that_is_not_there():
+    with pytest.raises(ValueError, match="--device cuda: "):
+        make_compute("cuda", amp=True)

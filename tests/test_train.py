@@ -1,0 +1,432 @@
+"""A run leaves its record; stopped anywhere and resumed, it ends as if it had never stopped."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import train
+from datasets import TASKS
+from utils import checkpoint, engine
+
+REPOSITORY = Path(__file__).parents[1]
+SMALL = (
+    *("--width", "4", "--depth", "2", "--size", "32", "32", "--bs", "2"),
+    *("--wandb", "disabled", "--device", "cpu"),
+)
+HARD = ("--accum", "2", "--dropout", "0.2", "--ema", "0.9", "--clip", "1", "--workers", "2")
+
+
+def lines_of(out):
+    """The lines of a run's record, less what a clock or the system's memory says."""
+    lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    clock = re.compile("time|.*/(images_per_second|waiting|memory_gib)$")
+    return [{k: v for k, v in line.items() if not clock.fullmatch(k)} for line in lines]
+
+
+def differing(a, b, where=""):
+    """Where two states differ in any bit."""
+    if isinstance(a, dict):
+        keys = sorted(a.keys() | b.keys(), key=str)
+        both = [(a.get(key), b.get(key), f"{where}/{key}") for key in keys]
+        return [d for x, y, at in both for d in differing(x, y, at)]
+    if isinstance(a, list | tuple):
+        pairs = zip(a, b, strict=True)
+        return [d for i, (x, y) in enumerate(pairs) for d in differing(x, y, f"{where}/{i}")]
+    same = torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+    return [] if same else [where]
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """stop_after(n): the n-th training step from now on ends with a SIGTERM to this process."""
+    step = engine.train_step
+
+    def set_up(num):
+        done = []
+
+        def counted(*args):
+            terms = step(*args)
+            done.append(1)
+            if len(done) == num:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return terms
+
+        monkeypatch.setattr(engine, "train_step", counted)
+
+    return set_up
+
+
+def test_a_run_leaves_its_record(run_train, tiny_json, tmp_path):
+    path, data = tiny_json
+    words = ("--task", path, "--data", data, "--steps", "8", "--eval-steps", "4", "--seed", "3")
+    ran = run_train(*words)
+    assert ran.status == 0, ran.err
+    assert ran.err == ""
+    out = tmp_path / "runs" / "tiny"
+    names = {path.name for path in out.iterdir()}
+    assert {
+        "config.json",
+        "metrics.jsonl",
+        "last.pt",
+        "best.pt",
+        "curves.png",
+        "samples",
+    } <= names
+    assert any(name.startswith("confusion") for name in names)
+    assert not [name for name in names if name.endswith((".part", ".tmp"))]
+
+    config = json.loads((out / "config.json").read_text())
+    assert config["tasks"][0] == json.loads(path.read_text())
+    assert config["sizes"] == [[32, 32]]
+    assert config["model"]["width"] == 4
+
+    lines = lines_of(out)
+    steps = [line["step"] for line in lines if "val/loss" in line]
+    assert steps == [4, 8]
+    last = lines[-1]
+    assert {"val/parts/miou", "val/parts/baseline_miou", "val/edge/iou", "val/near/absrel"} <= set(
+        last
+    )
+    logged = {key for line in lines for key in line if key.startswith("train/")}
+    assert {"train/loss", "train/parts/ce", "train/edge/bce", "train/near/l1", "train/lr"} <= logged
+
+    assert sorted(p.name for p in (out / "samples").iterdir()) == [
+        "000004_tiny.png",
+        "000008_tiny.png",
+    ]
+    for picture in out.rglob("*.png"):
+        with Image.open(picture) as image:
+            image.verify()
+    best, final = (checkpoint.load(out / name) for name in ("best.pt", "last.pt"))
+    assert final["step"] == 8
+    scores = {line["step"]: line["val/parts/miou"] for line in lines if "val/loss" in line}
+    assert best["scores"]["parts/miou"] == max(scores.values()) == final["best"]
+    assert scores[best["step"]] == max(scores.values())
+    assert "parts/miou" in ran.out
+    assert "majority" in ran.out
+
+
+def test_runs_do_not_overwrite_each_other(run_train, tiny_json, tmp_path):
+    path, data = tiny_json
+    for _ in range(2):
+        assert run_train("--task", path, "--data", data, "--steps", "1").status == 0
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["tiny", "tiny-2"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted():
+    """What a run of 8 steps left, by its flags: made once, compared with often."""
+    return {}
+
+
+@pytest.mark.parametrize("stops", [(1,), (3,), (4,), (7,), (2, 3)])
+def test_a_resumed_run_ends_like_an_uninterrupted_one(
+    run_train, tiny_json, tmp_path, stop_after, uninterrupted, stops
+):
+    """7 images to train on, 4 a step: epochs end within steps, and evaluations after 4 and 8."""
+    path, data = tiny_json
+    words = ("--task", path, "--data", data, "--steps", "8", "--eval-steps", "4", *HARD)
+    if not uninterrupted:
+        assert run_train(*words, "--out", "whole").status == 0
+        for name in ("last.pt", "best.pt"):
+            uninterrupted[name] = checkpoint.load(tmp_path / "whole" / name)
+        uninterrupted["lines"] = lines_of(tmp_path / "whole")
+        pictures = (tmp_path / "whole" / "samples").iterdir()
+        uninterrupted["samples"] = {p.name: p.read_bytes() for p in pictures}
+
+    out, resume = tmp_path / "parts", ("--out", "parts")
+    for stop in stops:
+        stop_after(stop)
+        ran = run_train(*words, *resume)
+        assert ran.status == 130
+        assert "stopped after step" in ran.out
+        words, resume = (), ("--resume", "parts/last.pt")
+    stop_after(0)
+    assert run_train(*resume).status == 0
+
+    for name in ("last.pt", "best.pt"):
+        found, expected = checkpoint.load(out / name), uninterrupted[name]
+        assert found["step"] == expected["step"]
+        keys = expected.keys() - {"config", "run_id"}  # the flags and the name of the run
+        assert found.keys() - {"config", "run_id"} == keys
+        assert differing({k: found[k] for k in keys}, {k: expected[k] for k in keys}) == []
+    val = [[x for x in each if "val/loss" in x] for each in (lines_of(out), uninterrupted["lines"])]
+    assert val[0] == val[1]
+    assert {p.name: p.read_bytes() for p in (out / "samples").iterdir()} == uninterrupted["samples"]
+
+
+def test_the_comparison_would_see_a_difference(uninterrupted):
+    if not uninterrupted:
+        pytest.skip("runs after the test above")
+    state = uninterrupted["last.pt"]["learner"]
+    first, second = list(state["model"])[:2]
+    other = {**state["model"], first: state["model"][first] + 1e-7, "new": torch.zeros(1)}
+    assert sorted(differing(state["model"], other)) == sorted([f"/{first}", "/new"])
+    assert torch.equal(state["model"][second], other[second])
+    assert {"model", "optimizer", "schedule", "ema", "rng", "criterion"} <= state.keys()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--optimizer", "sgd", "--schedule", "plateau", "--workers", "0"),
+        ("--loss-weights", "uncertainty", "--ckpt", "--schedule", "rsqrt", "--norm", "group"),
+    ],
+    ids=["plateau", "uncertainty"],
+)
+def test_other_settings_resume_too(run_train, tiny_json, tmp_path, stop_after, words):
+    path, data = tiny_json
+    words = ("--task", path, "--data", data, "--steps", "5", "--eval-steps", "1", *words)
+    assert run_train(*words, "--out", "whole").status == 0
+    stop_after(3)
+    assert run_train(*words, "--out", "parts").status == 130
+    stop_after(0)
+    assert run_train("--resume", "parts/last.pt").status == 0
+    states = [checkpoint.load(tmp_path / name / "last.pt") for name in ("whole", "parts")]
+    assert differing(states[0]["learner"], states[1]["learner"]) == []
+
+
+def test_resume_finds_the_newest_run_of_the_task(run_train, tiny_json, tmp_path, stop_after):
+    path, data = tiny_json
+    other = tmp_path / "tiny24.json"
+    other.write_text(json.dumps(json.loads(path.read_text()) | {"name": "tiny24"}))
+    for task in (path, other):
+        stop_after(1)
+        assert run_train("--task", task, "--data", data, "--steps", "3").status == 130
+        time.sleep(0.02)
+    stop_after(0)
+    ran = run_train("--task", path, "--resume")
+    assert ran.status == 0, ran.err
+    assert checkpoint.load(tmp_path / "runs" / "tiny" / "last.pt")["step"] == 3
+    assert checkpoint.load(tmp_path / "runs" / "tiny24" / "last.pt")["step"] == 1
+    assert run_train("--resume").status == 0  # the newest of all has ended: nothing to do
+
+
+def test_a_finished_run_has_nothing_left_to_do_but_may_go_on(run_train, tiny_json, tmp_path):
+    path, data = tiny_json
+    assert run_train("--task", path, "--data", data, "--steps", "2").status == 0
+    last = tmp_path / "runs" / "tiny" / "last.pt"
+    state = checkpoint.load(last)
+    for words in ((), ("--steps", "1")):
+        assert run_train("--resume", last, *words).status == 0
+        assert differing(checkpoint.load(last)["learner"], state["learner"]) == []
+    assert run_train("--resume", last, "--steps", "4").status == 0
+    assert checkpoint.load(last)["step"] == 4
+
+
+def test_a_signal_to_the_whole_group_is_a_stop_like_any_other(tiny_json, tmp_path):
+    """As `timeout` and batch systems send it: the workers get it too."""
+    path, data = tiny_json
+    words = [*SMALL, "--workers", "2", "--steps", "100000", "--eval-steps", "50", "--out", "group"]
+    command = [sys.executable, REPOSITORY / "train.py", "--task", path, "--data", data, *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **pipes) as process:
+        metrics = tmp_path / "group" / "metrics.jsonl"
+        for _ in range(600):
+            if metrics.exists() and metrics.stat().st_size or process.poll() is not None:
+                break
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "stopped after step" in out
+    assert err == ""
+    assert checkpoint.load(tmp_path / "group" / "last.pt")["step"] > 0
+
+
+@pytest.mark.parametrize("words", [(), ("--dropout", "0.02")], ids=["plain", "dropout"])
+def test_one_batch_can_be_learnt_by_heart(run_train, tiny_json, tmp_path, words):
+    path, data = tiny_json
+    ran = run_train(
+        *("--task", path, "--data", data, "--overfit", "1", "--workers", "0", "--width", "8"),
+        *("--eval-steps", "300", "--lr", "0.02", "--losses", "parts=ce+dice", *words),
+    )
+    assert ran.status == 0, ran.err
+    scores = checkpoint.load(tmp_path / "runs" / "tiny" / "best.pt")["scores"]
+    assert scores["parts/miou"] > 0.99
+    assert scores["edge/iou"] > 0.99
+    assert scores["near/absrel"] < 0.1
+    assert checkpoint.load(tmp_path / "runs" / "tiny" / "last.pt")["step"] == train.OVERFIT_STEPS
+
+
+def test_three_tasks_in_one_run(run_train, run_infer, make_data, tmp_path):
+    names = ("damage", "cityscapes", "maskdepth")
+    paths = [make_data(TASKS[name], f"{name}.zip", num=6) for name in names]
+    ran = run_train("--task", *names, "--data", *paths, "--steps", "3", "--centre", "0")
+    assert ran.status == 0, ran.err
+    out = tmp_path / "runs" / "damage+cityscapes+maskdepth"
+    last = lines_of(out)[-1]
+    expected = {"val/damage/miou", "val/cityscapes/miou", "val/mask/iou", "val/depth/absrel"}
+    assert expected <= set(last)
+    best = checkpoint.load(out / "best.pt")
+    assert [task["name"] for task in best["config"]["tasks"]] == list(names)
+    confusions = sorted(p.name for p in out.glob("confusion*.png"))
+    assert confusions == ["confusion_cityscapes.png", "confusion_damage.png"]
+    assert len(list((out / "samples").iterdir())) == 3
+    ran = run_infer("--task", "maskdepth", "--evaluate", "--input", paths[2])
+    assert ran.status == 0, ran.err
+    assert set(json.loads(ran.out)) >= {"mask/iou", "depth/absrel"}
+    assert not any(name.startswith("damage") for name in json.loads(ran.out))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_built_in_task_trains(run_train, make_data, tmp_path, name):
+    data = make_data(TASKS[name], "data.zip", num=6)
+    ran = run_train("--task", name, "--data", data, "--steps", "2", "--workers", "0")
+    assert ran.status == 0, ran.err
+    losses = [
+        line["train/loss"] for line in lines_of(tmp_path / "runs" / name) if "val/loss" not in line
+    ]
+    assert all(0 < loss < 100 for loss in losses)
+
+
+def test_a_task_file_of_the_repository_trains(run_train, make_data, tmp_path):
+    path = REPOSITORY / "datasets" / "nyuv2.json"
+    data = make_data(train.load_task(str(path)), "data.h5", num=6)
+    ran = run_train("--task", path, "--data", data, "--steps", "2", "--workers", "0")
+    assert ran.status == 0, ran.err
+    assert "val/metres/delta1" in lines_of(tmp_path / "runs" / "nyuv2")[-1]
+
+
+def test_losses_and_their_weights(run_train, tiny_json, tmp_path):
+    path, data = tiny_json
+    base = ("--task", path, "--data", data, "--steps", "1", "--workers", "0", "--class-weights")
+    losses = ("--losses", "parts=dice+0.5*focal", "near=silog+grad", "edge=bce+dice")
+    weights = ("--loss-weights", "parts=2", "edge=0", "near=0.5")
+    assert run_train(*base, *losses, *weights).status == 0
+    (line, *_) = lines_of(tmp_path / "runs" / "tiny")
+    terms = {key for key in line if key.startswith("train/") and key.count("/") == 2}
+    assert terms == {
+        *("train/parts/dice", "train/parts/focal", "train/near/silog", "train/near/grad"),
+        *("train/edge/bce", "train/edge/dice"),
+    }
+    expected = 2 * (line["train/parts/dice"] + 0.5 * line["train/parts/focal"])
+    expected += 0.5 * (line["train/near/silog"] + line["train/near/grad"])
+    assert line["train/loss"] == pytest.approx(expected, rel=1e-5)
+
+    assert run_train(*base, "--loss-weights", "uncertainty", "--out", "learned").status == 0
+    state = checkpoint.load(tmp_path / "learned" / "last.pt")["learner"]
+    assert state["criterion"]["log_variances"].abs().sum() > 0
+
+
+def test_the_encoder_of_another_run(run_train, tiny_json, make_data, tmp_path):
+    path, data = tiny_json
+    assert run_train("--task", path, "--data", data, "--steps", "1", "--out", "first").status == 0
+    first = tmp_path / "first" / "best.pt"
+    second = make_data(TASKS["maskdepth"], "md.zip", num=6)
+    words = ("--task", "maskdepth", "--data", second, "--steps", "1", "--convs", "2")
+    ran = run_train(*words, "--init", first, "--lr", "0", "--out", "second")
+    assert ran.status == 0, ran.err
+    states = [
+        checkpoint.load(first)["model"],
+        checkpoint.load(tmp_path / "second" / "best.pt")["model"],
+    ]
+    names = [n for n in states[0] if n.startswith("encoder.") and n.endswith(".weight")]
+    assert names
+    convolutions = [name for name in names if states[0][name].ndim == 4]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in convolutions)
+
+    ran = run_train(*words, "--init", first, "--width", "8", "--out", "third")
+    assert ran.status == 2
+    assert ran.err.startswith("error: ")
+    assert str(first) in ran.err
+    first.unlink()
+    assert run_train("--resume", "second/last.pt", "--steps", "2").status == 0
+
+
+def test_no_label_is_no_score(run_train, tiny_json, tmp_path):
+    """Nothing is labelled: scores are nan, null in the record; some best.pt is there all the same."""
+    path, data = tiny_json
+    for label in (data / "parts").iterdir():
+        Image.new("L", (48, 40), 255).save(label)
+    ran = run_train("--task", path, "--data", data, "--steps", "2", "--eval-steps", "1")
+    assert ran.status == 0, ran.err
+    lines = [line for line in lines_of(tmp_path / "runs" / "tiny") if "val/loss" in line]
+    assert [line["val/parts/miou"] for line in lines] == [None, None]
+    assert checkpoint.load(Path("runs/tiny/best.pt"))["step"] == 2
+
+
+def test_a_score_is_better_than_none_and_none_is_never_better(run_train, tiny_json, monkeypatch):
+    path, data = tiny_json
+    scores = iter([float("nan"), 0.2, float("nan"), 0.1, 0.3, float("nan")])
+    validate = train.validate
+    monkeypatch.setattr(train, "validate", lambda *a: validate(*a)._replace(score=next(scores)))
+    words = ("--task", path, "--data", data, "--steps", "6", "--eval-steps", "1", "--workers", "0")
+    assert run_train(*words).status == 0
+    assert checkpoint.load(Path("runs/tiny/best.pt"))["step"] == 5
+    assert checkpoint.load(Path("runs/tiny/last.pt"))["best"] == 0.3
+
+
+def test_help_answers_at_once():
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, REPOSITORY / "train.py", "--help"], capture_output=True, text=True
+        )
+        times.append(time.perf_counter() - start)
+        assert done.returncode == 0
+        assert done.stderr == ""
+        if times[-1] < 1:
+            break
+    assert min(times) < 1, times
+    for word in ("what:", "model:", "learning:", "--loss-weights", "damage", "maskdepth", "--size"):
+        assert word in done.stdout
+
+
+def test_infer_helps_too(run_infer):
+    ran = run_infer("--help")
+    assert ran.status == 0
+    assert "--evaluate" in ran.out
+
+
+def commands():
+    """Every train.py command of the README that names a task that is there."""
+    text = (REPOSITORY / "README.md").read_text() if (REPOSITORY / "README.md").exists() else ""
+    found = re.findall(r"python train\.py ([^\n`&|]*--task [^\n`&|]*)", text)
+    return [line for line in found if not re.search(r"TASK|leaves\.json|\.\.\.", line)]
+
+
+RECIPES = [
+    "--task damage --bs 6 --amp --ckpt",
+    "--task damage --optimizer sgd --lr 0.0449 --momentum 0.83 --epochs 150 --bs 6 --amp --ckpt",
+    "--task maskdepth --optimizer sgd --lr 0.01 --momentum 0.9 --weight-decay 1e-5 "
+    "--schedule plateau --bs 16 --epochs 40 --losses mask=bce depth=bce --loss-weights depth=2",
+    "--task cityscapes24 --accum 4 --clip 1 --schedule rsqrt --warmup 500 --eval-steps 200",
+    "--task datasets/deepcrack.json --overfit 1 --dropout 0.2 --width 16",
+    "--task damage cityscapes maskdepth --loss-weights uncertainty --steps 10",
+    "--task damage --split-by material=Paper --ema 0.99 --class-weights --ckpt selective",
+    "--task damage --no-class-weights --bs auto --vram 6 --plan",
+    "--task damage --encoder resnet18 --pretrained --no-amp --compile --deterministic",
+    *commands(),
+]
+
+
+@pytest.mark.parametrize("line", RECIPES)
+def test_recipes_parse(line, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    args, tasks = train.parse([*shlex.split(line), "--out", "/nonexistent/run"])
+    assert [task.name for task in tasks] == [Path(name).stem for name in args.task]
+    assert args.out == Path("/nonexistent/run")
+    again, _ = train.parse(args.flags)
+    assert {**vars(again), "flags": args.flags} == vars(args)  # what a resumed run begins with
+
+
+def test_flags_beat_the_defaults_of_the_task():
+    args, _ = train.parse(["--task", "maskdepth", "--out", "/nonexistent/run"])
+    assert (args.width, args.centre, args.convs, args.lr) == (32, 256, [2, 1, 3], 2e-3)
+    words = "--task maskdepth --width 8 --convs 1 --size 32 48 --out /nonexistent/run"
+    args, (task,) = train.parse(shlex.split(words))
+    assert (args.width, args.convs, args.lr) == (8, [1, 1, 1], 2e-3)
+    assert train.setting(args, task, "size") == [32, 48]
+    assert train.setting(args, task, "bs") == 16

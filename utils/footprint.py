@@ -1,0 +1,179 @@
+"""A training step -> the storages that come and go in it, and the bytes at its worst moment."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from utils.engine import Batch, Learner, train_step
+
+BLOCK = 512  # bytes: torch's allocator for CUDA rounds every request up to these
+
+
+class Footprint(NamedTuple):
+    """Bytes in storages during one step.
+
+    peaks: at the worst moment of each section of it; a stage of the network, the loss and the
+    optimiser begin one each, forward and backward. parts: at the worst moment of all, by what the
+    storages hold, in order of arrival.
+    """
+
+    peaks: tuple[int, ...]
+    parts: dict[str, int]
+
+    @property
+    def peak(self) -> int:
+        """At the worst moment of all."""
+        return max(self.peaks)
+
+
+class Tracker(TorchDispatchMode):
+    """Records the storages that operations make while it is active, and when they are released.
+
+    What a kernel takes and gives back within one operation is not seen.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.label, self.section = "batch", 0  # what storages made from now on hold, and when
+        self.sizes, self.labels, self.events = [], [], []
+        self._live = {}  # address -> number of the storage, and the reference that sees it die
+
+    def __torch_dispatch__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        """Run the operation, then note what it made."""
+        if func is torch.ops.prim.device.default:  # asked of fake tensors thousands of times
+            return args[0].device
+        made = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, Tensor):
+                self.note(leaf)
+        return made
+
+    def enter(self, label: str) -> None:
+        """Begin a section: storages hold this from now on."""
+        self.label, self.section = label, self.section + 1
+
+    def note(self, tensor: Tensor, label: str | None = None) -> None:
+        """Count the tensor's storage if it is new; a label given replaces the one it had."""
+        storage = tensor.untyped_storage()
+        address = storage._cdata
+        if address not in self._live:
+            number = len(self.sizes)
+            self.sizes.append(-(-storage.nbytes() // BLOCK) * BLOCK)
+            self.labels.append(self.label)
+            self.events.append((number, 1, self.section))
+            gone = partial(self._gone, address, number)
+            self._live[address] = number, weakref.ref(storage, gone)
+        if label is not None:
+            self.labels[self._live[address][0]] = label
+
+    def _gone(self, address: int, number: int, _: weakref.ref) -> None:
+        del self._live[address]
+        self.events.append((number, -1, self.section))
+
+    def footprint(self) -> Footprint:
+        """End the record, and find its worst moments."""
+        self._live.clear()
+        held, peaks, worst = 0, [0] * (self.section + 1), (0, 0)
+        for moment, (number, change, section) in enumerate(self.events):
+            held += change * self.sizes[number]
+            peaks[section] = max(peaks[section], held)
+            worst = max(worst, (held, -moment))
+        parts = {}
+        for number, change, _ in self.events[: 1 - worst[1]]:
+            label = self.labels[number]
+            parts[label] = parts.get(label, 0) + change * self.sizes[number]
+        return Footprint(tuple(peaks), {label: size for label, size in parts.items() if size})
+
+
+def trace(learner: Learner, batches: Sequence[Batch], accum: int = 1) -> Footprint:
+    """Run one train_step, on real or on fake tensors, and see what it holds."""
+    tracker = Tracker()
+    learner.optimizer.zero_grad(set_to_none=True)
+    for label, tensors in _present(learner, batches):
+        for tensor in tensors:
+            tracker.note(tensor, label)
+    with _labelled(learner, tracker), tracker:
+        train_step(learner, batches, accum)
+    for part in (learner.model, learner.criterion):
+        for parameter in part.parameters():
+            if parameter.grad is not None:
+                tracker.note(parameter.grad, "gradients")
+    return tracker.footprint()
+
+
+def _present(learner: Learner, batches: Sequence[Batch]) -> Iterator[tuple[str, list[Tensor]]]:
+    """What is there before a step, by what it is for."""
+    for part in (learner.model, learner.criterion):
+        yield "weights", [*part.parameters(), *part.buffers()]
+    if learner.ema is not None:
+        yield "averaged weights", [*learner.ema.parameters(), *learner.ema.buffers()]
+    for values in learner.optimizer.state.values():
+        yield "optimiser", [value for value in values.values() if torch.is_tensor(value)]
+    for batch in batches:
+        yield "batch", [batch.image, *batch.targets.values()]
+
+
+@contextmanager
+def _labelled(learner: Learner, tracker: Tracker) -> Iterator[None]:
+    """Tell the tracker where the step is: in which stage of the network, forward or backward."""
+    backward = False
+
+    def began(module: nn.Module, inputs: tuple) -> None:
+        nonlocal backward
+        backward = False
+        tracker.enter("batch")
+        tracker.note(inputs[0], "batch")
+
+    def entered(label: str, module: nn.Module, inputs: tuple) -> None:
+        if not backward and tracker.label != label:  # in backward, a stage is being recomputed
+            tracker.enter(label)
+
+    def left(label: str, module: nn.Module, inputs: tuple, output: Any) -> None:
+        for tensor in tree_leaves(output):
+            if torch.is_tensor(tensor) and tensor.requires_grad:
+                tensor.register_hook(partial(returned, label))
+
+    def returned(label: str, gradient: Tensor) -> None:
+        nonlocal backward
+        backward = True
+        tracker.enter(f"backward of {label}")
+
+    def stepping(*_: Any) -> None:
+        tracker.enter("optimiser step")
+
+    handles = [
+        learner.model.register_forward_pre_hook(began),
+        learner.criterion.register_forward_pre_hook(partial(entered, "loss")),
+        learner.criterion.register_forward_hook(partial(left, "loss")),
+        learner.optimizer.register_step_pre_hook(stepping),
+    ]
+    for label, stage in stages(learner.model):
+        handles.append(stage.register_forward_hook(partial(left, label)))
+        for module in stage.modules():
+            handles.append(module.register_forward_pre_hook(partial(entered, label)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def stages(model: nn.Module, name: str = "") -> list[tuple[str, nn.Module]]:
+    """The parts of a network by name: what its lists and dicts of modules hold, and what stands
+    beside those."""
+    lists = nn.ModuleList | nn.ModuleDict
+    if name and not any(isinstance(module, lists) for module in model.modules()):
+        return [(name.replace(".blocks", ""), model)]
+    children = ((f"{name}.{key}".strip("."), child) for key, child in model.named_children())
+    return [stage for key, child in children for stage in stages(child, key)]
