@@ -156,7 +156,7 @@ def predict_all(args: Namespace, tasks: list[Trained], predictor: Predictor) -> 
 def images(args: Namespace, task: Task) -> list[tuple[str, Callable[[], bytes]]]:
     """Name and reader of every image of the input. A store laid out as the task says gives its
     images alone, without their labels; the demo's, those of validation."""
-    from datasets.index import compile_template, find_samples
+    from datasets.index import compile_template, find_groups, find_samples
     from datasets.stores import open_stores
 
     if not args.input:
@@ -164,13 +164,18 @@ def images(args: Namespace, task: Task) -> list[tuple[str, Callable[[], bytes]]]
         samples = range(min(len(table), NUM_DEMO))
         return [(table.key(i), partial(table.read, *table.image(i))) for i in samples]
     files = [Path(text) for text in args.input if text.lower().endswith(IMAGES)]
+    for path in files:
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file")
     found = [(path.name, path.read_bytes) for path in files]
     others = [path for path in inputs(args, task) if path not in files]
+    template = compile_template(task.image)
     for store in open_stores(others) if others else []:
         names = [name for name in store.names() if name.lower().endswith(IMAGES)]
-        template = compile_template(task.image)
-        laid_out = [name for name in names if template.fullmatch(name)]
-        found += [(name, partial(store.read, name)) for name in laid_out or names]
+        if any(template.fullmatch(name) for name in names):
+            members = find_groups([store], task)[1][:, 0].tolist()
+            names = [store.names()[member] for member in members]
+        found += [(name, partial(store.read, name)) for name in names]
     if not found:
         raise ValueError(f"--input {' '.join(args.input)}: no image found")
     return found
