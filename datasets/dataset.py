@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -151,7 +150,6 @@ def train_loader(
         collate_fn=_stack,
         num_workers=workers,
         persistent_workers=workers > 0,
-        worker_init_fn=_leave_interrupts,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_outlive_signal,
         generator=torch.Generator(),  # not torch's own, which a resumed run must find untouched
@@ -182,11 +180,6 @@ def _outlive_signal(worker: int) -> None:
     a worker ignores the first, so that the step in hand gets its batch. A second one ends it."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: signal.signal(number, signal.SIG_DFL))
-
-
-def _leave_interrupts(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal: the first process decides when workers end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _stack(samples: list[Sample]) -> Batch:
