@@ -17,14 +17,15 @@ SCRIPT = Path(__file__).parents[1] / "train.py"
 @pytest.mark.parametrize("convs", [1, 2])
 def test_images_in_8_gib(bench, convs):
     """Images of 512x512 in 8 GiB by plan: U-Net 64..1024, 16 classes, --amp --ckpt, SGD"""
-    large = ("--size", "512", "512", "--width", "64", "--centre", "1024") if bench.full else ()
-    shape = (*large, "--convs", str(convs), "--optimizer", "sgd", "--losses", "damage=ce")
+    words = "--size 512 512 --width 64 --centre 1024 --vram 8 --optimizer sgd --losses damage=ce"
+    words = words if bench.full else "--size 256 256 --vram 0.02"
+    flags = (*words.split(), "--convs", str(convs), "--bs", "auto", "--amp", "--ckpt")
     plans = []
 
     def plan():
-        plans.append(bench.plan("damage", *shape, "--amp", "--ckpt", "--vram", "8", "--bs", "auto"))
+        plans.append(bench.plan("damage", *flags))
 
-    (seconds,) = bench.measure(plan)
+    (seconds,) = bench.measure(plan, rounds=1, warm=0)
     plan = plans[-1]
     bench.row(
         convs_per_block=convs,
@@ -43,7 +44,9 @@ def test_time_of_a_plan(bench):
             words = [sys.executable, SCRIPT, "--task", "maskdepth", "--plan"]
             subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
 
-    function, whole = bench.measure(lambda: bench.plan("maskdepth", "--plan").text(), command)
+    function, whole = bench.measure(
+        lambda: bench.plan("maskdepth", "--plan").text(), command, warm=1
+    )
     bench.row(task="maskdepth", function_seconds=function, command_seconds=whole)
 
 
@@ -83,8 +86,9 @@ def test_resident_memory(bench, ckpt):
 
 def resident_growth(flags: tuple[str, ...], keep: bool) -> int:
     """Bytes by which the largest size of this process grows from a mere import of everything."""
-    import utils.compute
     from rows import make_case
+
+    import utils.compute
     from utils.meter import peak_memory
 
     if not keep:

@@ -13,7 +13,7 @@ from PIL import Image
 from datasets.task import Output, Task
 
 SMALL = ("--width", "4", "--depth", "2", "--size", "32", "32", "--bs", "2")
-QUIET = ("--wandb", "disabled", "--device", "cpu")
+QUIET = ("--wandb", "disabled", "--device", "cpu", "--workers", "0")
 TINY = Task(
     name="tiny",
     image="img/{key}.png",

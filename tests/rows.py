@@ -31,7 +31,7 @@ from utils.memory import Plan
 from utils.report import table
 
 TINY = ("--size", "32", "32", "--bs", "2", "--width", "4", "--depth", "2", "--centre", "8")
-ROUNDS, WARM = 5, 2  # of each call with --benchmark-only; otherwise 1
+ROUNDS, WARM = 5, 2  # of each call with --benchmark-only; otherwise 1 and 0
 LASTING = ("weights", "averaged weights", "optimiser", "gradients", "batch")  # no activations
 TABLES = pytest.StashKey[dict[str, list[dict[str, Any]]]]()
 
@@ -204,7 +204,7 @@ class Bench:
             if before is not None:
                 before()
 
-        for _ in range(warm if self.full else min(warm, 1)):
+        for _ in range(warm if self.full else 0):
             setup()
             first()
         for each in timed:

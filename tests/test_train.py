@@ -179,7 +179,7 @@ def test_the_comparison_would_see_a_difference(uninterrupted):
 @pytest.mark.parametrize(
     "words",
     [
-        ("--optimizer", "sgd", "--schedule", "plateau", "--workers", "0"),
+        ("--optimizer", "sgd", "--schedule", "plateau"),
         ("--loss-weights", "uncertainty", "--ckpt", "--schedule", "rsqrt", "--norm", "group"),
     ],
     ids=["plateau", "uncertainty"],
@@ -248,7 +248,7 @@ def test_a_signal_to_the_whole_group_is_a_stop_like_any_other(tiny_json, tmp_pat
 def test_one_batch_can_be_learnt_by_heart(run_train, tiny_json, tmp_path, words):
     path, data = tiny_json
     ran = run_train(
-        *("--task", path, "--data", data, "--overfit", "1", "--workers", "0", "--width", "8"),
+        *("--task", path, "--data", data, "--overfit", "1", "--width", "8"),
         *("--eval-steps", "300", "--lr", "0.02", "--losses", "parts=ce+dice", *words),
     )
     assert ran.status == 0, ran.err
@@ -282,7 +282,7 @@ def test_three_tasks_in_one_run(run_train, run_infer, make_data, tmp_path):
 @pytest.mark.parametrize("name", TASKS)
 def test_every_built_in_task_trains(run_train, make_data, tmp_path, name):
     data = make_data(TASKS[name], "data.zip", num=6)
-    ran = run_train("--task", name, "--data", data, "--steps", "2", "--workers", "0")
+    ran = run_train("--task", name, "--data", data, "--steps", "2")
     assert ran.status == 0, ran.err
     losses = [
         line["train/loss"] for line in lines_of(tmp_path / "runs" / name) if "val/loss" not in line
@@ -293,14 +293,14 @@ def test_every_built_in_task_trains(run_train, make_data, tmp_path, name):
 def test_a_task_file_of_the_repository_trains(run_train, make_data, tmp_path):
     path = REPOSITORY / "datasets" / "nyuv2.json"
     data = make_data(train.load_task(str(path)), "data.h5", num=6)
-    ran = run_train("--task", path, "--data", data, "--steps", "2", "--workers", "0")
+    ran = run_train("--task", path, "--data", data, "--steps", "2")
     assert ran.status == 0, ran.err
     assert "val/metres/delta1" in lines_of(tmp_path / "runs" / "nyuv2")[-1]
 
 
 def test_losses_and_their_weights(run_train, tiny_json, tmp_path):
     path, data = tiny_json
-    base = ("--task", path, "--data", data, "--steps", "1", "--workers", "0", "--class-weights")
+    base = ("--task", path, "--data", data, "--steps", "1", "--class-weights")
     losses = ("--losses", "parts=dice+0.5*focal", "near=silog+grad", "edge=bce+dice")
     weights = ("--loss-weights", "parts=2", "edge=0", "near=0.5")
     assert run_train(*base, *losses, *weights).status == 0
@@ -345,7 +345,7 @@ def test_the_encoder_of_another_run(run_train, tiny_json, make_data, tmp_path):
 
 
 def test_no_label_is_no_score(run_train, tiny_json, tmp_path):
-    """Nothing is labelled: scores are nan, null in the record; some best.pt is there all the same."""
+    """Nothing is labelled: scores are nan, null in the record; a best.pt is there."""
     path, data = tiny_json
     for label in (data / "parts").iterdir():
         Image.new("L", (48, 40), 255).save(label)
@@ -361,7 +361,7 @@ def test_a_score_is_better_than_none_and_none_is_never_better(run_train, tiny_js
     scores = iter([float("nan"), 0.2, float("nan"), 0.1, 0.3, float("nan")])
     validate = train.validate
     monkeypatch.setattr(train, "validate", lambda *a: validate(*a)._replace(score=next(scores)))
-    words = ("--task", path, "--data", data, "--steps", "6", "--eval-steps", "1", "--workers", "0")
+    words = ("--task", path, "--data", data, "--steps", "6", "--eval-steps", "1")
     assert run_train(*words).status == 0
     assert checkpoint.load(Path("runs/tiny/best.pt"))["step"] == 5
     assert checkpoint.load(Path("runs/tiny/last.pt"))["best"] == 0.3

@@ -83,16 +83,29 @@ class Plan:
         self.trace = cache(trace)
         self.settings, self.asked, self.images = settings, asked, images
         self.few, self.budget, self.what = few, budget, what
+        # The second look is at the batch itself, unless that is too near or takes long
+        self.many = max(images) if 2 * few <= max(images) <= 16 * few else 2 * few
         if auto:
-            largest = self.line(asked).largest(budget)
-            while largest and self.trace(asked, self._even(largest)).peak > budget:
-                largest -= 1  # the line was a little too low
-            self.images = self._even(max(1, largest))
+            self.images = self._even(max(1, self._largest()))
 
     def line(self, setting: Setting) -> Line:
         """How a setting grows with the batch."""
-        few, many = self.few, 2 * self.few
-        return Line(few, many, *(self.trace(setting, self._even(n)) for n in (few, many)))
+        both = self.few, self.many
+        return Line(*both, *(self.trace(setting, self._even(images)) for images in both))
+
+    def _largest(self) -> int:
+        """Images of each task in the largest batch that fits: from the line, then by trying."""
+        line = self.line(self.asked)
+        images, slope = max(1, line.largest(self.budget)), line.peak(2) - line.peak(1)
+
+        def left(images: int) -> int:
+            return self.budget - self.trace(self.asked, self._even(images)).peak
+
+        while images and left(images) < 0:
+            images -= 1
+        while images and left(images) > 0.9 * slope and left(images + 1) >= 0:
+            images += 1
+        return images
 
     def peak(self, setting: Setting) -> float:
         """Bytes that the batch takes: traced for the setting asked for, from a line for others."""
