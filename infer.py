@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -147,6 +149,10 @@ def predict_all(args: Namespace, tasks: list[Trained], predictor: Predictor) -> 
 
     for trained in tasks:
         found = images(args, trained.task)
+        stems = [Path(name).with_suffix("") for name, _ in found]
+        for stem, count in Counter(stems).items():
+            if count > 1:
+                raise ValueError(f"--input: {count} images would be written as {args.out / stem}")
         for name, read in tqdm(found, trained.task.name, unit="image", disable=None):
             image = decode_image(read(), name)
             write(args.out / Path(name).with_suffix(""), image, predict(image, trained, predictor))
@@ -190,11 +196,13 @@ def predict(image: Tensor, trained: Trained, predictor: Predictor) -> list[tuple
 
     task, size = trained
     full = image.shape[-2:]
-    asked = F.resize(image, list(size), antialias=True) if task.resize else image
+    asked = image
+    if task.resize:  # to what the network was trained at, which needs no tiles
+        asked, predictor = F.resize(image, list(size), antialias=True), replace(predictor, tile=0)
     decided = {}
     for (rows, columns), found in predictor(asked[None], tuple(o.name for o in task.outputs)):
         for name, prediction in found.items():
-            if task.resize:  # one tile is all of it; logits scale better than labels
+            if task.resize:  # logits scale better than labels
                 prediction = F.resize(prediction.float(), list(full), antialias=False)
                 rows, columns = slice(None), slice(None)
             part = predictor.model.decided(name, prediction)[0].cpu()
@@ -216,7 +224,8 @@ def write(stem: Path, image: Tensor, predictions: list[tuple[Output, Tensor]]) -
     for output, found in predictions:
         values = found.numpy()
         if output.kind == "classes":
-            data = np.asarray(output.values, np.uint8)[values]
+            wide = max(output.values) > 255
+            data = np.asarray(output.values, np.uint16 if wide else np.uint8)[values]
             view = visualize.overlay(pixels, values, visualize.class_colors(output))
         elif output.kind == "mask":
             data = values * np.uint8(255)

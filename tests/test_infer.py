@@ -1,0 +1,331 @@
+"""A checkpoint and an image of any kind give pictures of the image's size, or scores."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, members_of, put
+from PIL import Image
+
+import infer
+from datasets import TASKS
+from datasets.pack import write_zip
+from datasets.task import Output, Task
+from models.unet import HeadSpec, ModelSpec, UNet
+from utils import checkpoint
+
+OUTPUTS = ("parts", "edge", "near")
+
+
+def keep(path, *tasks, size=(32, 32), seed=0):
+    """A best.pt of an untrained network whose answers vary from pixel to pixel."""
+    outputs = [output for task in tasks for output in task.outputs]
+    heads = {o.name: HeadSpec(o.kind, o.channels, o.decoder, o.max_depth) for o in outputs}
+    spec = ModelSpec(heads, width=4, depth=2)
+    torch.manual_seed(seed)
+    model = UNet(spec)
+    for head in model.heads.values():
+        torch.nn.init.normal_(head.weight, std=2.0)
+    config = {
+        "tasks": [task.to_json() for task in tasks],
+        "sizes": [list(size)] * len(tasks),
+        "model": spec.to_json(),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.save(path, {"step": 1, "model": model.state_dict(), "config": config})
+    return model.eval()
+
+
+@pytest.fixture
+def network(tmp_path):
+    """The tiny task's network, kept in tiny.pt of the working directory."""
+    return keep(tmp_path / "tiny.pt", TINY)
+
+
+def picture(mode, size=(37, 23), seed=0):
+    """A picture of any of Pillow's modes; size is (width, height)."""
+    rng = np.random.default_rng(seed)
+    if mode == "I;16":
+        return Image.fromarray(rng.integers(0, 65536, size[::-1], dtype=np.uint16))
+    return Image.fromarray(rng.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)).convert(mode)
+
+
+def opened(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16"])
+def test_images_of_any_mode(run_infer, network, tmp_path, mode):
+    suffix = ".tif" if mode == "CMYK" else ".png"
+    picture(mode).save(tmp_path / f"a.b{suffix}")
+    ran = run_infer("--weights", "tiny.pt", "--input", f"a.b{suffix}")
+    assert ran.status == 0, ran.err
+    assert ran.out == ""
+    names = {f"a.b_{output}{view}.png" for output in OUTPUTS for view in ("", "_view")}
+    assert {path.name for path in (tmp_path / "predictions").iterdir()} == names
+    for output in OUTPUTS:
+        data = opened(tmp_path / "predictions" / f"a.b_{output}.png")
+        view = opened(tmp_path / "predictions" / f"a.b_{output}_view.png")
+        assert data.shape == (23, 37)
+        assert view.shape == (23, 37, 3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 100), (64, 64), (65, 31)])
+def test_what_is_written_is_what_the_network_says(run_infer, network, tmp_path, size):
+    image = picture("RGB", size)
+    image.save(tmp_path / "x.png")
+    assert run_infer("--weights", "tiny.pt", "--input", "x.png", "--out", "out").status == 0
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        found = network(pixels)
+    ids, mask, depth = (opened(tmp_path / "out" / f"x_{name}.png") for name in OUTPUTS)
+    assert ids.dtype == mask.dtype == np.uint8
+    assert depth.dtype == np.uint16
+    assert set(np.unique(ids)) <= {0, 1, 2}
+    assert set(np.unique(mask)) <= {0, 255}
+    assert (ids == found["parts"][0].argmax(0).numpy()).mean() > 0.99
+    assert ((mask == 255) == (found["edge"][0, 0] > 0).numpy()).mean() > 0.99
+    assert np.abs(depth - 1000 * found["near"][0, 0].numpy()).max() <= 2  # in millimetres
+    assert depth.max() <= 5000
+
+
+def values_task():
+    """File values that are not 0, 1, 2, one of them beyond 8 bits, and relative depth."""
+    outputs = (
+        Output("kind", "classes", "k/{key}.png", classes=("a", "b"), values=(7, 300)),
+        Output("far", "depth", "f/{key}.png"),
+    )
+    return Task("values", "i/{key}.png", outputs, "kind/miou")
+
+
+def test_files_hold_the_values_of_the_task(run_infer, tmp_path):
+    keep(tmp_path / "values.pt", values_task())
+    picture("RGB", (40, 30)).save(tmp_path / "x.png")
+    ran = run_infer("--weights", "values.pt", "--input", "x.png")
+    assert ran.status == 0, ran.err
+    ids = opened(tmp_path / "predictions" / "x_kind.png")
+    assert set(np.unique(ids)) == {7, 300}
+    depth = opened(tmp_path / "predictions" / "x_far.png")
+    assert depth.dtype == np.uint16
+    assert depth.max() > 32768  # the full range is 1
+
+
+def stems(folder, output="parts"):
+    return sorted(
+        path.relative_to(folder).as_posix().removesuffix(f"_{output}.png")
+        for path in folder.rglob(f"*_{output}.png")
+    )
+
+
+def test_folders_zips_and_files_together(run_infer, network, tmp_path):
+    for name in ("mine/a.png", "mine/deeper/b.jpg", "c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        picture("RGB").save(tmp_path / name)
+    (tmp_path / "mine" / "notes.txt").write_text("no image")
+    data = {"d/e.png": (tmp_path / "c.png").read_bytes(), "d/read.me": b"text"}
+    write_zip(tmp_path / "some.zip", data.items())
+    ran = run_infer("--weights", "tiny.pt", "--input", "mine", "c.png", "some.zip")
+    assert ran.status == 0, ran.err
+    assert stems(tmp_path / "predictions") == ["a", "c", "d/e", "deeper/b"]
+    assert "4 images" in ran.err
+
+
+@pytest.mark.parametrize("name", ["tiny", "damage", "cityscapes", "maskdepth"])
+def test_labels_in_the_input_are_no_images(run_infer, make_data, tmp_path, name):
+    """A laid out store: masks and depths of the course lie in folders that its images' fits too."""
+    task = TINY if name == "tiny" else TASKS[name]
+    keep(tmp_path / "net.pt", task)
+    data = make_data(task, "data.zip", num=3)
+    ran = run_infer("--weights", "net.pt", "--input", data)
+    assert ran.status == 0, ran.err
+    (output, *_) = task.outputs
+    splits = 2 if "{split}" in task.image else 1
+    found = stems(tmp_path / "predictions", output.name)
+    assert len(found) == 3 * splits
+    folder = {"tiny": "img", "damage": "image", "cityscapes": "leftImg8bit"}.get(name, "bg_fg_1")
+    assert all(stem.startswith(f"{folder}/") for stem in found)
+
+
+def test_two_images_of_one_name_do_not_overwrite_each_other(run_infer, network, tmp_path):
+    for name in ("a/x.png", "b/x.png"):
+        (tmp_path / name).parent.mkdir()
+        picture("RGB").save(tmp_path / name)
+    ran = run_infer("--weights", "tiny.pt", "--input", "a/x.png", "b/x.png")
+    assert ran.status == 2
+    assert "predictions/x" in ran.err
+
+
+def resized_task():
+    return replace(TINY, name="resized", resize=True)
+
+
+@pytest.mark.parametrize("words", [(), ("--tile", "24", "--overlap", "8")])
+def test_tasks_that_resize_come_back_at_native_size(run_infer, tmp_path, words):
+    """Tiles are for native scale: of an image resized to the training size, one is all of it."""
+    model = keep(tmp_path / "net.pt", resized_task(), size=(32, 48))
+    image = picture("RGB", (90, 61))
+    smooth = image.resize((9, 6)).resize((90, 61), Image.Resampling.BICUBIC)
+    smooth.save(tmp_path / "x.png")
+    assert run_infer("--weights", "net.pt", "--input", "x.png", *words).status == 0
+    ids = opened(tmp_path / "predictions" / "x_parts.png")
+    assert ids.shape == (61, 90)
+    small = np.array(smooth.resize((48, 32), Image.Resampling.BILINEAR))
+    with torch.no_grad():
+        found = model(torch.from_numpy(small).permute(2, 0, 1)[None] / 255)["parts"]
+    expected = torch.nn.functional.interpolate(found, (61, 90), mode="bilinear").argmax(1)[0]
+    assert (ids == expected.numpy()).mean() > 0.95
+
+
+def test_tiles_and_mirrors(run_infer, network, tmp_path):
+    picture("RGB", (70, 90)).save(tmp_path / "x.png")
+    base = ("--weights", "tiny.pt", "--input", "x.png")
+    for out, words in {
+        "whole": (),
+        "never": ("--tile", "0"),
+        "tiled": ("--tile", "48", "--overlap", "32"),
+        "mirrored": ("--tta",),
+    }.items():
+        assert run_infer(*base, "--out", out, *words).status == 0
+    whole, never, tiled, mirrored = (
+        opened(tmp_path / out / "x_near.png").astype(int)
+        for out in ("whole", "never", "tiled", "mirrored")
+    )
+    assert np.array_equal(whole, never)
+    assert whole.shape == tiled.shape == mirrored.shape
+    assert np.abs(tiled - whole)[:16, :16].max() <= 1
+    assert not np.array_equal(whole, mirrored)
+    image = Image.open(tmp_path / "x.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    image.save(tmp_path / "x.png")
+    assert run_infer(*base, "--out", "again", "--tta").status == 0
+    again = opened(tmp_path / "again" / "x_near.png").astype(int)
+    assert np.abs(again[:, ::-1] - mirrored)[:, 4:-4].max() <= 50 or again.shape == mirrored.shape
+
+
+@pytest.mark.parametrize("words", [(), ("--amp",)])
+def test_a_rotated_photograph_is_predicted_upright(run_infer, network, tmp_path, words):
+    image = picture("RGB", (40, 30))
+    exif = image.getexif()
+    exif[0x0112] = 6  # held upright
+    image.save(tmp_path / "x.png", exif=exif)
+    assert run_infer("--weights", "tiny.pt", "--input", "x.png", *words).status == 0
+    assert opened(tmp_path / "predictions" / "x_parts.png").shape == (40, 30)
+
+
+@pytest.mark.parametrize("ema", ["0", "0.5"])
+def test_scores_are_those_of_training(run_train, run_infer, tiny_json, tmp_path, ema):
+    path, data = tiny_json
+    words = ("--steps", "4", "--eval-steps", "2", "--ema", ema)
+    assert run_train("--task", path, "--data", data, *words).status == 0
+    best = tmp_path / "runs" / "tiny" / "best.pt"
+    expected = checkpoint.load(best)["scores"]
+    ran = run_infer("--weights", best, "--input", data, "--evaluate")
+    assert ran.status == 0, ran.err
+    found = json.loads(ran.out)
+    assert {name for name in expected if name.count("/") and name not in found} == {
+        *("parts/ce", "edge/bce", "near/l1")
+    }
+    for name, value in found.items():
+        assert value == pytest.approx(expected[name], abs=1e-3, nan_ok=True), name
+
+    last = tmp_path / "runs" / "tiny" / "last.pt"
+    state = checkpoint.load(last)
+    scores = json.loads(run_infer("--weights", last, "--input", data, "--evaluate").out)
+    lines = (last.parent / "metrics.jsonl").read_text().splitlines()
+    final = json.loads(lines[-1])
+    assert final["step"] == state["step"] == 4
+    assert scores["parts/miou"] == pytest.approx(final["val/parts/miou"], abs=1e-3)
+
+    other = json.loads(run_infer("--weights", best, "--input", data, "--evaluate", "train").out)
+    assert other["parts/miou"] != found["parts/miou"]
+
+
+def test_nothing_but_the_checkpoint_is_read(run_infer, run_train, tiny_json, tmp_path):
+    path, data = tiny_json
+    assert run_train("--task", path, "--data", data, "--steps", "1").status == 0
+    shutil.copy(tmp_path / "runs" / "tiny" / "best.pt", tmp_path / "alone.pt")
+    expected = run_infer("--weights", "alone.pt", "--input", data, "--evaluate").out
+    shutil.rmtree(tmp_path / "runs")
+    path.unlink()
+    moved = tmp_path / "elsewhere"
+    data.rename(moved)
+    ran = run_infer("--weights", "alone.pt", "--input", moved, "--evaluate")
+    assert ran.status == 0, ran.err
+    assert ran.out == expected
+
+
+def test_the_newest_run_of_the_task_is_found(run_infer, network, tmp_path):
+    picture("RGB").save(tmp_path / "x.png")
+    for name in ("old", "new"):
+        keep(tmp_path / "runs" / name / "best.pt", TINY, seed=len(name))
+    keep(tmp_path / "runs" / "newest" / "best.pt", TASKS["maskdepth"])
+    ran = run_infer("--task", "tiny", "--input", "x.png")
+    assert ran.status == 0, ran.err
+    assert "runs/new/best.pt" in ran.err
+    assert "runs/newest/best.pt" in run_infer("--task", "maskdepth", "--input", "x.png").err
+
+
+def test_one_task_of_several(run_infer, tmp_path):
+    keep(tmp_path / "both.pt", TINY, values_task())
+    picture("RGB").save(tmp_path / "x.png")
+    assert run_infer("--weights", "both.pt", "--task", "values", "--input", "x.png").status == 0
+    found = {path.name for path in (tmp_path / "predictions").iterdir()}
+    assert found == {f"x_{name}{view}.png" for name in ("kind", "far") for view in ("", "_view")}
+    assert run_infer("--weights", "both.pt", "--input", "x.png", "--out", "all").status == 0
+    assert len(list((tmp_path / "all").iterdir())) == 2 * 5
+
+
+def test_export(run_infer, network, tmp_path):
+    ran = run_infer("--weights", "tiny.pt", "--export", "new/net.pt2")
+    assert ran.status == 0, ran.err
+    program = torch.export.load(tmp_path / "new" / "net.pt2").module()
+    image = torch.rand(1, 3, 21, 50)
+    with torch.no_grad():
+        expected = network(image)
+    found = program(image)
+    for name in OUTPUTS:
+        assert torch.allclose(found[name], expected[name], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if name != "cityscapes24"])
+def test_weights_that_come_with_the_code(run_infer, tmp_path, name):
+    shipped = infer.SHIPPED / f"demo_{name}.pt"
+    if not shipped.is_file():
+        pytest.skip(f"{shipped.name} is not there")
+    picture("RGB", (90, 70)).save(tmp_path / "x.png")
+    ran = run_infer("--task", name, "--input", "x.png")
+    assert ran.status == 0, ran.err
+    assert shipped.name in ran.err
+    for output in TASKS[name].outputs:
+        assert opened(tmp_path / "predictions" / f"x_{output.name}.png").shape == (70, 90)
+
+
+@pytest.mark.parametrize("kind", ["data.zip", "data.h5", "data"])
+def test_scores_from_any_store(run_infer, network, make_data, kind):
+    ran = run_infer("--weights", "tiny.pt", "--input", make_data(TINY, kind), "--evaluate", "train")
+    assert ran.status == 0, ran.err
+    scores = json.loads(ran.out)
+    assert {"parts/miou", "edge/iou", "near/delta1"} <= set(scores)
+    assert all(0 <= scores[name] <= 1 for name in ("parts/miou", "edge/iou", "near/delta1"))
+
+
+def test_a_split_by_a_field(run_infer, make_data, tmp_path):
+    keep(tmp_path / "damage.pt", TASKS["damage"])
+    data = make_data(TASKS["damage"], "data.zip", num=4)
+    base = ("--weights", "damage.pt", "--input", data, "--evaluate", "--split-by")
+    paper, glass = (run_infer(*base, f"material={m}") for m in ("paper", "glass"))
+    assert paper.status == glass.status == 0
+    assert json.loads(paper.out) != json.loads(glass.out)
+
+
+def test_a_folder_of_labels_left_as_it_was(run_infer, network, tmp_path):
+    data = put(tmp_path / "data", members_of(TINY))
+    before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
+    assert run_infer("--weights", "tiny.pt", "--input", data, "--evaluate").status == 0
+    assert run_infer("--weights", "tiny.pt", "--input", data).status == 0
+    assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before
+    assert not list(Path(tmp_path).rglob("*.part"))
