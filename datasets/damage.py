@@ -50,6 +50,6 @@ DAMAGE = Task(
         "centre": 128,
         "class_weights": True,
         "lr": 2e-3,
-        "epochs": 20,
+        "epochs": 15,
     },
 )
