@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from datasets import TASKS, load_task
 from utils import report
-from utils.flags import as_flags, one_line, pairs, real, train_parser
+from utils.flags import Parser, as_flags, one_line, pairs, real, train_parser
 
 if TYPE_CHECKING:  # torch takes seconds to import: `--help` answers without it
     import torch
@@ -68,6 +68,8 @@ def parse(words: list[str]) -> tuple[Namespace, list[Task]]:
         args = parser.parse_args(words)
         args.resume, args.out = path, path.parent
     elif given.task:
+        for name in given.task:
+            check_defaults(load_task(name), parser)
         defaults = load_task(given.task[0]).defaults
         shared = {name: value for name, value in defaults.items() if name not in PER_TASK}
         words = [*as_flags(shared), *words]
@@ -75,11 +77,6 @@ def parse(words: list[str]) -> tuple[Namespace, list[Task]]:
     else:
         raise ValueError(f"--task: expected one or more of {', '.join(TASKS)}, or a task file")
     tasks = [load_task(name) for name in args.task]
-    for task in tasks:
-        try:
-            parser.parse_args(as_flags(task.defaults))
-        except ValueError as error:
-            raise ValueError(f"task {task.name}: defaults: {error}") from None
     args.flags = [word for word in words if word != "--resume" and word != given.resume]
     args.convs = args.convs * 3 if len(args.convs) == 1 else args.convs
     args.out = args.out or free_folder(RUNS / "+".join(task.name for task in tasks))
@@ -97,6 +94,8 @@ def check(args: Namespace, tasks: list[Task]) -> None:
         raise ValueError(
             f"--data: {len(args.data)} paths for {len(tasks)} tasks, expected one each"
         )
+    if args.pretrained and args.encoder == "unet":
+        raise ValueError("--pretrained: only timm encoders have such weights, see --encoder")
     if len(args.convs) != 3:
         raise ValueError(f"--convs: {len(args.convs)} numbers, expected 1 or 3")
     if args.split_by and len(tasks) > 1:
@@ -118,6 +117,18 @@ def check(args: Namespace, tasks: list[Task]) -> None:
             real(weight)
         except ArgumentTypeError as error:
             raise ValueError(f"--loss-weights {name}={error}") from None
+
+
+def check_defaults(task: Task, parser: Parser) -> None:
+    """Refuse a task whose defaults are no flags, or not of their kind."""
+    try:
+        parsed = parser.parse_args(as_flags(task.defaults))
+    except ValueError as error:
+        raise ValueError(f"task {task.name}: defaults: {error}") from None
+    for name in PER_TASK.keys() & task.defaults:
+        value, expected = task.defaults[name], getattr(parsed, name)
+        if value != expected:
+            raise ValueError(f"task {task.name}: defaults: {name}: {value!r}, not {expected!r}")
 
 
 def check_best(task: Task) -> None:
@@ -184,7 +195,10 @@ def run(args: Namespace, tasks: list[Task]) -> int:
     state = {"step": 0, "best": -1.0, "run_id": None}
     if args.resume:
         state = checkpoint.load(args.resume)
-        learner.load_state_dict(state["learner"])
+        try:
+            learner.load_state_dict(state["learner"])
+        except ValueError as error:
+            raise ValueError(f"{args.resume}: {error}") from None
     step, best = state["step"], state["best"]
     config = {
         "tasks": [task.to_json() for task in tasks],

@@ -14,12 +14,21 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from datasets.composing import Plan, Recipe, encode, make_composite, make_task, name_members
+from datasets.composing import (
+    PARTS,
+    Plan,
+    Recipe,
+    encode,
+    make_composite,
+    make_task,
+    name_members,
+)
 from datasets.ingredients import Kit, divide, open_kit, survey
 from datasets.processes import run_in_order
 from datasets.shards import write_zip
@@ -31,6 +40,19 @@ VERSION = 1  # of what is drawn: a set begun by another version is not continued
 # v2 toolbox (Silberman 2012). What is cropped off their frames, about 3 %, is neglected.
 NYU_FOCAL = 518.86 / 640
 CHUNK = 8  # composites a process makes at a time
+
+
+class Job(NamedTuple):
+    """A shard, and the composites of a part that it holds."""
+
+    path: Path
+    part: str
+    numbers: range
+
+    def chunks(self) -> list[tuple[str, range]]:
+        """What a process makes at a time."""
+        numbers = self.numbers
+        return [(self.part, numbers[i : i + CHUNK]) for i in range(0, len(numbers), CHUNK)]
 
 
 class Made(NamedTuple):
@@ -55,41 +77,37 @@ def make_set(kit: Kit, recipe: Recipe, out: Path, workers: int) -> Made:
     seen = survey(kit, workers)
     plan = Plan(kit, seen, divide(kit, seen, recipe.val_share), recipe)
     _begin(out, facts, make_task(plan))
-    num_val = min(max(1, round(recipe.num * recipe.val_share)), recipe.num - 1)
-    num_val = num_val if recipe.val_share else 0
+    num, shard_size = recipe.num, recipe.shard_size
+    num_val = min(max(1, round(num * recipe.val_share)), num - 1) if recipe.val_share else 0
     jobs = [
-        (out / f"{part}_{number:04d}.zip", part, range(first, min(first + recipe.shard_size, end)))
-        for part, begin, end in (
-            ("train", 0, recipe.num - num_val),
-            ("val", recipe.num - num_val, recipe.num),
-        )
-        for number, first in enumerate(range(begin, end, recipe.shard_size))
+        Job(out / f"{part}_{number:04d}.zip", part, range(first, min(first + shard_size, end)))
+        for part, begin, end in zip(PARTS, (0, num - num_val), (num - num_val, num), strict=True)
+        for number, first in enumerate(range(begin, end, shard_size))
     ]
-    finished = 0
-    with tqdm(total=recipe.num, desc="composing", unit="image", disable=None) as bar:
-        for path, part, numbers in jobs:
-            if _is_whole(path, len(numbers) * len(name_members(plan))):
-                finished += 1
-                bar.update(len(numbers))
-            else:
-                write_zip(path, _members(plan, part, numbers, workers, bar))
-    written = sum(path.stat().st_size for path, _, _ in jobs)
+    lacking = [job for job in jobs if not _is_whole(job, len(name_members(plan)))]
+    chunks = (chunk for job in lacking for chunk in job.chunks())
+    with (
+        tqdm(total=num, desc="composing", unit="image", disable=None) as bar,
+        closing(run_in_order(_encode_chunk, plan, chunks, workers)) as encoded,
+    ):
+        bar.update(num - sum(len(job.numbers) for job in lacking))
+        for job in lacking:
+            write_zip(job.path, _members(plan, job, encoded, bar))
+    written = sum(job.path.stat().st_size for job in jobs)
     usable = sum(len(side.rooms) for side in plan.sides.values())
-    return Made(recipe.num, written, len(jobs), finished, len(kit.rooms.keys), usable)
+    return Made(num, written, len(jobs), len(jobs) - len(lacking), len(kit.rooms.keys), usable)
 
 
 def _members(
-    plan: Plan, part: str, numbers: range, workers: int, bar: tqdm
+    plan: Plan, job: Job, encoded: Iterator[list[list[bytes]]], bar: tqdm
 ) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of these composites, in order."""
-    chunks = ((part, numbers[i : i + CHUNK]) for i in range(0, len(numbers), CHUNK))
-    templates = name_members(plan)
-    number = numbers.start
-    for chunk in run_in_order(_encode_chunk, plan, chunks, workers):
-        for files in chunk:
-            number += 1  # names count from 1
-            for template, data in zip(templates, files, strict=True):
-                yield template.format(part=part, number=number), data
+    """Names and bytes of a shard, in order, from what the processes give next."""
+    numbers = iter(job.numbers)
+    for _ in job.chunks():
+        for files in next(encoded):
+            number = next(numbers) + 1  # names count from 1
+            for template, data in zip(name_members(plan), files, strict=True):
+                yield template.format(part=job.part, number=number), data
             bar.update()
 
 
@@ -145,10 +163,10 @@ def _facts(kit: Kit, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _is_whole(path: Path, num: int) -> bool:
+def _is_whole(job: Job, num_files: int) -> bool:
     """Whether a finished shard lies there; a damaged one is made anew."""
     try:
-        return path.exists() and len(open_stores([path])[0]) == num
+        return job.path.exists() and len(open_stores([job.path])[0]) == len(job.numbers) * num_files
     except ValueError:
         return False
 
@@ -237,6 +255,9 @@ def main(argv: list[str] | None = None) -> int:
         made = make_set(kit, recipe, args.out, args.workers)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("error: interrupted; the same command continues", file=sys.stderr)
         return 2
     found = f" ({made.finished} found finished)" if made.finished else ""
     print(

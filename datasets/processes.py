@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -40,8 +44,17 @@ def run_in_order(
 
 
 def _adopt(function: Callable[[Any, Any], Any], shared: Any) -> None:
+    """What a process does first. Ctrl-C is left to the parent, with which this process ends."""
     global _adopted
     _adopted = function, shared
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent closes nothing: its processes would wait for work for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _call(item: Any) -> Any:

@@ -3,6 +3,10 @@ nothing, and neither processes nor interruptions change a byte."""
 
 import io
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +26,7 @@ from datasets.scenes.floor import Floor, Pinhole, find_floor
 from datasets.shards import write_zip
 from datasets.stores import open_stores
 
+ROOT = Path(__file__).parents[1]
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 SIZE = 96, 128  # of a room
 CAMERA = Pinhole(compose.NYU_FOCAL * SIZE[1], SIZE[1] / 2, SIZE[0] / 2)
@@ -118,17 +123,24 @@ def test_no_floor_is_made_up(depth_m):
     assert find_floor(depth_m, CAMERA) is None
 
 
-def compose_whole(monkeypatch, room: View, seed: int, height_m: float = 1.5):
+def compose_whole(monkeypatch, room: View, seed: int, height_m: float = 1.5, width: int = 24):
     """A composite of the whole room at its own size, mirrored back if it was mirrored."""
     monkeypatch.setattr(composite, "_crop", lambda rng, room, size: room)
     monkeypatch.setattr(composite, "_mirror", lambda made: made)
     rng = np.random.default_rng(seed)
-    return composite.compose(rng, room, trim(figure()), height_m, SIZE)
+    return composite.compose(rng, room, trim(figure(width)), height_m, SIZE)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_a_figure_stands_at_its_size_and_depth(monkeypatch, seed):
-    floor = plane(0.1)
+def test_the_floor_is_what_is_lowest():
+    depth_mm = room_depth(plane(0.3, 1.8))
+    depth_mm[:, :90] = np.minimum(depth_mm, room_depth(plane(0.3, 1.25)))[:, :90]  # a table
+    assert find_floor(depth_mm / 1000, CAMERA).height_m == pytest.approx(1.8, abs=0.05)
+
+
+@pytest.mark.parametrize("pitch", [0.1, 0.35])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_figure_stands_at_its_size_and_depth(monkeypatch, seed, pitch):
+    floor = plane(pitch)
     depth_mm = room_depth(floor)
     image = np.full((*SIZE, 3), 120, np.uint8)
     made = compose_whole(monkeypatch, View(image, depth_mm, CAMERA, floor), seed, 1.2)
@@ -140,9 +152,10 @@ def test_a_figure_stands_at_its_size_and_depth(monkeypatch, seed):
     assert not made.mask[row + 1 :].any()
     assert (made.depth_mm[made.mask == 255] == contact).all()
     assert np.array_equal(made.depth_mm[made.mask == 0], depth_mm[made.mask == 0])
-    rows = np.flatnonzero(made.mask.any(axis=1))
-    expected = CAMERA.focal * 1.2 * np.cos(0.1) / (contact / 1000)
-    assert rows[-1] - rows[0] + 1 == pytest.approx(expected, abs=2 + 0.06 * expected)
+    foot = contact / 1000 * np.array([0, (row + 1 - CAMERA.center_y) / CAMERA.focal, 1])
+    head = foot - 1.2 * np.array(floor.down)
+    top = CAMERA.center_y + CAMERA.focal * head[1] / head[2]
+    assert max(np.flatnonzero(made.mask.any(axis=1))[0], 1) == pytest.approx(max(top, 1), abs=1.5)
 
 
 def test_edges_are_blended_and_the_rest_is_the_room(monkeypatch):
@@ -162,16 +175,24 @@ def test_edges_are_blended_and_the_rest_is_the_room(monkeypatch):
     assert made.image[foot].mean() < image[foot].mean() - 1  # a shadow
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_what_is_nearer_hides_the_figure(monkeypatch, seed):
+def test_what_is_nearer_hides_the_figure(monkeypatch):
     floor = plane(0.1)
     depth_mm = room_depth(floor)
-    depth_mm[:, 40:60] = np.minimum(depth_mm[:, 40:60], 1000)  # a pillar
+    depth_mm[:, 58:66] = np.minimum(depth_mm[:, 58:66], 1000)  # a pillar
     image = np.full((*SIZE, 3), 120, np.uint8)
-    made = compose_whole(monkeypatch, View(image, depth_mm, CAMERA, floor), seed)
-    assert depth_mm[made.contact] > 1200
-    assert not made.mask[:, 42:58].any()
-    assert (made.depth_mm[:, 42:58] == depth_mm[:, 42:58]).all()
+    num_cut = 0
+    for seed in range(20):
+        made = compose_whole(monkeypatch, View(image, depth_mm, CAMERA, floor), seed, 1.2, 60)
+        if made is None:
+            continue
+        assert depth_mm[made.contact] > 1200
+        assert not made.mask[:, 59:65].any()
+        assert np.array_equal(made.depth_mm[:, 59:65], depth_mm[:, 59:65])
+        sides = made.mask[:, :58].any(axis=1) & made.mask[:, 66:].any(axis=1)
+        num_cut += sides.any()
+        whole = made.alpha[:, 59:65][sides]
+        assert (whole < 128).all()
+    assert num_cut  # some stand behind it
 
 
 def test_files_are_exact_and_read_by_both_tasks(run_compose, sources):
@@ -238,6 +259,43 @@ def test_an_interrupted_call_is_continued(run_compose, sources):
     assert not list(out.glob(".*"))
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_call_may_be_killed(run_compose, sources, number):
+    words = ["--num", "60", "--shard-size", "10", "--workers", "2"]
+    words += ["--size", "64", "80", "--cutouts", sources / "cutouts"]
+    words += ["--backgrounds", sources / "rooms", "--out", sources / "out"]
+    command = [sys.executable, "-m", "datasets.compose", *map(str, words)]
+    called = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not (sources / "out" / "train_0000.zip").exists():
+        assert called.poll() is None
+        time.sleep(0.005)
+    children = Path(f"/proc/{called.pid}/task/{called.pid}/children").read_text().split()
+    called.send_signal(number)
+    err = called.communicate(timeout=30)[1]
+    if number == signal.SIGINT:
+        assert called.returncode == 2
+        assert err.splitlines()[-1] == "error: interrupted; the same command continues"
+        assert "Traceback" not in err
+    for _ in range(500):
+        if not any(_is_running(child) for child in children):
+            break
+        time.sleep(0.02)
+    assert not any(_is_running(child) for child in children)
+    assert len(contents(sources / "out")) < 6
+    assert run_compose(*words[:4]).status == 0
+    assert run_compose(*words[:4], "--out", sources / "whole").status == 0
+    assert contents(sources / "out") == contents(sources / "whole")
+
+
+def _is_running(process: str) -> bool:
+    stat = Path(f"/proc/{process}/stat")
+    try:
+        return stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 @pytest.mark.parametrize(
     ("words", "what"),
     [
@@ -265,6 +323,10 @@ def test_the_sides_share_no_room_and_no_figure(monkeypatch, sources):
     (sources / "cutouts" / "copy.png").write_bytes((sources / "cutouts" / "f0.png").read_bytes())
     kit = open_kit(sources / "rooms", None, sources / "cutouts", compose.NYU_FOCAL)
     seen = survey(kit, 1)
+    assert (
+        seen.digests[kit.cutouts.keys.index("copy")] == seen.digests[kit.cutouts.keys.index("f0")]
+    )
+    assert len(set(seen.digests)) == 6
     plan = Plan(kit, seen, divide(kit, seen, 0.3), Recipe(40, (48, 48), 0, 40, 0.3))
     used = {part: (set(), set()) for part in PARTS}
     view, cutout = Kit.view, Kit.figure

@@ -35,6 +35,7 @@ positive = _number(int, 1, math.inf, "a whole number from 1")
 natural = _number(int, 0, math.inf, "a whole number from 0")
 real = _number(float, 0, math.inf, "a number from 0")
 above_zero = _number(float, math.ulp(0.0), math.inf, "a number above 0")
+seed = _number(int, 0, 2**63, "a whole number from 0 to less than 2^63")
 share = _number(float, 0, 1, "a number from 0 to less than 1")
 
 
@@ -237,7 +238,7 @@ def train_parser(tasks: Mapping[str, Described]) -> Parser:
         metavar="N",
         help="train and validate on the same N batches, for 300 steps unless --steps says other",
     )
-    add("--seed", type=natural, default=0, help="(0)")
+    add("--seed", type=seed, default=0, help="(0)")
     add(
         "--deterministic",
         action=argparse.BooleanOptionalAction,
