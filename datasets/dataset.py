@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -151,7 +151,7 @@ def train_loader(
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_outlive_signal,
+        worker_init_fn=_leave_group,
         generator=torch.Generator(),  # not torch's own, which a resumed run must find untouched
     )
 
@@ -168,18 +168,19 @@ def eval_batches(
         sampler=[(0, index) for index in range(rank, len(dataset), world)],
         collate_fn=_stack_sizes,
         num_workers=workers,
-        worker_init_fn=_outlive_signal,
+        worker_init_fn=_leave_group,
         generator=torch.Generator(),
     )
     for batches in loader:
         yield from batches
 
 
-def _outlive_signal(worker: int) -> None:
-    """A signal to the whole process group, as Ctrl-C and `timeout` send it, is the main process's:
-    a worker ignores the first, so that the step in hand gets its batch. A second one ends it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+def _leave_group(worker: int) -> None:
+    """A signal to the process group, as Ctrl-C and `timeout` send it, is for the main process,
+    which needs its workers until the step in hand is saved. They end when it ends them, or when it
+    dies.
+    """
+    os.setpgid(0, 0)
 
 
 def _stack(samples: list[Sample]) -> Batch:
