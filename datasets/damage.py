@@ -50,6 +50,7 @@ DAMAGE = Task(
         "centre": 128,
         "class_weights": True,
         "lr": 2e-3,
-        "epochs": 15,
+        "epochs": 18,
+        "eval_steps": 68,  # two epochs of the demo
     },
 )

@@ -393,7 +393,7 @@ def test_as_a_process(tiny_json, tmp_path, words):
     broken = put(tmp_path / "broken", with_member("parts/k03.png", labels(77)))
     given = [{"TINY": tiny_json[0], "BROKEN": broken}.get(word, word) for word in words]
     command = [sys.executable, REPOSITORY / given[0], *given[1:]]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 2, ran.stderr
     assert ran.stderr.startswith("error: ")
     assert ran.stderr.count("\n") == 1
