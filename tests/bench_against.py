@@ -105,7 +105,7 @@ def test_original_design(bench):
         )
     original_step.cache_clear()
     bench.row(
-        **case.facts(),
+        case,
         images_per_second=case.num / seconds,
         original_images_per_second=case.num / original,
         original_alone_images_per_second=case.num / alone,
@@ -167,7 +167,7 @@ def test_segmentation_models_pytorch(bench, upsampling):
     )
     seconds, other_seconds = bench.measure(case.step, theirs.step)
     bench.row(
-        **case.facts(),
+        case,
         encoder=encoder,
         theirs_upsampling=upsampling,
         images_per_second=case.num / seconds,

@@ -62,21 +62,19 @@ def test_end_to_end(bench, demo_zip, net, workers):
     loading = loading_seconds(data, case.num, steps)  # of a batch, by one core
 
     def alone():
-        stream.stop()
         for _ in range(steps):
             case.step()
 
     seconds, alone_seconds = bench.measure(
-        stream, alone, before=stream.restart, rounds=ROUNDS, warm=1
+        stream, alone, before=stream.restart, after=stream.stop, rounds=ROUNDS, warm=1
     )
-    stream.stop()
     step, images = alone_seconds / steps, case.num * steps
     on_cpu = case.learner.compute.device.type == "cpu"
     busy = step * torch.get_num_threads() * on_cpu + loading  # seconds of one core
     possible = max(step, loading / workers, busy / os.cpu_count()) if workers else step + loading
     share = alone_seconds / seconds
     bench.row(
-        **case.facts(),
+        case,
         net=net,
         workers=workers,
         images_per_second=images / seconds,

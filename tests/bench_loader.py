@@ -25,6 +25,7 @@ def test_loader(bench, demo_zip, task, workers):
     (seconds,) = bench.measure(load)
     images = num * each
     bench.row(
+        None,
         task=task.name,
         workers=workers,
         batch=f"{num}x{size[0]}x{size[1]}",

@@ -28,6 +28,7 @@ def test_images_in_8_gib(bench, convs):
     (seconds,) = bench.measure(plan, rounds=1, warm=0)
     plan = plans[-1]
     bench.row(
+        None,
         convs_per_block=convs,
         images=plan.images[0],
         plan_bytes=int(plan.peak(plan.asked)),
@@ -47,7 +48,7 @@ def test_time_of_a_plan(bench):
     function, whole = bench.measure(
         lambda: bench.plan("maskdepth", "--plan").text(), command, rounds=3, warm=1
     )
-    bench.row(task="maskdepth", function_seconds=function, command_seconds=whole)
+    bench.row(None, task="maskdepth", function_seconds=function, command_seconds=whole)
 
 
 @pytest.mark.parametrize("ckpt", ["none", "full"])
@@ -58,7 +59,7 @@ def test_resident_memory(bench, ckpt):
     without that. Beyond the peak is what kernels borrow inside an operation; what keeping adds to
     it are gaps between blocks that no later request fits.
     """
-    if bench.half() and torch.accelerator.is_available():
+    if torch.accelerator.is_available():
         pytest.skip("the allocator's peak is in the rows of bench_step.py")
     flags = (*bench.tiny, *bench.half(), "--ckpt", ckpt, "--device", "cpu")
     grown = []
@@ -75,7 +76,7 @@ def test_resident_memory(bench, ckpt):
     case = bench.case("maskdepth", *flags)
     tracked = case.footprint().peak
     bench.row(
-        **case.facts(),
+        case,
         tracked_bytes=tracked,
         resident_bytes=grown[0],
         not_kept_bytes=grown[-1],

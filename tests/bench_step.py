@@ -21,7 +21,7 @@ def test_step(bench, task, amp, ckpt):
     case = bench.case(task, *amp, "--ckpt", ckpt)
     memory = case.memory()
     (seconds,) = bench.measure(case.step)
-    bench.row(**case.facts(), step_ms=1e3 * seconds, images_per_second=case.num / seconds, **memory)
+    bench.row(case, step_ms=1e3 * seconds, images_per_second=case.num / seconds, **memory)
     assert memory["tracked_bytes"] > 0
 
 
@@ -34,7 +34,7 @@ def test_recomputation(bench, task, ckpt):
     stored, kept = plain.activations(), leaner.activations()
     seconds, plain_seconds = bench.measure(leaner.step, plain.step)
     bench.row(
-        **leaner.facts(),
+        leaner,
         images_per_second=leaner.num / seconds,
         none_images_per_second=plain.num / plain_seconds,
         time_ratio=seconds / plain_seconds,
@@ -63,7 +63,7 @@ def test_matrix_peak(bench):
     share = convolution_share(case.step)
     peak = max(rates)
     bench.row(
-        **case.facts(),
+        case,
         images_per_second=case.num / seconds,
         gflop_per_image=flop / case.num / 1e9,
         gflop_per_second=flop / seconds / 1e9,
@@ -102,4 +102,5 @@ def convolution_share(step) -> float:
         event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total
         for event in profiled.key_averages()
     }
-    return sum(time for name, time in spent.items() if "convolution" in name) / sum(spent.values())
+    convolutions = sum(part for name, part in spent.items() if "convolution" in name)
+    return convolutions / sum(spent.values())

@@ -189,33 +189,42 @@ class Bench:
     def measure(
         self,
         *calls: Callable[[], Any],
-        before: Callable[[], Any] | None = None,
+        before: Callable[[], Any] = lambda: None,
+        after: Callable[[], Any] = lambda: None,
         rounds: int = ROUNDS,
         warm: int = WARM,
     ) -> list[float]:
         """Median seconds of each call, run in turn, A B A B: what slows the machine down slows all
-        of them. The first is the benchmark's own; `before` comes before it, not timed."""
+        of them. The first is the benchmark's own; `before` and `after` enclose it, not timed."""
         timed = [Timed(call) for call in calls]
         first, *others = timed
 
         def setup() -> None:
             for other in others:
                 other()
-            if before is not None:
-                before()
+            before()
 
         for _ in range(warm if self.full else 0):
             setup()
             first()
+            after()
         for each in timed:
             each.seconds.clear()
-        self.benchmark.pedantic(first, setup=setup, rounds=rounds if self.full else 1)
+        rounds = rounds if self.full else 1
+        self.benchmark.pedantic(first, setup=setup, teardown=after, rounds=rounds)
         return [median(each.seconds) for each in timed]
 
-    def row(self, **facts: Any) -> None:
-        """Keep the facts: in the saved run, and as a row of the table of this test function."""
+    def row(self, case: Case | None, **facts: Any) -> None:
+        """Keep the facts as a row of the table of this test function, and in the saved run, with
+        the case's memory and where it ran."""
+        memory = {}
+        if case is not None:
+            facts = case.facts() | facts
+            memory = case.memory() if self.full and "plan_bytes" not in facts else {}
         device = make_compute("auto", False).device
-        self.benchmark.extra_info |= facts | {
+        self.benchmark.extra_info |= {
+            **facts,
+            **memory,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
