@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tqdm import tqdm
 
 from datasets import TASKS, load_task
+from datasets.task import Task
 from utils import report
 from utils.flags import Parser, as_flags, one_line, pairs, real, train_parser
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: `--help` answers without it
     from PIL.Image import Image
 
     from datasets.dataset import TaskData
-    from datasets.task import Batch, Task
+    from datasets.task import Batch
     from losses.weighted import Criterion
     from models.unet import ModelSpec
     from utils.compute import Compute
@@ -35,7 +36,7 @@ LOG_STEPS = 10
 OVERFIT_STEPS = 300  # enough to learn a batch by heart
 SAVE_SECONDS = 300  # a crash costs at most so much training
 NUM_PICTURES = 4
-PARTS = (3 / 4, 1 / 2, 3 / 8, 1 / 4, 3 / 16, 1 / 8)  # of size or width, to find what fits
+SMALLER = (3 / 4, 1 / 2, 3 / 8, 1 / 4, 3 / 16, 1 / 8)  # of size or width, to find what fits
 PER_TASK = {"size": (256, 256), "bs": 8, "class_weights": False}  # each task may have its own
 
 
@@ -67,16 +68,17 @@ def parse(words: list[str]) -> tuple[Namespace, list[Task]]:
         words = [*config["flags"], *words]
         args = parser.parse_args(words)
         args.resume, args.out = path, path.parent
+        tasks = [Task.from_json(task) for task in config["tasks"]]  # as they were, not as they are
     elif given.task:
-        for name in given.task:
-            check_defaults(load_task(name), parser)
-        defaults = load_task(given.task[0]).defaults
+        tasks = [load_task(name) for name in given.task]
+        for task in tasks:
+            check_defaults(task, parser)
+        defaults = tasks[0].defaults
         shared = {name: value for name, value in defaults.items() if name not in PER_TASK}
         words = [*as_flags(shared), *words]
         args = parser.parse_args(words)
     else:
         raise ValueError(f"--task: expected one or more of {', '.join(TASKS)}, or a task file")
-    tasks = [load_task(name) for name in args.task]
     args.flags = [word for word in words if word != "--resume" and word != given.resume]
     args.convs = args.convs * 3 if len(args.convs) == 1 else args.convs
     args.out = args.out or free_folder(RUNS / "+".join(task.name for task in tasks))
@@ -459,6 +461,7 @@ def make_plan(
 
     Needs no data and allocates nothing. A plan that is only printed may be for another device.
     """
+    from models.decoder import PARTS
     from models.recompute import MODES, recompute
     from utils import memory
     from utils.compute import amp_dtype
@@ -488,7 +491,7 @@ def make_plan(
         asked=asked or memory.Setting(args.amp and half, args.ckpt),
         images=tuple(setting(usual, task, "bs") for task in tasks),
         auto=auto,
-        few=math.ceil(memory.PIXELS / min(math.prod(size) for size in sizes)),
+        few=PARTS * math.ceil(memory.PIXELS / PARTS / min(math.prod(size) for size in sizes)),
         budget=memory.budget(args.vram, device),
         what=", ".join("{} {}x{}".format(t.name, *setting(args, t, "size")) for t in tasks),
     )
@@ -513,8 +516,10 @@ def fit(args: Namespace, tasks: list[Task], plan: Plan, device: torch.device) ->
     """Set the batch of `--bs auto`; ValueError if what is asked for needs more than --vram."""
     if not plan.fits:
         height, width = max((setting(args, task, "size") for task in tasks), key=math.prod)
-        sizes = [[max(8, int(part * side) // 8 * 8) for side in (height, width)] for part in PARTS]
-        widths = [max(1, int(part * args.width)) for part in PARTS]
+        sizes = [
+            [max(8, int(part * side) // 8 * 8) for side in (height, width)] for part in SMALLER
+        ]
+        widths = [max(1, int(part * args.width)) for part in SMALLER]
         smaller = [[{"size": size} for size in sizes], [{"width": width} for width in widths]]
         bs = 1 if args.bs == "auto" else args.bs
         leanest = plan.leanest()

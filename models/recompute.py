@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 from torch import Tensor, is_grad_enabled, nn
+from torch.compiler import is_compiling
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
@@ -52,6 +53,8 @@ def _checkpointed(module: nn.Module, *inputs: Tensor) -> Tensor:
     forward = partial(type(module).forward, module)
     if not (module.training and is_grad_enabled()):
         return forward(*inputs)
+    if is_compiling():  # torch.compile takes no contexts, and updates running statistics once
+        return checkpoint(forward, *inputs, use_reentrant=False)
     return checkpoint(forward, *inputs, use_reentrant=False, context_fn=partial(_contexts, module))
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a task as train.py trains it, calls timed in turn, rows of facts.
+"""What the benchmarks share: calls timed in turn, rows of facts, and the tables of them.
 
 A pytest plugin, which bench_*.py name in `pytest_plugins`. With --benchmark-only sizes are those of
 training and a table follows; in an ordinary test run everything is tiny and nothing is said.
@@ -8,140 +8,27 @@ from __future__ import annotations
 
 import os
 import time
-from argparse import Namespace
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
+from cases import Case, make_case, parse
 
 import train
 from datasets.demo import SCENES
 from datasets.pack import write_zip
-from datasets.task import Batch, Task
-from models.unet import ModelSpec
+from datasets.task import Task
 from utils.compute import amp_dtype, make_compute
-from utils.distributed import Ranks
-from utils.engine import Learner, train_step
-from utils.footprint import Footprint, trace
 from utils.memory import Plan
 from utils.report import table
 
 TINY = ("--size", "32", "32", "--bs", "2", "--width", "4", "--depth", "2", "--centre", "8")
 ROUNDS, WARM = 5, 2  # of each call with --benchmark-only; otherwise 1 and 0
-LASTING = ("weights", "averaged weights", "optimiser", "gradients", "batch")  # no activations
 TABLES = pytest.StashKey[dict[str, list[dict[str, Any]]]]()
-
-
-class Case(NamedTuple):
-    """A task with flags as train.py would train it, and one batch of it."""
-
-    args: Namespace
-    task: Task
-    spec: ModelSpec
-    learner: Learner
-    batch: Batch
-
-    @property
-    def num(self) -> int:
-        """Images in the batch."""
-        return len(self.batch.keys)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the images."""
-        return tuple(self.batch.image.shape[-2:])
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What convolutions run in."""
-        return self.learner.compute.dtype or torch.float32
-
-    def step(self) -> None:
-        """One real training step."""
-        train_step(self.learner, [self.batch])
-
-    def footprint(self) -> Footprint:
-        """What a real step holds. The first step, in which the optimiser gets its state, is done
-        before."""
-        if not self.learner.optimizer.state:
-            self.step()
-        return trace(self.learner, [self.batch])
-
-    def activations(self) -> int:
-        """Bytes at the peak that are neither weights, gradients, optimiser state nor the batch."""
-        footprint = self.footprint()
-        parts = footprint.parts
-        return footprint.peak - sum(parts.get(label, 0) for label in LASTING)
-
-    def memory(self) -> dict[str, Any]:
-        """Peak bytes of a step, and per image: planned, tracked, on CUDA of the allocator."""
-        device = self.learner.compute.device
-        plan = train.make_plan(self.args, [self.task], device)
-        facts = {
-            "plan_bytes": int(plan.peak(plan.asked)),
-            "tracked_bytes": self.footprint().peak,
-        }
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-            self.step()
-            torch.cuda.synchronize(device)
-            facts["allocated_bytes"] = torch.cuda.max_memory_allocated(device)
-            facts["reserved_bytes"] = torch.cuda.max_memory_reserved(device)
-        per_image = {
-            name.replace("_bytes", "_per_image_bytes"): size // self.num
-            for name, size in facts.items()
-        }
-        return facts | per_image | {"tracked/plan": facts["tracked_bytes"] / facts["plan_bytes"]}
-
-    def facts(self) -> dict[str, Any]:
-        """What was run."""
-        height, width = self.size
-        return {
-            "task": self.task.name,
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "ckpt": self.args.ckpt,
-            "batch": f"{self.num}x{height}x{width}",
-        }
-
-
-def make_case(task_name: str, *flags: str) -> Case:
-    """Build what train.py would; a device without half precision skips what asks for it."""
-    args, (task,) = parse(task_name, *flags)
-    compute = make_compute(args.device, args.amp)
-    if args.amp and compute.dtype is None:
-        pytest.skip(f"this {compute.device.type} would emulate half precision")
-    torch.manual_seed(0)
-    spec = train.model_spec(args, [task])
-    criterion = train.make_criterion(args, [task], {})
-    learner = train.make_learner(args, spec, criterion, 10_000, compute, Ranks(compute.device))
-    size = tuple(train.setting(args, task, "size"))
-    batch = random_batch(task, train.setting(args, task, "bs"), size)
-    return Case(args, task, spec, learner, batch)
-
-
-def parse(task_name: str, *flags: str) -> tuple[Namespace, list[Task]]:
-    """As train.py does. Class weights would have to be counted on data first."""
-    return train.parse(["--task", task_name, "--no-class-weights", *flags])
-
-
-def random_batch(task: Task, num: int, size: tuple[int, int]) -> Batch:
-    """Noise, labelled everywhere, in the memory that the loader puts it into."""
-    targets = {}
-    for output in task.outputs:
-        if output.kind == "depth":
-            targets[output.name] = output.max_depth * torch.rand(num, *size)
-        else:
-            highest = max(2, output.channels)
-            targets[output.name] = torch.randint(0, highest, (num, *size), dtype=torch.uint8)
-    image = torch.randint(0, 256, (num, 3, *size), dtype=torch.uint8)
-    if torch.cuda.is_available():
-        image = image.pin_memory()
-        targets = {name: target.pin_memory() for name, target in targets.items()}
-    return Batch(image, targets, [str(i) for i in range(num)])
 
 
 class Timed:
@@ -182,9 +69,9 @@ class Bench:
         args, tasks = parse(task_name, *self.tiny, *flags)
         return train.make_plan(args, tasks, make_compute(args.device, False).device)
 
-    def half(self) -> tuple[str, ...]:
+    def half(self, device: str = "auto") -> tuple[str, ...]:
         """--amp where the device computes in half precision."""
-        return ("--amp",) if amp_dtype(make_compute("auto", False).device) else ()
+        return ("--amp",) if amp_dtype(make_compute(device, False).device) else ()
 
     def measure(
         self,

@@ -209,7 +209,9 @@ def test_average_follows_the_weights():
 
 def test_a_step_never_waits_for_the_device(monkeypatch):
     """No tensor becomes a Python number within a step: on a GPU each would be a full stop."""
-    learner = make_learner(uncertainty=True)  # the average reads a counter, but that is on the host
+    learner = make_learner(
+        uncertainty=True, clip=1.0
+    )  # an average reads a counter, but that is on the host
     batch = batch_of(2)
     train_step(learner, [batch])
 

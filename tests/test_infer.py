@@ -182,7 +182,7 @@ def test_tasks_that_resize_come_back_at_native_size(run_infer, tmp_path, words):
 
 
 def test_tiles_and_mirrors(run_infer, network, tmp_path):
-    picture("RGB", (70, 90)).save(tmp_path / "x.png")
+    picture("RGB", (72, 90)).save(tmp_path / "x.png")  # a width that needs no padding
     base = ("--weights", "tiny.pt", "--input", "x.png")
     for out, words in {
         "whole": (),
@@ -203,7 +203,7 @@ def test_tiles_and_mirrors(run_infer, network, tmp_path):
     image.save(tmp_path / "x.png")
     assert run_infer(*base, "--out", "again", "--tta").status == 0
     again = opened(tmp_path / "again" / "x_near.png").astype(int)
-    assert np.abs(again[:, ::-1] - mirrored)[:, 4:-4].max() <= 50 or again.shape == mirrored.shape
+    assert np.abs(again[:, ::-1] - mirrored).max() <= 1
 
 
 @pytest.mark.parametrize("words", [(), ("--amp",)])

@@ -190,7 +190,7 @@ def test_misfit_of_a_single_image_names_a_size_that_fits(native):
 
 
 def test_misfit_of_anything_says_so(monkeypatch):
-    monkeypatch.setattr(train, "PARTS", (1 / 2,))
+    monkeypatch.setattr(train, "SMALLER", (1 / 2,))
     text = fit(Bench("--task", "damage", "--bs", "auto"), 1e-6)
     assert text.endswith("nothing that was tried would fit")
 

@@ -249,6 +249,25 @@ def test_running_statistics_count_each_batch_once():
                 assert buffer == before[name] + 1, (mode, name)
 
 
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "none"])
+def test_a_compiled_network_recomputes_too(mode):
+    """Traced as for a GPU, but run without generated kernels, which take a minute to make."""
+    states = []
+    for compiled in (False, True):
+        model = network(depth=1, convs=(1, 1, 1))
+        recompute(model, mode)
+        if compiled:
+            model.compile(backend="aot_eager")
+        found = model.train()(images(2, 3, 16, 16))
+        sum(prediction.square().mean() for prediction in found.values()).backward()
+        states.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+        states[-1] |= dict(model.named_buffers())
+    torch.compiler.reset()
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        assert torch.allclose(value.float(), states[1][name].float(), atol=1e-5), name
+
+
 def saved_bytes(mode):
     model = network(width=8)
     recompute(model, mode)

@@ -191,9 +191,27 @@ def test_other_settings_resume_too(run_train, tiny_json, tmp_path, stop_after, w
     stop_after(3)
     assert run_train(*words, "--out", "parts").status == 130
     stop_after(0)
+    path.unlink()  # the checkpoint has it
     assert run_train("--resume", "parts/last.pt").status == 0
     states = [checkpoint.load(tmp_path / name / "last.pt") for name in ("whole", "parts")]
     assert differing(states[0]["learner"], states[1]["learner"]) == []
+
+
+def test_a_plateau_is_seen_across_a_stop(run_train, tiny_json, tmp_path, monkeypatch, stop_after):
+    """The score never improves on the first: the rate falls after the third that does not."""
+    path, data = tiny_json
+    validate = train.validate
+    monkeypatch.setattr(train, "validate", lambda *a: validate(*a)._replace(score=0.5))
+    words = ("--schedule", "plateau", "--warmup", "0", "--lr", "0.01", "--steps", "5")
+    words = ("--task", path, "--data", data, "--eval-steps", "1", *words)
+    stop_after(3)
+    assert run_train(*words).status == 130
+    stop_after(0)
+    assert run_train("--task", path, "--resume").status == 0
+    rates = [
+        line["train/lr"] for line in lines_of(tmp_path / "runs" / "tiny") if "train/lr" in line
+    ]
+    assert rates == pytest.approx([0.01] * 4 + [0.001])  # logged before the evaluation
 
 
 def test_resume_finds_the_newest_run_of_the_task(run_train, tiny_json, tmp_path, stop_after):

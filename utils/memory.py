@@ -66,7 +66,8 @@ class Plan:
     trace: finds the footprint of a setting with so many images of each task. settings: from the
     fastest step to the smallest. asked: the setting of the run. images: of each task in a batch;
     auto: of each task in the largest batch that fits, instead. few: images of each task for a
-    first look. budget: bytes. what: the run in words.
+    first look, twice as many for the second; a multiple of the parts in which a network takes a
+    batch, or the line between the two is too flat. budget: bytes. what: the run in words.
     """
 
     def __init__(
@@ -83,8 +84,7 @@ class Plan:
         self.trace = cache(trace)
         self.settings, self.asked, self.images = settings, asked, images
         self.few, self.budget, self.what = few, budget, what
-        # The second look is at the batch itself, unless that is too near or takes long
-        self.many = max(images) if 2 * few <= max(images) <= 16 * few else 2 * few
+        self.many = 2 * few
         if auto:
             self.images = self._even(max(1, self._largest()))
 
