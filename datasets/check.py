@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from datasets import load_task
-from datasets.checking import (
+from datasets.stores import open_stores, place
+from datasets.task import IGNORE, SPLITS, Output
+from datasets.tools.checking import (
     OTHER,
     Findings,
     Samples,
@@ -21,9 +23,7 @@ from datasets.checking import (
     find_copies,
     list_samples,
 )
-from datasets.sheet import Shown, show, write_sheet
-from datasets.stores import open_stores, place
-from datasets.task import IGNORE, SPLITS, Output
+from datasets.tools.sheet import Shown, show, write_sheet
 
 LISTED = 50  # problems that are printed
 PAIRS = 10  # copies that are printed

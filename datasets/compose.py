@@ -20,7 +20,10 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from datasets.composing import (
+from datasets.storage.shards import write_zip
+from datasets.stores import open_stores, place
+from datasets.task import Task
+from datasets.tools.composing import (
     PARTS,
     Plan,
     Recipe,
@@ -29,11 +32,8 @@ from datasets.composing import (
     make_task,
     name_members,
 )
-from datasets.ingredients import Kit, divide, open_kit, survey
-from datasets.processes import run_in_order
-from datasets.shards import write_zip
-from datasets.stores import open_stores, place
-from datasets.task import Task
+from datasets.tools.ingredients import Kit, divide, open_kit, survey
+from datasets.tools.processes import run_in_order
 
 VERSION = 1  # of what is drawn: a set begun by another version is not continued
 # Focal length over picture width: fx_rgb = 518.86 px at 640, from camera_params.m of the NYU Depth

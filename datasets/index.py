@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from datasets import cache
-from datasets.cache import Columns
 from datasets.splits import Divider, choose, divider
+from datasets.storage import cache
+from datasets.storage.cache import Columns
 from datasets.stores import Store
 from datasets.task import Output, Task
 from datasets.templates import compile_lines, compile_template, fill_template, literal_length

@@ -15,9 +15,9 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from datasets import load_task
-from datasets.packing import IMAGE, VERBATIM, Plan, Recipe, make_plan
-from datasets.shards import write_hdf5, write_zip
+from datasets.storage.shards import write_hdf5, write_zip
 from datasets.stores import SHARD_SUFFIXES, Store, open_stores, place
+from datasets.tools.packing import IMAGE, VERBATIM, Plan, Recipe, make_plan
 
 MIB = 2**20
 
@@ -83,7 +83,7 @@ def _open(sources: list[Path | str]) -> list[Store]:
     others = [source for source in sources if Path(source) not in tables]
     stores = open_stores(others) if others or not tables else []
     if tables:
-        from datasets.parquet import ParquetStore
+        from datasets.storage.parquet import ParquetStore
 
         stores.append(ParquetStore(tables))
     return stores
@@ -208,7 +208,7 @@ def _members(plan: Plan, members: range, progress: tqdm | None) -> Iterator[tupl
 
 
 def _reencode(data: bytes, name: str, is_image: bool, recipe: Recipe) -> bytes:
-    from datasets.reencode import reencode_image, reencode_target  # imports torch
+    from datasets.tools.reencode import reencode_image, reencode_target  # imports torch
 
     if is_image:
         return reencode_image(data, name, recipe.size, recipe.quality)

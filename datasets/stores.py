@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from datasets import cache
-from datasets.blocks import BlockCache, from_environment
-from datasets.cache import Columns
-from datasets.files import File, LocalFile
-from datasets.hdf5files import read_layout
-from datasets.names import Names
-from datasets.zipfiles import read_directory, utf8_name
+from datasets.storage import cache
+from datasets.storage.blocks import BlockCache, from_environment
+from datasets.storage.cache import Columns
+from datasets.storage.files import File, LocalFile
+from datasets.storage.hdf5files import read_layout
+from datasets.storage.names import Names
+from datasets.storage.zipfiles import read_directory, utf8_name
 
 SHARD_SUFFIXES = (".zip", ".h5", ".hdf5")
 
@@ -244,7 +244,7 @@ def _is_address(path: Path | str) -> bool:
 
 
 def _expand_address(url: str) -> list[str]:
-    from datasets.remote import expand
+    from datasets.storage.remote import expand
 
     return expand(url, SHARD_SUFFIXES)
 
@@ -266,7 +266,7 @@ def _is_shard(path: Path) -> bool:
 
 def _open(path: Path | str, keep: BlockCache | None) -> Store:
     if _is_address(path):
-        from datasets.remote import RemoteFile  # http.client and ssl, which few runs need
+        from datasets.storage.remote import RemoteFile  # http.client and ssl, which few runs need
 
         kind = ZipStore if urlsplit(path).path.lower().endswith(".zip") else Hdf5Store
         return kind(RemoteFile(path, keep))

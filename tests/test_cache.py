@@ -9,10 +9,11 @@ import struct
 import numpy as np
 import pytest
 
-from datasets import cache, index
-from datasets.cache import Columns
+from datasets import index
 from datasets.index import find_samples
 from datasets.pack import write_hdf5, write_zip
+from datasets.storage import cache
+from datasets.storage.cache import Columns
 from datasets.stores import Shard, open_stores
 from datasets.task import Output, Task
 

@@ -10,7 +10,7 @@ from conftest import encode, put
 from PIL import Image
 
 from datasets import check
-from datasets.shards import write_hdf5, write_zip
+from datasets.storage.shards import write_hdf5, write_zip
 from datasets.task import IGNORE, Output, Task
 
 TASK = Task(

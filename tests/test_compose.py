@@ -15,16 +15,16 @@ from conftest import encode
 from PIL import Image
 
 from datasets import check, compose, load_task, pack
-from datasets.checking import list_samples
-from datasets.composing import PARTS, Plan, Recipe, make_composite
-from datasets.composing import encode as encode_composite
 from datasets.index import find_samples
-from datasets.ingredients import BLOCKS, GUARD, Kit, Survey, divide, open_kit, survey
 from datasets.scenes import composite
 from datasets.scenes.composite import View, trim
 from datasets.scenes.floor import Floor, Pinhole, find_floor
-from datasets.shards import write_zip
+from datasets.storage.shards import write_zip
 from datasets.stores import open_stores
+from datasets.tools.checking import list_samples
+from datasets.tools.composing import PARTS, Plan, Recipe, make_composite
+from datasets.tools.composing import encode as encode_composite
+from datasets.tools.ingredients import BLOCKS, GUARD, Kit, Survey, divide, open_kit, survey
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(__file__).parents[2] / "shared" / "data"

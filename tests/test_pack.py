@@ -14,10 +14,10 @@ from PIL import Image
 from datasets import load_task, pack
 from datasets.index import find_samples
 from datasets.pack import write_hdf5, write_zip
-from datasets.packing import Recipe
-from datasets.reencode import reencode_image, reencode_target
 from datasets.stores import open_stores, place
 from datasets.task import Output, Task
+from datasets.tools.packing import Recipe
+from datasets.tools.reencode import reencode_image, reencode_target
 
 RNG = np.random.default_rng(1)
 MEMBERS = {f"image/{i}.png": RNG.integers(0, 256, 500, np.uint8).tobytes() for i in range(9)}

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets import blocks, remote
-from datasets.blocks import BlockCache
 from datasets.index import find_samples
 from datasets.pack import write_hdf5, write_zip
-from datasets.remote import RemoteFile, expand
+from datasets.storage import blocks, remote
+from datasets.storage.blocks import BlockCache
+from datasets.storage.remote import RemoteFile, expand
 from datasets.stores import open_stores
 from datasets.task import Output, Task
 
@@ -377,7 +377,7 @@ def test_settings_of_the_cache(tmp_path, monkeypatch):
 
 
 def test_a_large_index_is_kept_in_the_cache(serve, tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.cache.MIN_MEMBERS", 20)
+    monkeypatch.setattr("datasets.storage.cache.MIN_MEMBERS", 20)
     keys = [f"{i:03d}" for i in range(40)]
     members = {f"{f}/{key}.png": b"x" * 9 for f in ("image", "mask") for key in keys}
     server, url = serve({"/s.zip": shard(tmp_path, "zip", members)})

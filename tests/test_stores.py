@@ -11,9 +11,9 @@ import h5py
 import numpy as np
 import pytest
 
-from datasets import names
-from datasets.names import Names
 from datasets.pack import write_hdf5, write_zip
+from datasets.storage import names
+from datasets.storage.names import Names
 from datasets.stores import FolderStore, Hdf5Store, ZipStore, open_stores
 
 RNG = np.random.default_rng(0)

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets.files import File
-from datasets.names import Names
+from datasets.storage.files import File
+from datasets.storage.names import Names
 
 MAX_MEMBER = 2**31  # bytes a member may claim to hold
 MAX_RATIO = 1100  # deflate cannot shrink more than 1032 to 1, so a larger claim is an attack

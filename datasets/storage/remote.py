@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urljoin, urlsplit
 
-from datasets.blocks import BlockCache
+from datasets.storage.blocks import BlockCache
 
 ATTEMPTS = 8
 PAUSE = 0.25  # seconds before the third attempt, doubled each time; the second follows at once

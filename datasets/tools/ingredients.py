@@ -15,10 +15,10 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from datasets.processes import run_in_order
 from datasets.scenes.composite import OPAQUE, View, trim
 from datasets.scenes.floor import Floor, Pinhole, find_floor
 from datasets.stores import Store, open_stores
+from datasets.tools.processes import run_in_order
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 BLOCKS = 20  # neighbouring rooms may be frames of one scene: blocks of them are not divided

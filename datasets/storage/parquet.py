@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from datasets.cache import Columns
-from datasets.names import Names
+from datasets.storage.cache import Columns
+from datasets.storage.names import Names
 from datasets.stores import Store
 
 IMAGES = ("image", "annotation")  # columns that become files; annotation_rgb says the same again

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from datasets.ingredients import Kit, Side, Survey
 from datasets.scenes.composite import Composite, assume_floor, compose, draw_height
 from datasets.scenes.room import relative_depth
 from datasets.task import Output, Task
+from datasets.tools.ingredients import Kit, Side, Survey
 
 PARTS = ("train", "val")
 ROOMS, FIGURES = 40, 3  # drawn for a composite at most: rooms, and figures for each of them

@@ -14,11 +14,11 @@ from tqdm import tqdm
 
 from datasets.decode import check_same_size, decode_image, decode_target
 from datasets.index import find_groups
-from datasets.processes import run_in_order
 from datasets.splits import choose, divider
 from datasets.stores import Store
 from datasets.task import IGNORE, SPLITS, Output, Sample, Task
 from datasets.templates import compile_lines, fill_template
+from datasets.tools.processes import run_in_order
 
 CHUNK = 16  # samples that a process reads at a time
 KEPT = 1000  # problems that are kept by name; all are counted

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from datasets.names import Names
-from datasets.zipfiles import MAX_MEMBER
+from datasets.storage.names import Names
+from datasets.storage.zipfiles import MAX_MEMBER
 
 HDF5_FORMAT = "manyhead-shard-1"
 INDEX = ("offsets", "names", "name_offsets", "crc32")  # what `index_crc32` is about, in this order

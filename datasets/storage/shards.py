@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.hdf5files import HDF5_FORMAT, index_crc
-from datasets.names import Names
+from datasets.storage.hdf5files import HDF5_FORMAT, index_crc
+from datasets.storage.names import Names
 
 CHUNK = 2**24  # bytes copied at a time
 # HDF5 1.8's own layout of headers, the oldest with checksums: a flipped bit in them is an error.

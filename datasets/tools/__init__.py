@@ -1,0 +1,1 @@
+"""What check, compose and pack do, each in processes over many samples."""
