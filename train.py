@@ -461,7 +461,6 @@ def make_plan(
 
     Needs no data and allocates nothing. A plan that is only printed may be for another device.
     """
-    from models.decoder import PARTS
     from models.recompute import MODES, recompute
     from utils import memory
     from utils.compute import amp_dtype
@@ -491,7 +490,7 @@ def make_plan(
         asked=asked or memory.Setting(args.amp and half, args.ckpt),
         images=tuple(setting(usual, task, "bs") for task in tasks),
         auto=auto,
-        few=PARTS * math.ceil(memory.PIXELS / PARTS / min(math.prod(size) for size in sizes)),
+        few=math.ceil(memory.PIXELS / min(math.prod(size) for size in sizes)),
         budget=memory.budget(args.vram, device),
         what=", ".join("{} {}x{}".format(t.name, *setting(args, t, "size")) for t in tasks),
     )
@@ -569,8 +568,8 @@ def progress_bar(step: int, total: int, shown: bool) -> tqdm:
 def conclude(out: Path, tasks: list[Task]) -> None:
     """Draw the curves and the confusion of the best checkpoint; print its scores."""
     from utils import checkpoint
+    from utils.charts import draw_confusion, draw_curves
     from utils.metrics import ClassMetrics
-    from utils.visualize import draw_confusion, draw_curves
 
     draw_curves(out / "metrics.jsonl", out / "curves.png")
     best = checkpoint.load(out / "best.pt")

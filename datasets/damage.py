@@ -50,7 +50,7 @@ DAMAGE = Task(
         "centre": 128,
         "class_weights": True,
         "lr": 2e-3,
-        "epochs": 18,
+        "epochs": 22,
         "eval_steps": 68,  # two epochs of the demo
     },
 )

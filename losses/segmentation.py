@@ -8,17 +8,15 @@ sees to it, nothing here waits for the device to check. One channel is a mask: c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 IGNORE_INDEX = 255
-SLICE = (
-    1 << 15
-)  # pixels scored at a time: their float32 logits fit a cache, and never exist at once
+SLICE = 1 << 15  # pixels scored at a time: their float32 logits fit a cache
 
 
 def cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
@@ -68,21 +66,6 @@ def dice(logits: Tensor, target: Tensor) -> Tensor:
     return 1 - _dice(overlap, area, truth.sum())
 
 
-class Sums(NamedTuple):
-    """What the losses of classes need to know of some pixels: scalars, and (C,) for the last three.
-
-    weight, ce, focal: of the pixels' weights, weighted cross entropies, weighted focal losses.
-    overlap: of p at the true class. area: of p^2. truth: of labelled pixels, per class.
-    """
-
-    weight: Tensor
-    ce: Tensor
-    focal: Tensor
-    overlap: Tensor
-    area: Tensor
-    truth: Tensor
-
-
 def class_terms(
     logits: Tensor,
     target: Tensor,
@@ -101,47 +84,97 @@ def class_terms(
         weights = class_weights.float()
     table = F.pad(weights, (0, 256 - num_classes))  # ignored pixels weigh 0
     pixels = logits.movedim(1, -1).flatten(0, -2)  # (N * H * W, C), a view where channels are last
-    slices = zip(pixels.split(SLICE), target.flatten().split(SLICE), strict=True)
-    found = [
-        checkpoint(_sums, x, label, table, gamma, use_reentrant=False, preserve_rng_state=False)
-        for x, label in slices
-    ]
-    sums = Sums(*(torch.stack(parts).sum(0) for parts in zip(*found, strict=True)))
-    weight = sums.weight.clamp(min=torch.finfo(torch.float32).tiny)
-    present = sums.truth > 0
-    lost = torch.where(present, 1 - _dice(sums.overlap, sums.area, sums.truth), 0)
+    focal_gamma = gamma if "focal" in names else None
+    sums = ClassSums.apply(pixels, target.flatten(), table, "dice" in names, focal_gamma)
+    weight, ce, focal, overlap, area, truth = sums
+    weight = weight.clamp(min=torch.finfo(torch.float32).tiny)
+    present = truth > 0
+    lost = torch.where(present, 1 - _dice(overlap, area, truth), 0)
     values = {
-        "ce": sums.ce / weight,
-        "focal": sums.focal / weight,
+        "ce": ce / weight,
+        "focal": focal / weight,
         "dice": lost.sum() / present.sum().clamp(min=1),
     }
     return {name: values[name] for name in names}
 
 
-def _sums(logits: Tensor, target: Tensor, table: Tensor, gamma: float) -> Sums:
-    """Logits (P, C), target uint8 (P,), the weight of each label (256,) -> their Sums."""
-    num_classes = logits.shape[1]
-    labelled = (target != IGNORE_INDEX).float()  # (P,)
-    label = target.long()
-    weight = table[label]
-    inside = label.clamp(max=num_classes - 1)
-    log_probs = F.log_softmax(logits.float(), dim=1)  # (P, C)
-    # `gather` instead of `F.cross_entropy`, which has no deterministic kernel on CUDA
-    nll = -log_probs.gather(1, inside[:, None]).squeeze(1)  # (P,)
-    none = labelled.new_zeros(num_classes, dtype=torch.float64)  # one addition after the other
-    return Sums(
-        weight=weight.sum(),
-        ce=weight @ nll,
-        focal=weight @ _focus(nll, gamma),
-        overlap=none.index_add(0, inside, (torch.exp(-nll) * labelled).double()).float(),
-        area=labelled @ log_probs.exp().square(),
-        truth=none.index_add(0, inside, labelled.double()).float(),
-    )
+class ClassSums(torch.autograd.Function):
+    """Sums over pixels from which the losses of classes follow, taken in slices.
+
+    logits (P, C); target uint8 (P,); table: the weight of each label, (256,). dice: whether its
+    sums are wanted. gamma: of the focal loss, None if it is not wanted. Unwanted sums are 0.
+
+    Returns, in float32: scalars of the weights, weighted cross entropies and weighted focal losses;
+    (C,) of p at the true class, of p^2, and of labelled pixels, by class.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, target: Tensor, table: Tensor, dice: bool, gamma: float | None
+    ) -> tuple[Tensor, ...]:
+        """Float32 logits exist for a slice at a time."""
+        ctx.save_for_backward(logits, target, table)
+        ctx.dice, ctx.gamma = dice, gamma
+        scalars = table.new_zeros(3)
+        classes = table.new_zeros(3, logits.shape[1])
+        for x, label in zip(logits.split(SLICE), target.split(SLICE), strict=True):
+            log_p, inside, labelled = _log_probs(x, label)
+            weight = table[label.long()]
+            # `gather` instead of `F.cross_entropy`, which has no deterministic kernel on CUDA
+            nll = -log_p.gather(1, inside[:, None]).squeeze(1)  # (P,)
+            scalars[0] += weight.sum()
+            scalars[1] += weight @ nll
+            if gamma is not None:
+                scalars[2] += weight @ _focus(nll, gamma)
+            if dice:
+                none = classes.new_zeros(len(classes[0]), dtype=torch.float64)  # exact counts
+                classes[0] += none.index_add(0, inside, (torch.exp(-nll) * labelled).double())
+                classes[1] += labelled @ log_p.exp_().square_()
+                classes[2] += none.index_add(0, inside, labelled.double())
+        return *scalars, *classes
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """A slope q by log p at the true class is q (1[true] - p) by a pixel's logits; slopes r by
+        p^2 are 2 p (r p - sum(r p^2))."""
+        logits, target, table = ctx.saved_tensors
+        _, of_ce, of_focal, of_overlap, of_area, _ = gradients
+        found = torch.empty_like(logits)
+        for x, label, out in zip(*(t.split(SLICE) for t in (logits, target, found)), strict=True):
+            log_p, inside, labelled = _log_probs(x, label)
+            weight = table[label.long()]
+            log_true = log_p.gather(1, inside[:, None]).squeeze(1)
+            p = log_p.exp_()
+            q = -of_ce * weight
+            if ctx.gamma is not None:
+                q -= of_focal * weight * _focus_slope(-log_true, ctx.gamma)
+            if ctx.dice:
+                q += of_overlap[inside] * log_true.exp() * labelled
+                slope = torch.mul(p, 2 * of_area).mul_(labelled[:, None])  # of the area, by p
+                change = (slope - (q + (slope * p).sum(1))[:, None]).mul_(p)
+            else:
+                change = p.mul_(-q[:, None])
+            out.copy_(change.scatter_add_(1, inside[:, None], q[:, None]))
+        return found, None, None, None, None
+
+
+def _log_probs(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (P, C), target uint8 (P,) -> float32 log p (P, C), labels that are classes (P,), and
+    1 where the target is one, else 0 (P,)."""
+    inside = target.long().clamp_(max=logits.shape[1] - 1)
+    return F.log_softmax(logits.float(), dim=1), inside, (target != IGNORE_INDEX).float()
 
 
 def _focus(nll: Tensor, gamma: float) -> Tensor:
     """(1 - p)^gamma times -log p."""
     return (-torch.expm1(-nll)) ** gamma * nll
+
+
+def _focus_slope(nll: Tensor, gamma: float) -> Tensor:
+    """The derivative of `_focus` by its argument."""
+    rest = (-torch.expm1(-nll)).clamp(min=torch.finfo(torch.float32).tiny)  # 1 - p
+    return rest**gamma + gamma * rest ** (gamma - 1) * torch.exp(-nll) * nll
 
 
 def _dice(overlap: Tensor, area: Tensor, truth: Tensor) -> Tensor:

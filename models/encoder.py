@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from models.norm import BatchNorm
 from models.recompute import Block, Stage
 
 NORMS = ("batch", "group", "none")
@@ -14,7 +15,7 @@ NORMS = ("batch", "group", "none")
 def norm_layer(kind: str, channels: int) -> nn.Module:
     """Batch norm, group norm with groups of at least eight channels, or nothing."""
     if kind == "batch":
-        return nn.BatchNorm2d(channels)
+        return BatchNorm(channels)
     if kind == "group":
         groups = max(g for g in range(1, max(1, channels // 8) + 1) if channels % g == 0)
         return nn.GroupNorm(groups, channels)
@@ -28,22 +29,20 @@ def conv3x3(inputs: int, channels: int, norm: str) -> nn.Conv2d:
     return nn.Conv2d(inputs, channels, 3, padding=1, bias=norm == "none")
 
 
-def conv_block(first: nn.Module, channels: int, convs: int, norm: str, dropout: float) -> Block:
-    """`first`, which ends in a convolution to `channels`, norm and ReLU; more 3x3 convolutions with
-    norm and ReLU until there are `convs`; dropout of whole channels."""
-    layers = [first]
-    for _ in range(convs - 1):
-        layers.append(
-            Stage(
-                norm_layer(norm, channels),
-                nn.ReLU(inplace=norm != "none"),
-                conv3x3(channels, channels, norm),
-            )
-        )
-    layers += [norm_layer(norm, channels), nn.ReLU(inplace=norm != "none")]
-    if dropout:
-        layers.append(nn.Dropout2d(dropout))
-    return Block(*layers)
+def activation(norm: str, channels: int, dropout: float = 0.0) -> list[nn.Module]:
+    """What follows a convolution: norm and ReLU, and dropout of whole channels."""
+    layers = [norm_layer(norm, channels), nn.ReLU()]
+    return [*layers, nn.Dropout2d(dropout)] if dropout else layers
+
+
+def convolutions(first: nn.Module, channels: int, convs: int, norm: str) -> list[nn.Module]:
+    """`first`, which ends in a convolution to `channels`, and 3x3 convolutions, each behind norm
+    and ReLU, until there are `convs`."""
+    more = (
+        Stage(*activation(norm, channels), conv3x3(channels, channels, norm))
+        for _ in range(convs - 1)
+    )
+    return [first, *more]
 
 
 class UNetEncoder(nn.Module):
@@ -61,7 +60,8 @@ class UNetEncoder(nn.Module):
         for i, (source, target) in enumerate(pairwise([3, *self.channels])):
             conv = conv3x3(source, target, norm)
             first = Stage(nn.MaxPool2d(2), conv) if i else conv
-            self.blocks.append(conv_block(first, target, convs, norm, dropout))
+            layers = convolutions(first, target, convs, norm)
+            self.blocks.append(Block(*layers, *activation(norm, target, dropout)))
         self.stride = 2**depth
         self.mean, self.std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
 from torch import Tensor, is_grad_enabled, nn
 from torch.compiler import is_compiling
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
+
+from models.norm import BatchNorm, Moments
 
 MODES = ("none", "selective", "full")
 
@@ -18,7 +19,7 @@ class Stage(nn.Sequential):
     """What "selective" wraps: cheap layers and the convolution at their end.
 
     Its inputs are kept. torch stops a recomputation where nothing more is missing, which is before
-    the convolution runs: pooling, upsampling, concatenation, norm and activation are made again.
+    the convolution runs: pooling, norm and activation are made again.
     """
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -59,20 +60,26 @@ def _checkpointed(module: nn.Module, *inputs: Tensor) -> Tensor:
 
 
 def _contexts(module: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
-    return nullcontext(), _running_statistics_kept(module)
+    norms = [norm for norm in module.modules() if isinstance(norm, BatchNorm)]
+    moments = []
+    return _kept(norms, moments), _known(norms, moments)
 
 
 @contextmanager
-def _running_statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Batch norm saw this batch in the forward pass: the second pass must not count it again."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    momenta = [norm.momentum for norm in norms]
-    counts = [norm.num_batches_tracked.clone() for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
+def _kept(norms: list[BatchNorm], moments: list[Moments]) -> Iterator[None]:
+    """Append what batch norms see of the batch."""
+    yield
+    moments += [norm.moments for norm in norms]
+
+
+@contextmanager
+def _known(norms: list[BatchNorm], moments: list[Moments]) -> Iterator[None]:
+    """Batch norms see the same batch again: they know its moments, and have counted it."""
+    before = [norm.known for norm in norms]  # one recomputation may be inside another
+    for norm, known in zip(norms, moments, strict=True):
+        norm.known = known
     try:
         yield
     finally:
-        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
-            norm.momentum = momentum
-            norm.num_batches_tracked.copy_(count)
+        for norm, known in zip(norms, before, strict=True):
+            norm.known = known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.decoder import Decoder, JoinConv
-from models.encoder import TimmEncoder, UNetEncoder
+from models.decoder import Decoder
+from models.encoder import TimmEncoder, UNetEncoder, activation
+from models.recompute import Stage
 
 
 class HeadSpec(NamedTuple):
@@ -47,6 +49,13 @@ class ModelSpec:
     norm: str = "batch"
     dropout: float = 0.0
 
+    def decoders(self, outputs: Sequence[str] | None = None) -> dict[str, tuple[str, ...]]:
+        """The outputs, all unless some are named, by the decoder that they share."""
+        found = {}
+        for name in self.heads if outputs is None else outputs:
+            found.setdefault(self.heads[name].decoder, []).append(name)
+        return {decoder: tuple(names) for decoder, names in found.items()}
+
     def to_json(self) -> dict[str, Any]:
         """Plain values that `ModelSpec.from_json` turns into an equal spec."""
         return asdict(self) | {"heads": {name: list(head) for name, head in self.heads.items()}}
@@ -56,6 +65,24 @@ class ModelSpec:
         """The spec that `to_json` wrote."""
         heads = {name: HeadSpec(*head) for name, head in value["heads"].items()}
         return ModelSpec(**{**value, "heads": heads, "convs": tuple(value["convs"])})
+
+
+class Heads(Stage):
+    """The end of a decoder: norm, activation, and a 1x1 convolution for every output that it has.
+
+    num_channels: by output name.
+    """
+
+    def __init__(self, before: list[nn.Module], inputs: int, num_channels: dict[str, int]) -> None:
+        convs = {name: nn.Conv2d(inputs, num, 1) for name, num in num_channels.items()}
+        super().__init__(*before, nn.ModuleDict(convs))
+
+    def forward(self, x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
+        """(N, inputs, H, W) -> by output name (N, channels, H, W)"""
+        *before, convs = self
+        for layer in before:
+            x = layer(x)
+        return {name: convs[name](x) for name in names}
 
 
 class UNet(nn.Module):
@@ -85,16 +112,19 @@ class UNet(nn.Module):
             for key in {name, head.decoder}:
                 if hasattr(nn.ModuleDict(), key) or not key or "." in key:
                     raise ValueError(f"output {name!r}: {key!r} cannot name a part of a network")
-            if head.decoder not in self.decoders:
-                self.decoders[head.decoder] = Decoder(
-                    self.encoder.channels,
-                    width=spec.width,
-                    centre=centre,
-                    convs=spec.convs[1:],
-                    norm=spec.norm,
-                    dropout=spec.dropout,
-                )
-            self.heads[name] = nn.Conv2d(self.decoders[head.decoder].channels, head.channels, 1)
+        for key, heads in spec.decoders().items():
+            decoder = Decoder(
+                self.encoder.channels,
+                width=spec.width,
+                centre=centre,
+                convs=spec.convs[1:],
+                norm=spec.norm,
+                dropout=spec.dropout,
+            )
+            before = activation(spec.norm, decoder.channels, spec.dropout)
+            num_channels = {name: spec.heads[name].channels for name in heads}
+            self.decoders[key] = decoder
+            self.heads[key] = Heads(before, decoder.channels, num_channels)
         for name in ("mean", "std"):
             values = torch.tensor(getattr(self.encoder, name)).view(1, 3, 1, 1)
             self.register_buffer(name, values, persistent=False)
@@ -119,17 +149,17 @@ class UNet(nn.Module):
     def whole(self, image: Tensor, outputs: tuple[str, ...] | None = None) -> dict[str, Tensor]:
         """As `forward`, for an image whose H and W the encoder's stride divides."""
         features = self.encoder((image - self.mean) / self.std)
-        wanted = self.spec.heads if outputs is None else outputs
-        decoders = dict.fromkeys(self.spec.heads[name].decoder for name in wanted)
-        decoded = {decoder: self.decoders[decoder](features) for decoder in decoders}
-        predictions = {}
-        for name in wanted:
-            head = self.spec.heads[name]
-            found = self.heads[name](decoded[head.decoder])
-            if head.kind == "depth":
-                found = head.max_depth * torch.sigmoid(found.float())
-            predictions[name] = found
-        return predictions
+        raw = {}
+        for decoder, names in self.spec.decoders(outputs).items():
+            raw |= self.heads[decoder](self.decoders[decoder](features), names)
+        return {name: self._in_range(name, raw[name]) for name in outputs or self.spec.heads}
+
+    def _in_range(self, name: str, found: Tensor) -> Tensor:
+        """Depths from what a head says; logits as they are."""
+        head = self.spec.heads[name]
+        if head.kind != "depth":
+            return found
+        return head.max_depth * torch.sigmoid(found.float())
 
     def decided(self, name: str, prediction: Tensor) -> Tensor:
         """Prediction (N, C, H, W) -> (N, H, W): uint8 class id, uint8 0 or 1, or the depth."""
@@ -158,9 +188,10 @@ class UNet(nn.Module):
             own.append(self.encoder)
         for part in own:
             for module in part.modules():
-                if isinstance(module, nn.Conv2d | JoinConv):
+                if isinstance(module, nn.Conv2d):
                     nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                     if module.bias is not None:
                         nn.init.zeros_(module.bias)
-        for head in self.heads.values():
-            nn.init.normal_(head.weight, std=0.01)
+        for *_, convs in self.heads.values():
+            for conv in convs.values():
+                nn.init.normal_(conv.weight, std=0.01)

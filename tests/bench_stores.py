@@ -1,13 +1,17 @@
 """How fast members are read and data sets opened: `python -m pytest tests/bench_stores.py`.
 
-Needs no data: it makes pictures of the size of the mask + depth course's. Opening a large set takes
-`LARGE` zips of 120,000 members, 20 in all by `MANYHEAD_BENCH_ZIPS=20` (2.5 GB below --basetemp).
+Needs no data: it makes pictures of the size of the mask + depth course's. With --benchmark-only a
+million members are read, and opened are `LARGE` zips of 120,000 members, 20 of them by
+`MANYHEAD_BENCH_ZIPS=20` (2.5 GB below --basetemp); otherwise few.
 """
 
 import io
 import os
 import tarfile
 import zipfile
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from time import process_time  # processor time: others may run on the machine
 
 import numpy as np
@@ -62,6 +66,12 @@ def places(tmp_path_factory):
     }
 
 
+@pytest.fixture(scope="module")
+def full(request):
+    """Whether this run is for its numbers."""
+    return request.config.getoption("benchmark_only")
+
+
 ORDER = np.random.default_rng(0).permutation(NUM).tolist()
 
 
@@ -75,6 +85,31 @@ def test_read(kind, places, benchmark):
         return
     (store,) = open_stores([places[kind]])
     benchmark(lambda: [store.read_at(i) for i in ORDER])
+
+
+def read_randomly(path, num, seed):
+    """Read that many members in random order and compare each with what zipfile found; seconds of
+    this process's time that a read took."""
+    (store,) = open_stores([path])
+    with zipfile.ZipFile(path) as file:
+        expected = [file.read(name) for name in store.names()]
+    order = np.random.default_rng(seed).integers(len(expected), size=num).tolist()
+    start = process_time()
+    found = [store.read_at(i) for i in order]
+    seconds = process_time() - start
+    assert all(data == expected[i] for data, i in zip(found, order, strict=True))
+    return seconds / num
+
+
+@pytest.mark.benchmark(group="random reads by 4 processes at once, one store opened before")
+def test_read_by_processes(places, benchmark, full):
+    num = 250_000 if full else 500
+    read = partial(read_randomly, places["zip"], num // 10)
+    with ProcessPoolExecutor(4, get_context("fork")) as pool:
+        seconds = benchmark.pedantic(lambda: list(pool.map(read, range(40))), rounds=1)
+    benchmark.extra_info |= {"reads": 4 * num, "us_per_read": 1e6 * float(np.median(seconds))}
+    if full:
+        print(f"\n{4 * num} reads, none wrong, {1e6 * np.median(seconds):.1f} us of a core each")
 
 
 def ours(places, kind):
@@ -121,19 +156,20 @@ def test_epoch(reader, decoding, places, benchmark):
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory):
+def large(tmp_path_factory, full):
     """LARGE zips of 40,000 triples each, members of some hundred bytes."""
     folder, data = tmp_path_factory.mktemp("large"), os.urandom(800)
     for n in range(1, LARGE + 1):
         places = (f"bg_fg_{n}", f"bg_fg_mask_{n}", "depthMap")
-        names = (f"{place}/img_{i:06d}.jpg" for place in places for i in range(40_000))
+        triples = 40_000 if full else 400
+        names = (f"{place}/img_{i:06d}.jpg" for place in places for i in range(triples))
         write_zip(folder / f"output_{n:02d}.zip", ((name, data) for name in names))
     return folder
 
 
 @pytest.mark.benchmark(group=f"opening {LARGE} zips of 120,000 members and joining their samples")
 @pytest.mark.parametrize("kept", [False, True], ids=["first", "kept index"])
-def test_open(kept, large, benchmark):
+def test_open(kept, large, benchmark, full):
     def forget():
         for path in [] if kept else large.glob(".*.index"):
             path.unlink()
@@ -143,4 +179,4 @@ def test_open(kept, large, benchmark):
 
     opened()
     rounds = {"setup": forget, "rounds": 1} if not kept else {"rounds": 5}
-    assert len(benchmark.pedantic(opened, **rounds)) == 36_000 * LARGE
+    assert len(benchmark.pedantic(opened, **rounds)) == (36_000 if full else 360) * LARGE

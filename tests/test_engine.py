@@ -171,6 +171,9 @@ def test_a_step_that_runs_out_of_memory_is_done_in_parts():
     train_step(expected, [batch_of(6)])
     assert learner.parts == 4
     assert torch.allclose(weights(learner), weights(expected), atol=1e-6)
+    resumed = make_learner()
+    resumed.load_state_dict(learner.state_dict())
+    assert resumed.parts == 4
 
 
 def test_a_step_that_never_fits():

@@ -28,8 +28,9 @@ def keep(path, *tasks, size=(32, 32), seed=0):
     spec = ModelSpec(heads, width=4, depth=2)
     torch.manual_seed(seed)
     model = UNet(spec)
-    for head in model.heads.values():
-        torch.nn.init.normal_(head.weight, std=2.0)
+    for *_, convs in model.heads.values():
+        for head in convs.values():
+            torch.nn.init.normal_(head.weight, std=2.0)
     config = {
         "tasks": [task.to_json() for task in tasks],
         "sizes": [list(size)] * len(tasks),

@@ -341,3 +341,33 @@ def test_losses_do_not_depend_on_the_memory_format():
     }
     criterion = Criterion(SPECS)
     torch.testing.assert_close(criterion(last, targets)[0], criterion(predictions, targets)[0])
+
+
+@pytest.mark.parametrize("terms", ["ce", "dice", "focal", "ce+2*dice+focal"])
+@pytest.mark.parametrize("gamma", [2.0, 0.5])
+def test_sums_in_slices_have_the_gradient_of_their_formulas(terms, gamma, monkeypatch):
+    monkeypatch.setattr(segmentation, "SLICE", 50)  # 286 pixels
+    logits, target = scene("classes")
+    weights = torch.tensor([0.5, 1.0, 2.0, 0.0, 3.0])
+    names = [name for name, _ in parse_terms("classes", terms)]
+
+    labelled = (target != IGNORE_INDEX).flatten()
+    truth = F.one_hot(target.long().flatten()[labelled], NUM_CLASSES).double()
+    plain = logits.double().requires_grad_()
+    p = plain.movedim(1, -1).flatten(0, 2)[labelled].softmax(1)  # (P, C)
+    true_p, weight = (p * truth).sum(1), truth @ weights.double()
+    overlap, area, count = (p * truth).sum(0), p.square().sum(0), truth.sum(0)
+    formulas = {
+        "ce": -(weight * true_p.log()).sum() / weight.sum(),
+        "focal": -(weight * (1 - true_p) ** gamma * true_p.log()).sum() / weight.sum(),
+        "dice": (1 - (2 * overlap + 1) / (area + count + 1)).mean(),
+    }
+    logits.requires_grad_()
+    found = segmentation.class_terms(logits, target, names, weights, gamma)
+    for i, name in enumerate(names):
+        torch.testing.assert_close(found[name].double(), formulas[name], rtol=1e-5, atol=0)
+        ours, theirs = (
+            torch.autograd.grad(value * (i + 1), source, retain_graph=True)[0].double()
+            for value, source in ((found[name], logits), (formulas[name], plain))
+        )
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-8)

@@ -13,6 +13,7 @@ from datasets import TASKS, load_task
 from losses import Criterion, LossSpec
 from models.decoder import JoinConv
 from models.encoder import NORMS, norm_layer
+from models.norm import BatchNorm
 from models.recompute import MODES, recompute
 from models.unet import HeadSpec, ModelSpec, UNet
 
@@ -87,12 +88,14 @@ def test_own_and_shared_decoders():
     assert sorted(own.decoders) == ["edge", "near", "parts"]
     decoder = sum(p.numel() for p in model.decoders["seg"].parameters())
     total, total_own = (sum(p.numel() for p in m.parameters()) for m in (model, own))
-    assert total_own - total == decoder
+    assert total_own - total == decoder + 2 * model.decoders["seg"].channels  # and the last norm
 
     model(images(2, 3, 16, 16))["edge"].mean().backward()
     assert all(p.grad is not None for p in model.decoders["seg"].parameters())
     assert all(p.grad is None for p in model.decoders["near"].parameters())
-    assert model.heads["parts"].weight.grad is None
+    convs = model.heads["seg"][-1]
+    assert convs["parts"].weight.grad is None
+    assert convs["edge"].weight.grad is not None
 
 
 def test_a_subset_of_the_outputs():
@@ -177,15 +180,17 @@ def test_the_encoder_of_another_network():
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 4), (3, 5), (8, 2)])
 def test_the_joined_convolution_is_that_of_the_concatenation(size):
-    join = JoinConv(below=3, skip=2, channels=4, bias=True).double()
+    join = JoinConv(below=3, skip=2, channels=4, norm="none", before=[]).double()
     below = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
     skip = torch.randn(2, 2, 2 * size[0], 2 * size[1], dtype=torch.float64, requires_grad=True)
-    up = F.interpolate(below, scale_factor=2, mode="bilinear")
-    theirs = F.conv2d(torch.cat([skip, up], 1), join.weight, join.bias, padding=1)
+    up = F.interpolate(below, scale_factor=2, mode="nearest")
+    weights = join.skip.weight, join.below[-1].weight
+    both = torch.cat([skip, up], 1), torch.cat(weights, 1)
+    theirs = F.conv2d(*both, join.skip.bias, padding=1)
     ours = join(below, skip)
     assert torch.allclose(ours, theirs, atol=1e-12)
     change = torch.randn(ours.shape, dtype=torch.float64)
-    inputs = (below, skip, join.weight, join.bias)
+    inputs = (below, skip, *weights, join.skip.bias)
     expected = torch.autograd.grad((theirs * change).sum(), inputs)
     found = torch.autograd.grad((ours * change).sum(), inputs)
     for mine, other in zip(found, expected, strict=True):
@@ -358,3 +363,29 @@ class TestTimm:
         path.write_bytes(b"nothing")
         with pytest.raises(ValueError, match=r"weights.pth: not a state dict"):
             UNet(replace(TINY, encoder="mobilenetv3_small_050"), str(path))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_batch_norm_is_that_of_torch(dtype):
+    """Our own takes two operations where torch takes one."""
+    torch.manual_seed(3)
+    ours, theirs = BatchNorm(5).train(), torch.nn.BatchNorm2d(5).train()
+    for norm in (ours, theirs):
+        norm.to(torch.promote_types(dtype, torch.float32))
+        torch.nn.init.uniform_(norm.weight, 0.5, 2, generator=torch.manual_seed(1))
+    close = (
+        {"rtol": 1e-5, "atol": 1e-5} if dtype != torch.bfloat16 else {"rtol": 2e-2, "atol": 2e-2}
+    )
+    for num in (1, 3):
+        x = (3 * torch.randn(num, 5, 7, 6) + 2).to(dtype)
+        change = torch.randn(num, 5, 7, 6).to(dtype)
+        found = []
+        for norm in (ours, theirs):
+            image = x.clone().requires_grad_()
+            norm(image).backward(change)
+            found.append([norm(x), image.grad, norm.weight.grad, norm.bias.grad, *norm.buffers()])
+        for mine, other in zip(*found, strict=True):
+            assert mine.dtype == other.dtype
+            torch.testing.assert_close(mine, other, **close)
+    ours.eval(), theirs.eval()
+    torch.testing.assert_close(ours(x), theirs(x), **close)

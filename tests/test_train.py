@@ -266,7 +266,7 @@ def test_a_signal_to_the_whole_group_is_a_stop_like_any_other(tiny_json, tmp_pat
 def test_one_batch_can_be_learnt_by_heart(run_train, tiny_json, tmp_path, words):
     path, data = tiny_json
     ran = run_train(
-        *("--task", path, "--data", data, "--overfit", "1", "--width", "8"),
+        *("--task", path, "--data", data, "--overfit", "1", "--width", "8", "--seed", "1"),
         *("--eval-steps", "300", "--lr", "0.02", "--losses", "parts=ce+dice", *words),
     )
     assert ran.status == 0, ran.err

@@ -75,8 +75,8 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, as a checkpoint holds it."""
-        parts = {name: getattr(self, name).state_dict() for name in self._parts()}
-        return {**parts, "rng": rng_state()}
+        states = {name: getattr(self, name).state_dict() for name in self._stateful()}
+        return {**states, "parts": self.parts, "rng": rng_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken; ValueError when it is of another network."""
@@ -84,16 +84,17 @@ class Learner:
             groups = state["optimizer"]["param_groups"], self.optimizer.param_groups
             if len({"betas" in group for group, *_ in groups}) > 1:  # torch would not notice
                 raise ValueError("its optimizer is another one")
-            for name in self._parts():
+            for name in self._stateful():
                 getattr(self, name).load_state_dict(state[name])
+            self.parts = state["parts"]
         except (KeyError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"checkpoint does not fit these settings: {reason}") from None
         set_rng_state(state["rng"])
 
-    def _parts(self) -> list[str]:
-        parts = ["model", "criterion", "optimizer", "schedule", "scaler"]
-        return parts if self.ema is None else [*parts, "ema"]
+    def _stateful(self) -> list[str]:
+        names = ["model", "criterion", "optimizer", "schedule", "scaler"]
+        return names if self.ema is None else [*names, "ema"]
 
 
 def train_step(learner: Learner, batches: Sequence[Batch], accum: int = 1) -> dict[str, Tensor]:

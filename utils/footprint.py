@@ -171,9 +171,12 @@ def _labelled(learner: Learner, tracker: Tracker) -> Iterator[None]:
 
 def stages(model: nn.Module, name: str = "") -> list[tuple[str, nn.Module]]:
     """The parts of a network by name: what its lists and dicts of modules hold, and what stands
-    beside those."""
+    beside those; sequences are not taken apart."""
     lists = nn.ModuleList | nn.ModuleDict
-    if name and not any(isinstance(module, lists) for module in model.modules()):
+    whole = isinstance(model, nn.Sequential) or not any(
+        isinstance(m, lists) for m in model.modules()
+    )
+    if name and whole:
         return [(name.replace(".blocks", ""), model)]
     children = ((f"{name}.{key}".strip("."), child) for key, child in model.named_children())
     return [stage for key, child in children for stage in stages(child, key)]

@@ -49,9 +49,14 @@ class Line(NamedTuple):
             slope = (high - low) / (self.many - self.few)
             yield low - slope * self.few, slope
 
+    def worst(self, images: int) -> tuple[float, float]:
+        """The section that takes most with so many images of each task."""
+        return max(self.sections(), key=lambda section: section[0] + section[1] * images)
+
     def peak(self, images: int) -> float:
         """Bytes at the worst moment of a step over so many images of each task."""
-        return max(fixed + slope * images for fixed, slope in self.sections())
+        fixed, slope = self.worst(images)
+        return fixed + slope * images
 
     def largest(self, budget: float) -> int:
         """How many images of each task fit into so many bytes; 0 if not even one does."""
@@ -66,8 +71,7 @@ class Plan:
     trace: finds the footprint of a setting with so many images of each task. settings: from the
     fastest step to the smallest. asked: the setting of the run. images: of each task in a batch;
     auto: of each task in the largest batch that fits, instead. few: images of each task for a
-    first look, twice as many for the second; a multiple of the parts in which a network takes a
-    batch, or the line between the two is too flat. budget: bytes. what: the run in words.
+    first look; the batch, or twice as many, for the second. budget: bytes. what: the run in words.
     """
 
     def __init__(
@@ -84,7 +88,7 @@ class Plan:
         self.trace = cache(trace)
         self.settings, self.asked, self.images = settings, asked, images
         self.few, self.budget, self.what = few, budget, what
-        self.many = 2 * few
+        self.many = max(images) if few < max(images) <= 16 * few else 2 * few
         if auto:
             self.images = self._even(max(1, self._largest()))
 
@@ -142,7 +146,7 @@ class Plan:
         plain = self.peak(self.settings[0])
         for setting in self.settings:
             line, peak = self.line(setting), self.peak(setting)
-            fixed, slope = max(line.sections(), key=lambda part: part[0] + part[1] * line.many)
+            fixed, slope = line.worst(max(self.images))
             numbers = (f"{number / GIB:.3f}" for number in (fixed, slope, peak))
             name, most = setting.flags or "neither", str(line.largest(self.budget))
             rows.append((name, *numbers, f"{1 - peak / plain:.0%}", most))

@@ -1,7 +1,7 @@
-"""Labels, predictions and a run's numbers in; pictures of them out.
+"""Labels and predictions in, pictures of them out.
 
 Arrays are numpy or CPU tensors. An `output` is anything with attributes name, kind, classes,
-colors, unit and max_depth. Colours are "RRGGBB". matplotlib is imported when a chart is drawn.
+colors, unit and max_depth. Colours are "RRGGBB".
 """
 
 from __future__ import annotations
@@ -11,15 +11,10 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-
-from utils.logger import read_metrics
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 IGNORE = 255
 IGNORED_COLOR = "5A5A5A"
@@ -31,11 +26,6 @@ TEXT = 14
 # Depth from near (bright) to far (dark). CIE lightness falls from 96 to 12 in about equal steps, so
 # that a step in depth looks as large anywhere. Pure black is left for "no depth".
 DEPTH_STOPS = ("FFF5C8", "FFCE7A", "F79E5B", "DE6F62", "B44777", "7F2F80", "46226F", "1A1A4A")
-
-# How a metric is read: 1 if higher is better, -1 if lower is. Others are not drawn.
-HEADLINES = {"miou": 1, "iou": 1, "delta1": 1, "absrel": -1, "rmse": -1}
-RATES = ("lr", "learning_rate")
-MANY = 60  # points from which a loss is smoothed, and no point is marked
 
 
 def rgb(color: str) -> tuple[int, int, int]:
@@ -187,125 +177,16 @@ def _legend(outputs: Sequence[Any], seen: dict[str, set]) -> list[tuple[str, str
     return entries
 
 
-def draw_curves(metrics_file: Path, out: Path) -> None:
-    """Chart a metrics.jsonl: loss, each headline score of `val/`, learning rate, over the steps.
-
-    It knows `train/loss` and `val/loss`, and the last part of `val/OUTPUT/miou` and of `train/lr`.
-    A score's `val/OUTPUT/baseline_miou` is a dashed line beside it. A missing or empty file gives a
-    chart that says so.
-    """
-    from matplotlib.figure import Figure
-
-    series = {}  # name -> (steps, values)
-    for line in read_metrics(metrics_file):
-        for key, value in line.items():
-            if value is not None and key not in ("step", "time"):
-                steps, values = series.setdefault(key, ([], []))
-                steps.append(line["step"])
-                values.append(value)
-    charts = [["train/loss", "val/loss"]]
-    for key in series:
-        group, _, last = key.rpartition("/")
-        if group.startswith("val") and last in HEADLINES:
-            charts.append([key, f"{group}/baseline_{last}"])
-    charts.append([key for key in series if key.rpartition("/")[2] in RATES])
-    charts = [[key for key in keys if key in series] for keys in charts]
-    charts = [keys for keys in charts if keys]
-
-    columns = min(3, max(len(charts), 1))
-    rows = max(1, math.ceil(len(charts) / columns))
-    figure = Figure(figsize=(4.6 * columns, 3.2 * rows), layout="constrained")
-    if not charts:
-        figure.text(0.5, 0.5, "no metrics yet", ha="center", va="center")
-    for place, keys in enumerate(charts, 1):
-        _draw_chart(figure.add_subplot(rows, columns, place), {key: series[key] for key in keys})
-    _save_figure(figure, out)
-
-
-def _draw_chart(axes: Any, series: dict[str, tuple[list, list]]) -> None:
-    """One chart: losses (long ones smoothed), a score (best marked, baseline dashed), or a rate."""
-    title = ", ".join(series)
-    for number, (key, (steps, values)) in enumerate(series.items()):
-        last, color = key.rpartition("/")[2], f"C{number}"
-        if last == "loss" and len(values) >= MANY:
-            axes.plot(steps, values, color=color, lw=1, alpha=0.3)
-            axes.plot(steps, _smooth(values), color=color, lw=1.6, label=key)
-        elif last.startswith("baseline_"):
-            axes.plot(steps, values, "--", color="#707070", lw=1.2, label="baseline")
-        else:
-            marker = "o" if len(values) < MANY and last not in RATES else None
-            axes.plot(steps, values, color=color, marker=marker, ms=3, label=key)
-        if last in HEADLINES:
-            best = int(np.argmax(HEADLINES[last] * np.array(values)))
-            axes.plot(steps[best], values[best], "o", color="#C0392B", ms=6)
-            title = f"{key}: best {values[best]:.4g} at {steps[best]}"
-    values = [value for _, listed in series.values() for value in listed]
-    if last == "loss" and 0 < 10 * min(values) <= max(values):
-        axes.set_yscale("log")
-    if last in RATES:
-        axes.ticklabel_format(axis="y", scilimits=(-2, 4))
-    if len(series) > 1:
-        axes.legend(fontsize=9, frameon=False)
-    axes.set_title(title, fontsize=10)
-    axes.set_xlabel("step", fontsize=9)
-    axes.tick_params(labelsize=8)
-    axes.grid(alpha=0.3, which="both")
-
-
-def draw_confusion(matrix: Any, classes: Sequence[str], out: Path) -> None:
-    """Chart a confusion matrix, int (C, C), rows = truth: where each class's pixels went, in %.
-
-    A class without pixels has an empty row. Shares below 0.5 % are left blank.
-    """
-    from matplotlib.figure import Figure
-
-    counts = np.asarray(matrix, np.float64)
-    totals = counts.sum(1)  # (C,)
-    shares = 100 * counts / np.maximum(totals, 1)[:, None]
-    num = len(classes)
-    side = 0.42 * num  # inches
-    figure = Figure(figsize=(side + 3, side + 1.9), layout="constrained")
-    axes = figure.add_subplot()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-    for row, column in zip(*np.nonzero(shares >= 0.5), strict=True):
-        share = shares[row, column]
-        color = "white" if share > 55 else "#202020"
-        axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=9, color=color)
-    weights = 100 * totals / max(totals.sum(), 1)
-    rows = [f"{name}  ({_percent(weight)})" for name, weight in zip(classes, weights, strict=True)]
-    axes.set_xticks(range(num), classes, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(num), rows)
-    axes.set_xticks(np.arange(num + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(num + 1) - 0.5, minor=True)
-    axes.tick_params(which="both", labelsize=9, length=0)
-    axes.grid(which="minor", color="#E4E4E4", lw=0.6)
-    axes.set_title("where the pixels of each class went, %", fontsize=10)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("truth  (share of all pixels)")
-    _save_figure(figure, out)
-
-
-def _percent(share: float) -> str:
-    if share == 0:
-        return "none"
-    return "< 0.1 %" if share < 0.1 else f"{share:.1f} %"
-
-
 def save_png(picture: Image.Image | np.ndarray, path: Path) -> None:
     """Write a PNG so that a reader finds the old picture or the new, whole."""
     data = io.BytesIO()
     picture = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     picture.save(data, "PNG", compress_level=4)
-    _replace(path, data.getvalue())
+    write_whole(path, data.getvalue())
 
 
-def _save_figure(figure: Figure, path: Path) -> None:
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=110)
-    _replace(path, data.getvalue())
-
-
-def _replace(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
+    """Replace the file at once; make its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".tmp")
     draft.write_bytes(data)
@@ -347,11 +228,3 @@ def _lay_out(legend: Sequence[tuple[str, str]], font: Any, width: int) -> list[t
         places.append((x, y))
         x += needed
     return places
-
-
-def _smooth(values: list[float]) -> np.ndarray:
-    """Running mean over about a twentieth of the points; narrower towards both ends."""
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    at = np.arange(len(values))
-    half = np.minimum(np.minimum(at, at[::-1]), len(values) // 40)
-    return (sums[at + half + 1] - sums[at - half]) / (2 * half + 1)

@@ -1,0 +1,91 @@
+"""Batch norm that can see a batch again: without counting it twice, and without looking twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.compiler import is_compiling
+from torch.nn import functional as F
+
+Moments = tuple[Tensor, Tensor]  # mean and variance (divided by the count) of each channel
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """As torch's. moments: of the last batch seen in training. known: those of the batch that is
+    about to be seen again, else None; see `models.recompute`.
+
+    On a CPU looking for the moments takes longer than applying them, so they are two operations.
+    """
+
+    moments: Moments | tuple[()] = ()
+    known: Moments | tuple[()] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W), size unchanged"""
+        if not self.training or is_compiling() or not len(x):  # no images: nothing to learn
+            return super().forward(x)
+        if x.device.type != "cpu":
+            if self.known is None:
+                return super().forward(x)
+            return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        self.moments = self.known or self._look(x)
+        return Standardise.apply(x, self.weight, self.bias, *self.moments, self.eps)
+
+    @torch.no_grad()
+    def _look(self, x: Tensor) -> Moments:
+        """The moments of this batch, which the running ones take in."""
+        mean, var = batch_moments(x)
+        num = x.numel() // x.shape[1]
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(var * (num / max(1, num - 1)), self.momentum)
+        return mean, var
+
+
+class Standardise(torch.autograd.Function):
+    """(x - mean) / sqrt(var + eps) * weight + bias, where mean and var are those of x, and have
+    their part in its gradient (Ioffe and Szegedy 2015)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float
+    ) -> Tensor:
+        """x (N, C, H, W), the others (C,)"""
+        ctx.save_for_backward(x, weight, mean, var)
+        ctx.eps = eps
+        return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Of x, weight and bias."""
+        x, weight, mean, var = ctx.saved_tensors
+        found = torch.ops.aten.native_batch_norm_backward(
+            gradient,
+            x,
+            weight,
+            None,
+            None,
+            mean,
+            (var + ctx.eps).rsqrt(),
+            True,
+            ctx.eps,
+            [True] * 3,
+        )
+        return *found, None, None, None
+
+
+@torch.library.custom_op("manyhead::batch_moments", mutates_args=())
+def batch_moments(x: Tensor) -> Moments:
+    """By torch's kernel, which fake tensors do not have. Half precision is summed in float32."""
+    none = x.new_zeros((2, x.shape[1]), dtype=torch.promote_types(x.dtype, torch.float32))
+    return torch.batch_norm_update_stats(x, *none, 0.0)
+
+
+@batch_moments.register_fake
+def _(x: Tensor) -> Moments:
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return x.new_empty(x.shape[1], dtype=dtype), x.new_empty(x.shape[1], dtype=dtype)

@@ -1,0 +1,140 @@
+"""A run's metrics.jsonl and confusion matrix in, charts out. The first one imports matplotlib."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from utils.logger import read_metrics
+from utils.visualize import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# How a metric is read: 1 if higher is better, -1 if lower is. Others are not drawn.
+HEADLINES = {"miou": 1, "iou": 1, "delta1": 1, "absrel": -1, "rmse": -1}
+RATES = ("lr", "learning_rate")
+MANY = 60  # points from which a loss is smoothed, and no point is marked
+
+
+def draw_curves(metrics_file: Path, out: Path) -> None:
+    """Chart a metrics.jsonl: loss, each headline score of `val/`, learning rate, over the steps.
+
+    It knows `train/loss` and `val/loss`, and the last part of `val/OUTPUT/miou` and of `train/lr`.
+    A score's `val/OUTPUT/baseline_miou` is a dashed line beside it. A missing or empty file gives a
+    chart that says so.
+    """
+    from matplotlib.figure import Figure
+
+    series = {}  # name -> (steps, values)
+    for line in read_metrics(metrics_file):
+        for key, value in line.items():
+            if value is not None and key not in ("step", "time"):
+                steps, values = series.setdefault(key, ([], []))
+                steps.append(line["step"])
+                values.append(value)
+    charts = [["train/loss", "val/loss"]]
+    for key in series:
+        group, _, last = key.rpartition("/")
+        if group.startswith("val") and last in HEADLINES:
+            charts.append([key, f"{group}/baseline_{last}"])
+    charts.append([key for key in series if key.rpartition("/")[2] in RATES])
+    charts = [[key for key in keys if key in series] for keys in charts]
+    charts = [keys for keys in charts if keys]
+
+    columns = min(3, max(len(charts), 1))
+    rows = max(1, math.ceil(len(charts) / columns))
+    figure = Figure(figsize=(4.6 * columns, 3.2 * rows), layout="constrained")
+    if not charts:
+        figure.text(0.5, 0.5, "no metrics yet", ha="center", va="center")
+    for place, keys in enumerate(charts, 1):
+        _draw_chart(figure.add_subplot(rows, columns, place), {key: series[key] for key in keys})
+    _save_figure(figure, out)
+
+
+def _draw_chart(axes: Any, series: dict[str, tuple[list, list]]) -> None:
+    """One chart: losses (long ones smoothed), a score (best marked, baseline dashed), or a rate."""
+    title = ", ".join(series)
+    for number, (key, (steps, values)) in enumerate(series.items()):
+        last, color = key.rpartition("/")[2], f"C{number}"
+        if last == "loss" and len(values) >= MANY:
+            axes.plot(steps, values, color=color, lw=1, alpha=0.3)
+            axes.plot(steps, _smooth(values), color=color, lw=1.6, label=key)
+        elif last.startswith("baseline_"):
+            axes.plot(steps, values, "--", color="#707070", lw=1.2, label="baseline")
+        else:
+            marker = "o" if len(values) < MANY and last not in RATES else None
+            axes.plot(steps, values, color=color, marker=marker, ms=3, label=key)
+        if last in HEADLINES:
+            best = int(np.argmax(HEADLINES[last] * np.array(values)))
+            axes.plot(steps[best], values[best], "o", color="#C0392B", ms=6)
+            title = f"{key}: best {values[best]:.4g} at {steps[best]}"
+    values = [value for _, listed in series.values() for value in listed]
+    if last == "loss" and 0 < 10 * min(values) <= max(values):
+        axes.set_yscale("log")
+    if last in RATES:
+        axes.ticklabel_format(axis="y", scilimits=(-2, 4))
+    if len(series) > 1:
+        axes.legend(fontsize=9, frameon=False)
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("step", fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.3, which="both")
+
+
+def draw_confusion(matrix: Any, classes: Sequence[str], out: Path) -> None:
+    """Chart a confusion matrix, int (C, C), rows = truth: where each class's pixels went, in %.
+
+    A class without pixels has an empty row. Shares below 0.5 % are left blank.
+    """
+    from matplotlib.figure import Figure
+
+    counts = np.asarray(matrix, np.float64)
+    totals = counts.sum(1)  # (C,)
+    shares = 100 * counts / np.maximum(totals, 1)[:, None]
+    num = len(classes)
+    side = 0.42 * num  # inches
+    figure = Figure(figsize=(side + 3, side + 1.9), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    for row, column in zip(*np.nonzero(shares >= 0.5), strict=True):
+        share = shares[row, column]
+        color = "white" if share > 55 else "#202020"
+        axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=9, color=color)
+    weights = 100 * totals / max(totals.sum(), 1)
+    rows = [f"{name}  ({_percent(weight)})" for name, weight in zip(classes, weights, strict=True)]
+    axes.set_xticks(range(num), classes, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(num), rows)
+    axes.set_xticks(np.arange(num + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(num + 1) - 0.5, minor=True)
+    axes.tick_params(which="both", labelsize=9, length=0)
+    axes.grid(which="minor", color="#E4E4E4", lw=0.6)
+    axes.set_title("where the pixels of each class went, %", fontsize=10)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("truth  (share of all pixels)")
+    _save_figure(figure, out)
+
+
+def _percent(share: float) -> str:
+    if share == 0:
+        return "none"
+    return "< 0.1 %" if share < 0.1 else f"{share:.1f} %"
+
+
+def _save_figure(figure: Figure, path: Path) -> None:
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=110)
+    write_whole(path, data.getvalue())
+
+
+def _smooth(values: list[float]) -> np.ndarray:
+    """Running mean over about a twentieth of the points; narrower towards both ends."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    at = np.arange(len(values))
+    half = np.minimum(np.minimum(at, at[::-1]), len(values) // 40)
+    return (sums[at + half + 1] - sums[at - half]) / (2 * half + 1)
