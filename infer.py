@@ -22,14 +22,24 @@ from utils.flags import infer_parser, one_line
 if TYPE_CHECKING:  # torch takes seconds to import: `--help` answers without it
     from torch import Tensor
 
+    from datasets.stores import Store
     from models.unet import UNet
     from utils.predict import Predictor
+    from utils.skipped import Skipped
 
 DATA = Path("data")
 RUNS = Path("runs")
 SHIPPED = Path(__file__).parent / "models"
 NUM_DEMO = 12
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+
+
+class Found(NamedTuple):
+    """An image of the input. name: below --out. where: what errors call it, with its shard."""
+
+    name: str
+    where: str
+    read: Callable[[], bytes]
 
 
 class Trained(NamedTuple):
@@ -51,10 +61,14 @@ def main() -> int:
 
 def run(args: Namespace) -> None:
     """Load the network once, then do the one thing that was asked for."""
+    import torch
+
     from models.export import export
     from utils import checkpoint
     from utils.compute import make_compute
+    from utils.distributed import Ranks
     from utils.predict import Predictor
+    from utils.skipped import Skipped
 
     if args.tile and args.overlap >= args.tile:
         raise ValueError(f"--overlap {args.overlap}: expected less than --tile {args.tile}")
@@ -71,11 +85,13 @@ def run(args: Namespace) -> None:
     compute = make_compute(args.device, args.amp)
     model.to(compute.device)
     predictor = Predictor(model, compute, args.tile, args.overlap, args.tta)
+    ranks = Ranks(torch.device("cpu"))
+    skipped = Skipped(args.skip_bad, ranks, partial(print, file=sys.stderr))
     if args.evaluate:
-        found = {name: value for task in tasks for name, value in scores(args, task, predictor)}
-        print(json.dumps(found, indent=2))
+        each = [scores(args, task, predictor, skipped) for task in tasks]
+        print(json.dumps({name: value for found in each for name, value in found}, indent=2))
     else:
-        predict_all(args, tasks, predictor)
+        predict_all(args, tasks, predictor, skipped)
 
 
 def find_weights(name: str | None) -> Path:
@@ -114,21 +130,22 @@ def load_network(path: Path, name: str | None) -> tuple[list[Trained], UNet]:
     return tasks, model.eval()
 
 
-def scores(args: Namespace, trained: Trained, predictor: Predictor) -> Iterator[tuple[str, float]]:
+def scores(
+    args: Namespace, trained: Trained, predictor: Predictor, skipped: Skipped
+) -> Iterator[tuple[str, float]]:
     """`OUTPUT/METRIC` and its value on a labelled split of the input."""
     import torch
 
     from datasets.dataset import eval_batches, open_split
-    from utils.distributed import Ranks
     from utils.engine import evaluate
     from utils.metrics import make_metrics
 
     task, size = trained
     dataset = open_split(task, inputs(args, task), args.evaluate, size, args.split_by)
     metrics = {o.name: make_metrics(o.kind, o.classes) for o in task.outputs}
-    batches = eval_batches(dataset, 4, workers=2)
+    batches = eval_batches(dataset, 4, workers=2, on_bad=skipped.add)
     none = torch.zeros(())
-    found = evaluate(predictor, batches, lambda *_: (none, {}), metrics, Ranks(torch.device("cpu")))
+    found = evaluate(predictor, batches, lambda *_: (none, {}), metrics, skipped.ranks)
     yield from found.scores.items()
 
 
@@ -143,48 +160,61 @@ def inputs(args: Namespace, task: Task) -> list[Path | str]:
     return demo_shards(task.name, DATA / "demo")
 
 
-def predict_all(args: Namespace, tasks: list[Trained], predictor: Predictor) -> None:
+def predict_all(
+    args: Namespace, tasks: list[Trained], predictor: Predictor, skipped: Skipped
+) -> None:
     """Every image through every task; what is predicted goes to --out under the image's name."""
     from datasets.decode import decode_image
 
     for trained in tasks:
         found = images(args, trained.task)
-        stems = [Path(name).with_suffix("") for name, _ in found]
+        stems = [Path(each.name).with_suffix("") for each in found]
         for stem, count in Counter(stems).items():
             if count > 1:
                 raise ValueError(f"--input: {count} images would be written as {args.out / stem}")
-        for name, read in tqdm(found, trained.task.name, unit="image", disable=None):
-            image = decode_image(read(), name)
+        num = 0
+        for name, where, read in tqdm(found, trained.task.name, unit="image", disable=None):
+            try:
+                image = decode_image(read(), where)
+            except (ValueError, OSError) as error:
+                skipped.add(where, str(error).removeprefix(f"{where}: "))
+                continue
             write(args.out / Path(name).with_suffix(""), image, predict(image, trained, predictor))
-    print(f"{len(found)} images predicted, see {args.out}", file=sys.stderr)
+            num += 1
+    print(f"{num} images predicted, see {args.out}", file=sys.stderr)
 
 
-def images(args: Namespace, task: Task) -> list[tuple[str, Callable[[], bytes]]]:
-    """Name and reader of every image of the input. A store laid out as the task says gives its
-    images alone, without their labels; the demo's, those of validation."""
+def images(args: Namespace, task: Task) -> list[Found]:
+    """Every image of the input. A store laid out as the task says gives its images alone, without
+    their labels; the demo's, those of validation."""
     from datasets.index import compile_template, find_groups, find_samples
     from datasets.stores import open_stores
 
     if not args.input:
         table = find_samples(open_stores(inputs(args, task)), task, "val")
         samples = range(min(len(table), NUM_DEMO))
-        return [(table.key(i), partial(table.read, *table.image(i))) for i in samples]
+        return [member(table.stores[shard], number) for shard, number in map(table.image, samples)]
     files = [Path(text) for text in args.input if text.lower().endswith(IMAGES)]
     for path in files:
         if not path.is_file():
             raise ValueError(f"{path}: no such file")
-    found = [(path.name, path.read_bytes) for path in files]
+    found = [Found(path.name, str(path), path.read_bytes) for path in files]
     others = [path for path in inputs(args, task) if path not in files]
     template = compile_template(task.image)
     for store in open_stores(others) if others else []:
-        names = [name for name in store.names() if name.lower().endswith(IMAGES)]
-        if any(template.fullmatch(name) for name in names):
+        members = [i for i, n in enumerate(store.names()) if n.lower().endswith(IMAGES)]
+        if any(template.fullmatch(store.names()[i]) for i in members):
             members = find_groups([store], task)[1][:, 0].tolist()
-            names = [store.names()[member] for member in members]
-        found += [(name, partial(store.read, name)) for name in names]
+        found += [member(store, i) for i in members]
     if not found:
         raise ValueError(f"--input {' '.join(args.input)}: no image found")
     return found
+
+
+def member(store: Store, i: int) -> Found:
+    """Member i of a store."""
+    name = store.names()[i]
+    return Found(name, f"{store.path}: {name}", partial(store.read_at, i))
 
 
 def predict(image: Tensor, trained: Trained, predictor: Predictor) -> list[tuple[Output, Tensor]]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: `--help` answers without it
     from utils.distributed import Ranks
     from utils.engine import Learner
     from utils.memory import Plan, Setting
+    from utils.skipped import Skipped
 
 DATA = Path("data")  # demo scenes and class counts
 RUNS = Path("runs")
@@ -177,6 +178,7 @@ def run(args: Namespace, tasks: list[Task]) -> int:
     from utils.distributed import Ranks
     from utils.logger import NullLogger, RunLogger
     from utils.meter import Meter
+    from utils.skipped import Skipped
     from utils.stop import StopSignals
 
     compute = make_compute(args.device, args.amp)
@@ -192,7 +194,8 @@ def run(args: Namespace, tasks: list[Task]) -> int:
     data = open_data(args, tasks)
     steps = plan_steps(args, data, ranks.world)
     spec = model_spec(args, tasks)
-    criterion = make_criterion(args, tasks, balanced_weights(args, data))
+    skipped = Skipped(args.skip_bad, ranks, tqdm.write, args.out, resumed=bool(args.resume))
+    criterion = make_criterion(args, tasks, balanced_weights(args, data, skipped))
     learner = make_learner(args, spec, criterion, steps.total, compute, ranks)
     state = {"step": 0, "best": -1.0, "run_id": None}
     if args.resume:
@@ -217,7 +220,7 @@ def run(args: Namespace, tasks: list[Task]) -> int:
 
     meter, saved = Meter(compute.device), time.monotonic()
     with StopSignals() as stop, progress_bar(step, steps.total, ranks.first) as bar:
-        for batches, waited in training_batches(args, data, step, steps.total, ranks):
+        for batches, waited in training_batches(args, data, step, steps.total, ranks, skipped):
             parts = learner.parts
             terms = engine.train_step(learner, batches, args.accum)
             if learner.parts > parts:
@@ -228,11 +231,12 @@ def run(args: Namespace, tasks: list[Task]) -> int:
             end = step == steps.total or ranks.any(stop.requested)
             due = step % steps.eval == 0 or step == steps.total
             if step % LOG_STEPS == 0 or due or end:
-                line = meter.flush() | {"lr": learner.schedule.lr}
+                skipped.settle()
+                line = meter.flush() | {"lr": learner.schedule.lr} | skipped.count
                 logger.log(step, {f"train/{name}": value for name, value in line.items()})
                 bar.set_postfix_str(report.postfix(line), refresh=False)
             if due:
-                found = validate(args, data, learner)
+                found = validate(args, data, learner, skipped)
                 learner.schedule.evaluated(found.score)
                 logger.log(step, {f"val/{name}": value for name, value in found.scores.items()})
                 logger.images(step, found.pictures)
@@ -246,13 +250,14 @@ def run(args: Namespace, tasks: list[Task]) -> int:
                         args.out / "best.pt", found.facts | {"step": step, "model": weights} | about
                     )
                 meter.restart()
+            logger.skipped(step, skipped.listed)
             if end or due or time.monotonic() - saved > SAVE_SECONDS:
                 saved = time.monotonic()
                 facts = {"step": step, "best": best, "learner": learner.state_dict()}
                 ranks.save(args.out / "last.pt", facts | about)
             if end:
                 break
-    logger.finish({"best": best, "step": step})
+    logger.finish({"best": best, "step": step} | skipped.count)
     ranks.close()
     if not ranks.first:
         return 0
@@ -272,7 +277,9 @@ class Validation(NamedTuple):
     pictures: dict[str, Image]
 
 
-def validate(args: Namespace, data: list[TaskData], learner: Learner) -> Validation:
+def validate(
+    args: Namespace, data: list[TaskData], learner: Learner, skipped: Skipped
+) -> Validation:
     """Every task's validation split: scores, confusion matrices, some predictions as pictures."""
     from datasets.dataset import eval_batches
     from utils.engine import evaluate
@@ -285,7 +292,7 @@ def validate(args: Namespace, data: list[TaskData], learner: Learner) -> Validat
     for task, _, val in data:
         metrics = {o.name: make_metrics(o.kind, o.classes) for o in task.outputs}
         size = min(setting(args, task, "bs"), task.defaults.get("bs", PER_TASK["bs"]))
-        batches = eval_batches(val, size, args.workers, learner.ranks.part)
+        batches = eval_batches(val, size, args.workers, learner.ranks.part, skipped.add)
         found = evaluate(
             predictor, batches, learner.criterion, metrics, learner.ranks, NUM_PICTURES
         )
@@ -298,7 +305,9 @@ def validate(args: Namespace, data: list[TaskData], learner: Learner) -> Validat
         targets = {name: [shown.targets[name] for shown in found.shown] for name in names}
         predictions = {name: [shown.predictions[name] for shown in found.shown] for name in names}
         images = [shown.image for shown in found.shown]
-        pictures[task.name] = sample_panel(images, targets, predictions, task.outputs)
+        if images:  # a rank's own samples may all be bad
+            pictures[task.name] = sample_panel(images, targets, predictions, task.outputs)
+    skipped.settle()
     scores["loss"] = sum(losses)
     score = sum(scores[task.best] for task, _, _ in data) / len(data)
     return Validation(score, scores, {"scores": scores, "confusion": confusion}, pictures)
@@ -347,17 +356,20 @@ def open_data(args: Namespace, tasks: list[Task]) -> list[TaskData]:
 
 
 def training_batches(
-    args: Namespace, data: list[TaskData], step: int, total: int, ranks: Ranks
+    args: Namespace,
+    data: list[TaskData],
+    step: int,
+    total: int,
+    ranks: Ranks,
+    skipped: Skipped,
 ) -> Iterator[tuple[list[Batch], float]]:
     """Per step after `step` up to `total`: `accum` batches of every task, seconds they took."""
     from datasets.dataset import train_loader
 
     loaders = []
     for d in data:
-        batch = setting(args, d.task, "bs")
-        loaders.append(
-            iter(train_loader(d.train, batch, args.workers, step * args.accum, ranks.part))
-        )
+        batch, start = setting(args, d.task, "bs"), step * args.accum
+        loaders.append(train_loader(d.train, batch, args.workers, start, ranks.part, skipped.add))
     for _ in range(step, total):
         start = time.perf_counter()
         batches = [next(loader) for _ in range(args.accum) for loader in loaders]
@@ -378,14 +390,16 @@ def model_spec(args: Namespace, tasks: list[Task]) -> ModelSpec:
     return ModelSpec(heads, *shape)
 
 
-def balanced_weights(args: Namespace, data: list[TaskData]) -> dict[str, tuple[float, ...]]:
+def balanced_weights(
+    args: Namespace, data: list[TaskData], skipped: Skipped
+) -> dict[str, tuple[float, ...]]:
     """The class weights of outputs whose task wants them, counted on its training split."""
     from datasets.histogram import class_weights
 
     weights = {}
     for d in data:
         if setting(args, d.task, "class_weights"):
-            weights |= class_weights(d.train, DATA / "cache")
+            weights |= class_weights(d.train, DATA / "cache", skipped.add)
     return weights
 
 
@@ -498,17 +512,9 @@ def make_plan(
 
 def empty_batch(task: Task, images: int, size: tuple[int, int]) -> Batch:
     """A batch of that many images as the loader makes them, all 0."""
-    import torch
+    from datasets import dataset
 
-    from datasets.task import Batch
-
-    targets = {
-        output.name: torch.zeros(
-            images, *size, dtype=torch.float32 if output.kind == "depth" else torch.uint8
-        )
-        for output in task.outputs
-    }
-    return Batch(torch.zeros(images, 3, *size, dtype=torch.uint8), targets, [task.name] * images)
+    return dataset.empty_batch(task, images, size)
 
 
 def fit(args: Namespace, tasks: list[Task], plan: Plan, device: torch.device) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +18,22 @@ from datasets.index import SampleTable, find_samples
 from datasets.stores import open_stores
 from datasets.task import Batch, Sample, Task
 from datasets.transforms import EvalTransform, TrainTransform
+
+
+class BadMember(ValueError):
+    """A member that cannot be used. member: `SHARD: MEMBER`."""
+
+    def __init__(self, member: str, reason: str) -> None:
+        super().__init__(f"{member}: {reason}")
+        self.member, self.reason = member, reason
+
+
+OnBad = Callable[[str, str], None]  # what is done about a bad member: (member, reason)
+
+
+def refuse(member: str, reason: str) -> None:
+    """A bad member is the end, unless somebody keeps count of them."""
+    raise BadMember(member, reason)
 
 
 class DenseDataset(Dataset[Sample]):
@@ -47,19 +65,27 @@ class DenseDataset(Dataset[Sample]):
         return self.transform(self.load(index), int(draw.generate_state(1, np.uint64)[0] >> 1))
 
     def load(self, index: int) -> Sample:
-        """One sample at its native size; ValueError names the member that does not fit."""
-        image = decode_image(*self._read(*self.table.image(index)))
-        targets = {}
+        """One sample at its native size; BadMember names the member that does not fit."""
+        key, targets = self.table.key(index), {}
+        with self._read(*self.table.image(index)) as (data, name):
+            image = decode_image(data, name)
         for output in self.task.outputs:
-            data, name = self._read(*self.table.target(index, output.name))
-            targets[output.name] = decode_target(data, name, output)
-            check_same_size(image, targets[output.name], self.table.key(index), name)
-        return Sample(image, targets, self.table.key(index))
+            with self._read(*self.table.target(index, output.name)) as (data, name):
+                targets[output.name] = decode_target(data, name, output)
+                check_same_size(image, targets[output.name], key, name)
+        return Sample(image, targets, key)
 
-    def _read(self, shard: int, member: int) -> tuple[bytes, str]:
-        """A member's bytes and its name, as `SHARD: MEMBER` for errors."""
+    @contextmanager
+    def _read(self, shard: int, member: int) -> Iterator[tuple[bytes, str]]:
+        """A member's bytes and its name, as `SHARD: MEMBER`; BadMember if they cannot be read, or
+        not be used by what is done with them."""
         store = self.table.stores[shard]
-        return self.table.read(shard, member), f"{store.path}: {store.names()[member]}"
+        name = f"{store.path}: {store.names()[member]}"
+        try:
+            yield self.table.read(shard, member), name
+        except (ValueError, OSError) as error:
+            reason = str(error).removeprefix(f"{name}: ").removeprefix(f"{store.path}: ")
+            raise BadMember(name, reason) from None
 
 
 class TaskData(NamedTuple):
@@ -142,37 +168,46 @@ def train_loader(
     workers: int,
     start: int = 0,
     part: tuple[int, int] = (0, 1),
-) -> DataLoader:
-    """Endless training batches from batch number `start` on. part: rank and number of ranks."""
-    return DataLoader(
-        dataset,
+    on_bad: OnBad = refuse,
+) -> Iterator[Batch]:
+    """Endless training batches from batch number `start` on. part: rank and number of ranks.
+
+    Where `on_bad` returns, a batch comes without its bad samples, and the others as they would.
+    """
+    loader = DataLoader(
+        _Readable(dataset),
         batch_sampler=BatchStream(len(dataset), batch, dataset.seed, start, part),
-        collate_fn=_stack,
+        collate_fn=partial(_stack, task=dataset.task, size=dataset.transform.size),
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_leave_group,
         generator=torch.Generator(),  # not torch's own, which a resumed run must find untouched
     )
+    return _reported(iter(loader), on_bad)
 
 
 def eval_batches(
-    dataset: DenseDataset, batch: int, workers: int, part: tuple[int, int] = (0, 1)
+    dataset: DenseDataset,
+    batch: int,
+    workers: int,
+    part: tuple[int, int] = (0, 1),
+    on_bad: OnBad = refuse,
 ) -> Iterator[Batch]:
     """Every sample once, in order, never padded: images of one size that follow each other share a
-    batch. Ranks take every world-th sample."""
+    batch. Ranks take every world-th sample. Where `on_bad` returns, bad samples are left out."""
     rank, world = part
     loader = DataLoader(
-        dataset,
+        _Readable(dataset),
         batch_size=batch,
         sampler=[(0, index) for index in range(rank, len(dataset), world)],
-        collate_fn=_stack_sizes,
+        collate_fn=partial(_stack_sizes, task=dataset.task, size=dataset.transform.size),
         num_workers=workers,
         worker_init_fn=_leave_group,
         generator=torch.Generator(),
     )
-    for batches in loader:
-        yield from batches
+    batches = (each for groups in loader for each in groups)
+    return (each for each in _reported(batches, on_bad) if each.keys)
 
 
 def _leave_group(worker: int) -> None:
@@ -183,19 +218,59 @@ def _leave_group(worker: int) -> None:
     os.setpgid(0, 0)
 
 
-def _stack(samples: list[Sample]) -> Batch:
-    return Batch(
-        torch.stack([sample.image for sample in samples]),
-        {
-            name: torch.stack([sample.targets[name] for sample in samples])
-            for name in samples[0].targets
-        },
-        [sample.key for sample in samples],
-    )
+class _Readable(Dataset[Sample | BadMember]):
+    """The same samples; for a bad one the error, so that its worker lives and its batch tells."""
+
+    def __init__(self, dataset: DenseDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, item: tuple[int, int]) -> Sample | BadMember:
+        try:
+            return self.dataset[item]
+        except BadMember as error:
+            return error
 
 
-def _stack_sizes(samples: list[Sample]) -> list[Batch]:
+def _reported(batches: Iterable[Batch], on_bad: OnBad) -> Iterator[Batch]:
+    """The batches; what is bad is reported where they are taken, not where they were read ahead."""
+    for batch in batches:
+        for member, reason in batch.bad.items():
+            on_bad(member, reason)
+        yield batch
+
+
+def empty_batch(task: Task, images: int, size: tuple[int, int]) -> Batch:
+    """A batch of that many images as the loader makes them, all 0."""
+    targets = {
+        output.name: torch.zeros(
+            images, *size, dtype=torch.float32 if output.kind == "depth" else torch.uint8
+        )
+        for output in task.outputs
+    }
+    return Batch(torch.zeros(images, 3, *size, dtype=torch.uint8), targets, [task.name] * images)
+
+
+def _stack(samples: list[Sample | BadMember], task: Task, size: tuple[int, int]) -> Batch:
+    """One batch of those that could be read; without any, of no images of that size."""
+    bad = {each.member: each.reason for each in samples if isinstance(each, BadMember)}
+    good = [each for each in samples if isinstance(each, Sample)]
+    if not good:
+        return empty_batch(task, 0, size)._replace(bad=bad)
+    targets = {
+        name: torch.stack([sample.targets[name] for sample in good]) for name in good[0].targets
+    }
+    image = torch.stack([sample.image for sample in good])
+    return Batch(image, targets, [sample.key for sample in good], bad)
+
+
+def _stack_sizes(
+    samples: list[Sample | BadMember], task: Task, size: tuple[int, int]
+) -> list[Batch]:
+    """A batch for each size that occurs; the bad ones are one of no images."""
     groups = {}
-    for sample in samples:
-        groups.setdefault(sample.image.shape, []).append(sample)
-    return [_stack(group) for group in groups.values()]
+    for each in samples:
+        groups.setdefault(each.image.shape if isinstance(each, Sample) else None, []).append(each)
+    return [_stack(group, task, size) for group in groups.values()]

@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from datasets.dataset import DenseDataset
+from datasets.dataset import BadMember, DenseDataset, OnBad, refuse
 
 MAX_SAMPLES = 1000  # labels that are decoded at most, spread evenly: enough for a share of 0.001 %
 MAX_WEIGHT = 10.0
 
 
-def class_weights(dataset: DenseDataset, cache: Path) -> dict[str, tuple[float, ...]]:
+def class_weights(
+    dataset: DenseDataset, cache: Path, on_bad: OnBad = refuse
+) -> dict[str, tuple[float, ...]]:
     """Weights by output name for every output of classes: the square root of median frequency
     balancing (Eigen and Fergus 2015), at most MAX_WEIGHT; 1 for a class that does not occur.
 
@@ -24,7 +26,7 @@ def class_weights(dataset: DenseDataset, cache: Path) -> dict[str, tuple[float, 
     makes a network cry wolf. cache: a folder for the counts.
     """
     weights = {}
-    for name, counts in class_histogram(dataset, cache).items():
+    for name, counts in class_histogram(dataset, cache, on_bad).items():
         share = np.asarray(counts, np.float64) / max(1, sum(counts))
         median = np.median(share[share > 0]) if share.any() else 1.0
         weight = np.sqrt(median / np.where(share > 0, share, median))
@@ -32,8 +34,11 @@ def class_weights(dataset: DenseDataset, cache: Path) -> dict[str, tuple[float, 
     return weights
 
 
-def class_histogram(dataset: DenseDataset, cache: Path) -> dict[str, list[int]]:
-    """Labelled pixels per class, by output name, of at most MAX_SAMPLES samples."""
+def class_histogram(
+    dataset: DenseDataset, cache: Path, on_bad: OnBad = refuse
+) -> dict[str, list[int]]:
+    """Labelled pixels per class, by output name, of at most MAX_SAMPLES samples; bad ones do not
+    count where `on_bad` returns."""
     outputs = [output for output in dataset.task.outputs if output.kind == "classes"]
     if not outputs:
         return {}
@@ -43,7 +48,11 @@ def class_histogram(dataset: DenseDataset, cache: Path) -> dict[str, list[int]]:
     counts = {output.name: np.zeros(len(output.classes), np.int64) for output in outputs}
     counted = dataset.indices[:: _step(dataset)].tolist()
     for index in tqdm(counted, "counting classes", disable=None):
-        targets = dataset.load(index).targets
+        try:
+            targets = dataset.load(index).targets
+        except BadMember as error:
+            on_bad(error.member, error.reason)
+            continue
         for name, count in counts.items():
             found = np.bincount(targets[name].numpy().ravel(), minlength=256)
             count += found[: len(count)]
@@ -63,11 +72,20 @@ def _digest(dataset: DenseDataset) -> str:
         for shard, member in (table.target(index, name) for name in names):
             store = table.stores[shard]
             if store.stamp() is None:  # a folder's own time says nothing of the files below it
-                labels.append((store.path / store.names()[member]).stat().st_mtime_ns)
+                labels.append(_changed(store.path / store.names()[member]))
     shards = [[str(store.path), store.stamp()] for store in table.stores]
     facts = [dataset.task.to_json(), shards, dataset.indices.tolist(), len(table), labels]
     ends = [table.key(0), table.key(len(table) - 1)]
     return hashlib.sha256(json.dumps([facts, ends]).encode()).hexdigest()[:16]
+
+
+def _changed(path: Path) -> int:
+    """When a file was changed last, in nanoseconds; 0 for one whose reading will tell what is
+    wrong."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _step(dataset: DenseDataset) -> int:

@@ -34,11 +34,17 @@ class Sample(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Samples of one size: image uint8 (N, 3, H, W), targets by output name (N, H, W), N keys."""
+    """Samples of one size: image uint8 (N, 3, H, W), targets by output name (N, H, W), N keys.
+
+    bad: members that cannot be used, as `SHARD: MEMBER`, and why. Their samples are left out and
+    nothing takes their place: N is smaller by so many, and may be 0. A batch of no images costs 0,
+    has gradients of 0 and leaves batch norm's statistics alone.
+    """
 
     image: Tensor
     targets: dict[str, Tensor]
     keys: list[str]
+    bad: dict[str, str] = {}  # never changed: each batch has its own
 
 
 @dataclass(frozen=True)

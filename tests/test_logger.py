@@ -55,7 +55,7 @@ def test_only_a_resumed_run_keeps_the_config(tmp_path):
 
 def test_null_logger_takes_what_a_run_logger_takes():
     used = [name for name in vars(RunLogger) if not name.startswith("_")]
-    assert {"log", "images", "truncate", "finish", "link"} <= set(used)
+    assert {"log", "images", "skipped", "truncate", "finish", "link"} <= set(used)
     assert all(hasattr(NullLogger(), name) for name in [*used, "run_id"])
 
 
@@ -174,6 +174,9 @@ assert log.run_id == "abcd1234" and "offline-run" in log.link, log.link
 for step in range(3):
     log.log(step, {"train/loss": 1.0})
 log.images(3, {"val": Image.new("RGB", (2000, 10))})
+for _ in range(2):
+    log.skipped(3, {"a.zip: x.png": "cut"})
+log.skipped(4, {"a.zip: x.png": "cut", "a.zip: y.png": "its CRC"})
 log.finish({"best": 1.0})
 try:
     print("a child is left:", os.waitpid(-1, os.WNOHANG))
@@ -192,6 +195,11 @@ except ChildProcessError:
     run = next((tmp_path / "run" / "wandb").glob("offline-run-*-abcd1234"))
     (jpeg,) = run.rglob("*.jpg")
     assert Image.open(jpeg).width == logger_module.PICTURE_WIDTH
+    tables = sorted(json.loads(path.read_text())["data"] for path in run.rglob("*.table.json"))
+    assert tables == [
+        [["a.zip: x.png", "cut"]],
+        [["a.zip: x.png", "cut"], ["a.zip: y.png", "its CRC"]],
+    ]
 
 
 @pytest.mark.parametrize(

@@ -256,6 +256,8 @@ def evaluate(
     totals = [*(float(sums.get(name, 0)) for name in names), pixels]
     totals = torch.tensor(totals, dtype=torch.float64)
     totals = ranks.sum(totals)
+    if not totals[-1]:
+        raise ValueError("nothing to evaluate: not one sample of the split can be used")
     scores = {name: float(total / totals[-1]) for name, total in zip(names, totals, strict=False)}
     for name, metric in metrics.items():
         metric.load_state(ranks.sum(metric.state()))

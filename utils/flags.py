@@ -99,6 +99,13 @@ def train_parser(tasks: Mapping[str, Described]) -> Parser:
         help="validate where a field of the path or the metadata has this value, train on the rest",
     )
     add("--workers", type=natural, default=2, help="processes that read and decode (2)")
+    add(
+        "--skip-bad",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="go on without at most N damaged members, listed in the run folder (0)",
+    )
     add = parser.add_argument_group("model").add_argument
     add("--encoder", default="unet", metavar="unet|TIMM", help="own encoder, or a timm name (unet)")
     add(
@@ -291,6 +298,13 @@ def infer_parser(tasks: Mapping[str, Described]) -> Parser:
         type=field_value,
         metavar="FIELD=VALUE",
         help="with --evaluate: as in training",
+    )
+    add(
+        "--skip-bad",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="go on without at most N damaged images or samples (0)",
     )
     add(
         "--export",

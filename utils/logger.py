@@ -65,6 +65,7 @@ class RunLogger:
             _write(folder / "config.json", text + "\n")
         self._lines = (folder / "metrics.jsonl").open("a", encoding="utf-8")
         self._run = NullLogger()
+        self._num_skipped = 0
         if mode != "disabled":
             try:
                 self._run = open_wandb(
@@ -93,6 +94,12 @@ class RunLogger:
         for name, picture in pictures.items():
             picture.save(self.folder / "samples" / f"{step:06d}_{name.replace('/', '_')}.png")
         self._send("images", step, pictures)
+
+    def skipped(self, step: int, listed: dict[str, str]) -> None:
+        """Give wandb the members that the run goes on without, and why, whenever there are more."""
+        if len(listed) > self._num_skipped:
+            self._num_skipped = len(listed)
+            self._send("skipped", step, listed)
 
     def truncate(self, step: int) -> None:
         """Forget the lines after `step`, and any broken one: a resumed run writes them anew.
@@ -130,6 +137,8 @@ class NullLogger:
 
     def images(self, step: int, pictures: dict[str, Image.Image]) -> None: ...
 
+    def skipped(self, step: int, listed: dict[str, str]) -> None: ...
+
     def truncate(self, step: int) -> None: ...
 
     def finish(self, summary: dict[str, float]) -> None: ...
@@ -155,6 +164,11 @@ class WandbRun(NullLogger):
             copy.thumbnail((PICTURE_WIDTH, copy.height))
             small[name] = self._wandb.Image(copy, file_type="jpg")
         self._run.log(small, step=step)
+
+    def skipped(self, step: int, listed: dict[str, str]) -> None:
+        rows = [list(item) for item in listed.items()]
+        table = self._wandb.Table(columns=["member", "reason"], data=rows)
+        self._run.log({"skipped_members": table}, step=step)
 
     def finish(self, summary: dict[str, float]) -> None:
         self._run.summary.update(summary)
