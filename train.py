@@ -369,7 +369,9 @@ def training_batches(
     loaders = []
     for d in data:
         batch, start = setting(args, d.task, "bs"), step * args.accum
-        loaders.append(train_loader(d.train, batch, args.workers, start, ranks.part, skipped.add))
+        loaders.append(
+            train_loader(d.train, batch, args.workers, start, ranks.part, args.shuffle, skipped.add)
+        )
     for _ in range(step, total):
         start = time.perf_counter()
         batches = [next(loader) for _ in range(args.accum) for loader in loaders]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,10 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from datasets.decode import check_same_size, decode_image, decode_target
 from datasets.index import SampleTable, find_samples
+from datasets.order import BatchStream
 from datasets.stores import open_stores
 from datasets.task import Batch, Sample, Task
 from datasets.transforms import EvalTransform, TrainTransform
@@ -75,6 +77,11 @@ class DenseDataset(Dataset[Sample]):
                 check_same_size(image, targets[output.name], key, name)
         return Sample(image, targets, key)
 
+    def neighbours(self) -> np.ndarray:
+        """All indices, int32 (n), those first whose images lie first: by shard, then by member."""
+        shard, member = self.table.image_shard[self.indices], self.table.image_member[self.indices]
+        return np.lexsort((member, shard)).astype(np.int32)
+
     @contextmanager
     def _read(self, shard: int, member: int) -> Iterator[tuple[bytes, str]]:
         """A member's bytes and its name, as `SHARD: MEMBER`; BadMember if they cannot be read, or
@@ -133,55 +140,29 @@ def overfit(data: TaskData, num: int) -> TaskData:
     return data
 
 
-class BatchStream(Sampler[list[tuple[int, int]]]):
-    """Endless batches of (epoch, index): a shuffled epoch follows the other, so that every sample
-    comes exactly once an epoch and no batch is short. A function of seed and position: a run
-    resumes at batch `start` without reading what it has seen.
-
-    With `world` ranks, `batch` samples go to each, and rank r takes the r-th part of each step's
-    samples.
-    """
-
-    def __init__(
-        self, num: int, batch: int, seed: int, start: int = 0, part: tuple[int, int] = (0, 1)
-    ) -> None:
-        self.num, self.batch, self.seed, self.start = num, batch, seed, start
-        self.rank, self.world = part
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        position = (self.start * self.world + self.rank) * self.batch
-        epoch, order = -1, None
-        while True:
-            batch = []
-            for place in range(position, position + self.batch):
-                if place // self.num != epoch:
-                    epoch = place // self.num
-                    order = np.random.default_rng([self.seed, epoch]).permutation(self.num)
-                batch.append((epoch, int(order[place % self.num])))
-            yield batch
-            position += self.world * self.batch
-
-
 def train_loader(
     dataset: DenseDataset,
     batch: int,
     workers: int,
     start: int = 0,
     part: tuple[int, int] = (0, 1),
+    shuffle: str = "global",
     on_bad: OnBad = refuse,
 ) -> Iterator[Batch]:
     """Endless training batches from batch number `start` on. part: rank and number of ranks.
 
-    Where `on_bad` returns, a batch comes without its bad samples, and the others as they would.
+    shuffle: "global", or "shards", which keeps to few places of the shards at a time. A batch comes
+    without its bad samples where `on_bad` returns, the others as they would.
     """
+    neighbours = dataset.neighbours() if shuffle == "shards" else None
     loader = DataLoader(
         _Readable(dataset),
-        batch_sampler=BatchStream(len(dataset), batch, dataset.seed, start, part),
+        batch_sampler=BatchStream(len(dataset), batch, dataset.seed, start, part, neighbours),
         collate_fn=partial(_stack, task=dataset.task, size=dataset.transform.size),
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_leave_group,
+        worker_init_fn=_start_worker,
         generator=torch.Generator(),  # not torch's own, which a resumed run must find untouched
     )
     return _reported(iter(loader), on_bad)
@@ -203,19 +184,23 @@ def eval_batches(
         sampler=[(0, index) for index in range(rank, len(dataset), world)],
         collate_fn=partial(_stack_sizes, task=dataset.task, size=dataset.transform.size),
         num_workers=workers,
-        worker_init_fn=_leave_group,
+        worker_init_fn=_start_worker,
         generator=torch.Generator(),
     )
     batches = (each for groups in loader for each in groups)
     return (each for each in _reported(batches, on_bad) if each.keys)
 
 
-def _leave_group(worker: int) -> None:
+def _start_worker(worker: int) -> None:
     """A signal to the process group, as Ctrl-C and `timeout` send it, is for the main process,
     which needs its workers until the step in hand is saved. They end when it ends them, or when it
     dies.
+
+    What a worker inherits is not its garbage to collect: looking at it would copy every page that
+    it shares with the main process.
     """
     os.setpgid(0, 0)
+    gc.freeze()
 
 
 class _Readable(Dataset[Sample | BadMember]):

@@ -158,6 +158,8 @@ WORDS = {
     "unknown schedule": (["--task", "damage", "--schedule", "step"], ["--schedule", "step"]),
     "unknown norm": (["--task", "damage", "--norm", "layer"], ["--norm", "layer", "batch"]),
     "unknown recomputation": (["--task", "damage", "--ckpt", "all"], ["--ckpt", "all", "full"]),
+    "unknown order": (["--task", "damage", "--shuffle", "none"], ["--shuffle", "none", "shards"]),
+    "fewer than no bad ones": (["--task", "damage", "--skip-bad", "-1"], ["--skip-bad", "'-1'"]),
     "no number": (["--task", "damage", "--lr", "fast"], ["--lr", "fast"]),
     "a negative number": (["--task", "damage", "--lr", "-1"], ["--lr", "-1"]),
     "not a number": (["--task", "damage", "--lr", "nan"], ["--lr", "nan"]),

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from datasets import TASKS, dataset, demo, histogram, load_task
-from datasets.dataset import BatchStream, eval_batches, open_split, open_task, overfit, train_loader
+from datasets.dataset import eval_batches, open_split, open_task, overfit, train_loader
 from datasets.histogram import class_histogram, class_weights
 from datasets.task import IGNORE, Output, Task
 
@@ -26,45 +26,6 @@ def same(a, b):
         and a.targets.keys() == b.targets.keys()
         and all(torch.equal(a.targets[name], b.targets[name]) for name in a.targets)
     )
-
-
-@pytest.mark.parametrize("num", [1, 3, 7, 16])
-@pytest.mark.parametrize("batch", [1, 2, 5, 7])
-def test_every_sample_once_an_epoch(num, batch):
-    drawn = [item for items in islice(BatchStream(num, batch, seed=3), 40) for item in items]
-    for epoch in range(len(drawn) // num):
-        items = drawn[epoch * num : (epoch + 1) * num]
-        assert {e for e, _ in items} == {epoch}
-        assert sorted(index for _, index in items) == list(range(num))
-
-
-def test_epochs_and_seeds_differ():
-    def epoch(seed, number):
-        (items,) = islice(BatchStream(50, 50, seed, start=number), 1)
-        return [index for _, index in items]
-
-    assert epoch(0, 0) == epoch(0, 0)
-    assert epoch(0, 0) != epoch(0, 1)
-    assert epoch(0, 0) != epoch(1, 0)
-
-
-@pytest.mark.parametrize("start", [1, 2, 5, 13])
-def test_a_stream_resumes_at_any_batch(start):
-    whole = list(islice(BatchStream(7, 3, seed=1), 20))
-    assert list(islice(BatchStream(7, 3, seed=1, start=start), 20 - start)) == whole[start:]
-
-
-@pytest.mark.parametrize("world", [2, 3])
-@pytest.mark.parametrize("start", [0, 4])
-def test_ranks_share_each_step(world, start):
-    ranks = [
-        list(islice(BatchStream(10, 2, 1, start, part=(rank, world)), 12)) for rank in range(world)
-    ]
-    together = list(islice(BatchStream(10, 2 * world, 1, start), 12))
-    for step, expected in enumerate(together):
-        parts = [item for rank in ranks for item in rank[step]]
-        assert parts == expected
-        assert len(set(parts)) == 2 * world
 
 
 @pytest.mark.parametrize("task", EVERY_TASK, ids=lambda task: task.name)

@@ -10,6 +10,7 @@ import threading
 import time
 import zipfile
 from importlib.util import find_spec
+from itertools import islice
 
 import fsspec
 import numpy as np
@@ -166,6 +167,32 @@ def test_a_hundred_lost_connections_and_every_sample_once(kind, workers, serve, 
     assert server.lost == 100
     assert seen == [data.table.key(i) for i in range(len(data))]
     assert len(set(seen)) == 135
+
+
+def test_training_over_lost_connections(serve, tmp_path):
+    """Two epochs, and none of their samples is bad: each read is tried again until it comes."""
+    from datasets.dataset import open_split, train_loader
+
+    members = {f"image/{i:03d}.png": png(i) for i in range(100)}
+    members |= {f"mask/{i:03d}.png": png(255) for i in range(100)}
+    server, url = serve({"/s.zip": shard(tmp_path, "zip", members)}, one_in(3, 100))
+    data = open_split(TASK, [f"{url}/s.zip"], "train", (8, 8))
+    assert len(data) == 90
+    batches = list(islice(train_loader(data, 5, 2, shuffle="shards"), 36))
+    keys = [key for batch in batches for key in batch.keys]
+    for epoch in (keys[:90], keys[90:]):
+        assert sorted(epoch) == [data.table.key(i) for i in range(90)]
+    assert all(
+        (i == int(key[6:9])).all() for b in batches for i, key in zip(b.image, b.keys, strict=True)
+    )
+    assert server.lost == 100
+
+    server.fate = lambda number: 503  # from now on every member is bad
+    bad = []
+    batches = train_loader(data, 5, 2, on_bad=lambda *one: bad.append(one))
+    assert [next(batches).keys for _ in range(2)] == [[], []]
+    assert len(dict(bad)) == 10
+    assert all("cannot be read, 8 attempts failed: HTTP 503" in reason for _, reason in bad)
 
 
 def test_attempts_end(serve, tmp_path):

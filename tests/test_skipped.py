@@ -22,6 +22,7 @@ from datasets.pack import write_hdf5, write_zip
 from utils import checkpoint, engine
 from utils.distributed import Ranks
 from utils.engine import train_step
+from utils.logger import RunLogger
 from utils.skipped import Skipped
 
 TRAINED, VALIDATED = "k01", "k00"  # on which side the tiny task's hash puts them
@@ -80,12 +81,17 @@ def test_the_keys_are_on_the_sides_they_should_be(make_data):
 
 @pytest.mark.parametrize("suffix", [".zip", ".h5"])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_run_goes_on_and_lists_what_it_skipped(run_train, tiny_words, tmp_path, damage, suffix):
+def test_a_run_goes_on_and_lists_what_it_skipped(
+    run_train, tiny_words, tmp_path, monkeypatch, damage, suffix
+):
     bad = damaged(tmp_path / f"data{suffix}", damage, TRAINED, VALIDATED)
     words = (*tiny_words, "--data", tmp_path / f"data{suffix}", "--steps", "5", "--bs", "3")
+    sent = []
+    monkeypatch.setattr(RunLogger, "skipped", lambda self, step, rows: sent.append(dict(rows)))
     ran = run_train(*words, "--skip-bad", "2")
     assert ran.status == 0, ran.err
     out = tmp_path / "runs" / "tiny"
+    assert sent[-1] == dict(listed(out))
     assert [member for member, _ in listed(out)] == bad  # training meets one, validation the other
     assert all(DAMAGES[damage][2] in reason for _, reason in listed(out))
     assert [line for line in ran.out.splitlines() if line.startswith("skipped")] == [
@@ -316,9 +322,9 @@ def test_no_damage_gives_a_wrong_sample(tmp_path, kind):
     samples = {s.keys[0]: s for s in eval_batches(open_task(task, [path], (8, 8)).train, 1, 0)}
     assert len(samples) >= 3
     counted, refused = 0, []
-    for at in rng.integers(len(good), size=100):
+    for turn, at in enumerate(rng.integers(len(good), size=100)):
         raw = bytearray(good)
-        if at % 2:
+        if turn % 2:
             del raw[at:]
         else:
             raw[at] ^= 1 << int(rng.integers(8))
@@ -434,5 +440,7 @@ def test_two_ranks_count_together(tiny_words, tmp_path):
 
     assert first["status"] == second["status"] == 0
     assert sorted(member for member, _ in listed(tmp_path / "run")) == sorted(bad)
+    lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert [line["train/skipped"] for line in lines if "train/skipped" in line] == [2]
     assert first["excess"] == second["excess"] == 2
     assert len(listed(tmp_path / "excess")) == 1

@@ -179,7 +179,7 @@ def test_the_comparison_would_see_a_difference(uninterrupted):
 @pytest.mark.parametrize(
     "words",
     [
-        ("--optimizer", "sgd", "--schedule", "plateau"),
+        ("--optimizer", "sgd", "--schedule", "plateau", "--shuffle", "shards"),
         ("--loss-weights", "uncertainty", "--ckpt", "--schedule", "rsqrt", "--norm", "group"),
     ],
     ids=["plateau", "uncertainty"],

@@ -100,6 +100,12 @@ def train_parser(tasks: Mapping[str, Described]) -> Parser:
     )
     add("--workers", type=natural, default=2, help="processes that read and decode (2)")
     add(
+        "--shuffle",
+        choices=("global", "shards"),
+        default="global",
+        help="shards: samples that lie near each other are read at about the same time (global)",
+    )
+    add(
         "--skip-bad",
         type=natural,
         default=0,
