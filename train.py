@@ -477,6 +477,7 @@ def make_plan(
 
     Needs no data and allocates nothing. A plan that is only printed may be for another device.
     """
+    from datasets.dataset import empty_batch
     from models.recompute import MODES, recompute
     from utils import memory
     from utils.compute import amp_dtype
@@ -510,13 +511,6 @@ def make_plan(
         budget=memory.budget(args.vram, device),
         what=", ".join("{} {}x{}".format(t.name, *setting(args, t, "size")) for t in tasks),
     )
-
-
-def empty_batch(task: Task, images: int, size: tuple[int, int]) -> Batch:
-    """A batch of that many images as the loader makes them, all 0."""
-    from datasets import dataset
-
-    return dataset.empty_batch(task, images, size)
 
 
 def fit(args: Namespace, tasks: list[Task], plan: Plan, device: torch.device) -> None:

@@ -25,7 +25,8 @@ class BatchNorm(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W), size unchanged"""
-        if not self.training or is_compiling() or not len(x):  # no images: nothing to learn
+        few = x.numel() <= x.shape[1]  # torch refuses one value per channel; none change nothing
+        if not self.training or is_compiling() or few:
             return super().forward(x)
         if x.device.type != "cpu":
             if self.known is None:
@@ -41,7 +42,7 @@ class BatchNorm(nn.BatchNorm2d):
         num = x.numel() // x.shape[1]
         self.num_batches_tracked += 1
         self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(var * (num / max(1, num - 1)), self.momentum)
+        self.running_var.lerp_(var * (num / (num - 1)), self.momentum)
         return mean, var
 
 
