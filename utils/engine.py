@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -150,7 +151,10 @@ def _backward(learner: Learner, batch: Batch, accum: int) -> dict[str, Tensor]:
     targets = learner.compute.targets(batch.targets)
     if learner.parts > 1 and len(batch.keys) > 1:
         return _backward_in_parts(learner, batch, targets, accum)
-    predictions = _predict(learner, batch.image, tuple(targets))
+    # without an image, the backward pass of what torch.compile makes fails
+    plain = nullcontext() if batch.keys else torch.compiler.set_stance("force_eager")
+    with plain:
+        predictions = _predict(learner, batch.image, tuple(targets))
     loss, terms = learner.criterion(predictions, targets)
     del predictions  # the graph keeps of them what it needs
     learner.scaler.scale(loss / accum).backward()
