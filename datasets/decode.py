@@ -3,40 +3,17 @@
 from __future__ import annotations
 
 import functools
-import io
-import struct
-import zlib
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
+from datasets.images import LOSSY, open_image
 from datasets.task import IGNORE, NO_DEPTH, Output
 
-MAX_PIXELS = (
-    400_000_000  # ARTeFACT has images of 100+ million; a 1.2 GB image is a mistake or an attack
-)
-LOSSY = ("JPEG", "MPO")  # MPO: the JPEG of phones, with a preview appended
 GREY_TOLERANCE = (
     16  # a grey picture stored as colour JPEG may differ by a few levels between channels
-)
-
-# Pillow's own limit is global and warns at 89 million pixels. It is raised, not removed: others who
-# use Pillow in this process keep a guard.
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-
-# What Pillow raises for bytes that are cut or changed.
-BROKEN = (
-    OSError,
-    EOFError,
-    LookupError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
 )
 
 
@@ -47,7 +24,7 @@ def decode_image(data: bytes, name: str) -> Tensor:
     a view of interleaved pixels (not contiguous), which torchvision resizes fastest.
     ValueError: no image, cut or damaged bytes, above MAX_PIXELS, floating point (unknown range).
     """
-    image = _open(data, name)
+    image = open_image(data, name)
     if image.mode == "F":
         raise ValueError(f"{name}: floating-point image of unknown range, expected 8 or 16 bits")
     if image.mode.startswith("I"):
@@ -73,7 +50,7 @@ def decode_target(data: bytes, name: str, output: Output) -> Tensor:
         `max_depth`; relative depth is clipped to [0, `max_depth`].
     """
     decode = {"classes": _decode_classes, "mask": _decode_mask, "depth": _decode_depth}[output.kind]
-    return torch.from_numpy(decode(_open(data, name), name, output))
+    return torch.from_numpy(decode(open_image(data, name), name, output))
 
 
 def check_same_size(image: Tensor, target: Tensor, image_name: str, name: str) -> None:
@@ -83,23 +60,6 @@ def check_same_size(image: Tensor, target: Tensor, image_name: str, name: str) -
         raise ValueError(
             f"{name}: is {is_size}, its image {image_size}: expected the same size as {image_name}"
         )
-
-
-def _open(data: bytes, name: str) -> Image.Image:
-    """A decoded, upright Pillow image (the first frame) of at most MAX_PIXELS."""
-    try:
-        image = Image.open(io.BytesIO(data))
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(
-                f"{image.width}x{image.height} pixels, expected at most {MAX_PIXELS:,}"
-            )
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-    except UnidentifiedImageError:
-        raise ValueError(f"{name}: not an image that can be read ({len(data)} bytes)") from None
-    except BROKEN as error:
-        raise ValueError(f"{name}: cannot be decoded: {error}") from None
-    return image
 
 
 def _rgb(image: Image.Image) -> np.ndarray:

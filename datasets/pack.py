@@ -18,6 +18,7 @@ from datasets import load_task
 from datasets.storage.shards import write_hdf5, write_zip
 from datasets.stores import SHARD_SUFFIXES, Store, open_stores, place
 from datasets.tools.packing import IMAGE, VERBATIM, Plan, Recipe, make_plan
+from datasets.tools.reencode import reencode_image, reencode_target
 
 MIB = 2**20
 
@@ -208,8 +209,6 @@ def _members(plan: Plan, members: range, progress: tqdm | None) -> Iterator[tupl
 
 
 def _reencode(data: bytes, name: str, is_image: bool, recipe: Recipe) -> bytes:
-    from datasets.tools.reencode import reencode_image, reencode_target  # imports torch
-
     if is_image:
         return reencode_image(data, name, recipe.size, recipe.quality)
     return reencode_target(data, name, recipe.size) if recipe.size else data

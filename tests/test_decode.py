@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from datasets import TASKS, decode, load_task
+from datasets import TASKS, images, load_task
 from datasets.decode import check_same_size, decode_image, decode_target
 from datasets.task import IGNORE, NO_DEPTH, Output
 
@@ -114,7 +114,7 @@ def test_flipped_bytes_raise_nothing_but_value_error():
 
 def test_too_many_pixels_are_named_before_they_are_decoded(monkeypatch):
     data = encode(rgb_noise())
-    monkeypatch.setattr(decode, "MAX_PIXELS", 34)
+    monkeypatch.setattr(images, "MAX_PIXELS", 34)
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     with pytest.raises(ValueError, match=r"^a\.png: .*7x5 pixels, expected at most 34"):
         decode_image(data, "a.png")

@@ -6,15 +6,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import struct
-import zlib
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
+from datasets.images import open_image
 from datasets.scenes.composite import OPAQUE, View, trim
 from datasets.scenes.floor import Floor, Pinhole, find_floor
 from datasets.stores import Store, open_stores
@@ -24,8 +23,6 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 BLOCKS = 20  # neighbouring rooms may be frames of one scene: blocks of them are not divided
 GUARD = 3  # rooms left out of training on each side of a block of validation
 CHUNK = 16  # files that a process checks at a time
-BROKEN = (OSError, EOFError, LookupError, SyntaxError, TypeError, ValueError, struct.error)
-BROKEN += (zlib.error, Image.DecompressionBombError)  # what Pillow raises for damaged bytes
 
 
 class Pictures(NamedTuple):
@@ -68,7 +65,7 @@ class Kit(NamedTuple):
 
     def view(self, i: int, floor: Floor | None) -> View:
         """Room i with its depth; ValueError if a file cannot be read or they differ in size."""
-        image = _open(self.rooms.read(i), self.rooms.name(i)).convert("RGB")
+        image = open_image(self.rooms.read(i), self.rooms.name(i)).convert("RGB")
         camera = Pinhole(self.focal * image.width, image.width / 2, image.height / 2)
         depth_mm = None
         if self.depths is not None:
@@ -83,7 +80,7 @@ class Kit(NamedTuple):
     def figure(self, i: int) -> Image.Image:
         """Cut-out i as trimmed RGBA; ValueError unless part of it is opaque and part is not."""
         name = self.cutouts.name(i)
-        image = _open(self.cutouts.read(i), name)
+        image = open_image(self.cutouts.read(i), name)
         image = image.convert("RGBA") if image.has_transparency_data else image.convert("RGB")
         figure = trim(image) if image.mode == "RGBA" else None
         if figure is None or image.getchannel("A").getextrema()[0] >= OPAQUE:
@@ -251,21 +248,9 @@ def _read_heights(path: Path) -> dict[str, tuple[float, float]]:
     return heights
 
 
-def _open(data: bytes, name: str) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(data))
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-    except UnidentifiedImageError:
-        raise ValueError(f"{name}: not an image that can be read ({len(data)} bytes)") from None
-    except BROKEN as error:
-        raise ValueError(f"{name}: cannot be decoded: {error}") from None
-    return image
-
-
 def _depth(data: bytes, name: str) -> np.ndarray:
     """Depth in millimetres, uint16 (H, W), 0 where unknown."""
-    image = _open(data, name)
+    image = open_image(data, name)
     if not image.mode.startswith("I"):
         raise ValueError(f"{name}: mode {image.mode}, expected 16-bit grey in millimetres")
     values = np.asarray(image)

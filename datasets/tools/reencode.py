@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 
-from PIL import Image, ImageOps
+from PIL import Image
 
-from datasets.decode import BROKEN, LOSSY, MAX_PIXELS
+from datasets.images import BROKEN, LOSSY, open_image
 
 TARGET_QUALITY = 95  # of a target that was JPEG already: masks and depth of the course's zips
 
@@ -19,38 +19,27 @@ def reencode_image(
     quality: 1 to 100, for JPEG and WebP; PNG stays lossless, and unchanged without a new size.
     ValueError names an image that cannot be decoded.
     """
-    image = _open(data, name)
+    image = open_image(data, name)
     lossy = image.format in (*LOSSY, "WEBP")
     if not (size or (quality and lossy)):
         return data
-    kind, upright = image.format, ImageOps.exif_transpose(image)
+    kind = image.format
     if size:
-        if upright.mode in ("P", "PA", "1"):  # numbers of colours cannot be mixed, colours can
-            transparent = "transparency" in upright.info or upright.mode == "PA"
-            upright = upright.convert("RGBA" if transparent else "RGB")
-        upright = upright.resize(size[::-1], Image.Resampling.BILINEAR)
-    return _encode(upright, name, kind, {"quality": quality or 95} if lossy else {})
+        if image.mode in ("P", "PA", "1"):  # numbers of colours cannot be mixed, colours can
+            transparent = "transparency" in image.info or image.mode == "PA"
+            image = image.convert("RGBA" if transparent else "RGB")
+        image = image.resize(size[::-1], Image.Resampling.BILINEAR)
+    return _encode(image, name, kind, {"quality": quality or 95} if lossy else {})
 
 
 def reencode_target(data: bytes, name: str, size: tuple[int, int]) -> bytes:
     """A target of size (H, W): the nearest value of each, in the file's own mode and palette."""
-    image = _open(data, name)
-    kind, upright = image.format, ImageOps.exif_transpose(image)
+    image = open_image(data, name)
+    kind = image.format
     lossy = {"quality": TARGET_QUALITY, "subsampling": 0} if kind in LOSSY else {}
     if kind == "WEBP":
         lossy = {"lossless": True}
-    return _encode(upright.resize(size[::-1], Image.Resampling.NEAREST), name, kind, lossy)
-
-
-def _open(data: bytes, name: str) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(data))
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS:,}")
-        image.load()
-    except BROKEN as error:
-        raise ValueError(f"{name}: cannot be decoded: {error}") from None
-    return image
+    return _encode(image.resize(size[::-1], Image.Resampling.NEAREST), name, kind, lossy)
 
 
 def _encode(image: Image.Image, name: str, kind: str, settings: dict) -> bytes:
