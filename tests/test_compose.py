@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -266,7 +267,8 @@ def test_a_call_may_be_killed(run_compose, sources, number):
     words += ["--size", "64", "80", "--cutouts", sources / "cutouts"]
     words += ["--backgrounds", sources / "rooms", "--out", sources / "out"]
     command = [sys.executable, "-m", "datasets.compose", *map(str, words)]
-    called = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # in the background it is ignored
+    called = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     while not (sources / "out" / "train_0000.zip").exists():
         assert called.poll() is None
         time.sleep(0.005)
