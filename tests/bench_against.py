@@ -133,8 +133,8 @@ def test_segmentation_models_pytorch(bench, upsampling):
     """Our U-Net on a ResNet against segmentation_models.pytorch's of the same widths
 
     Same timm encoder, decoder channels, precision, memory format, loss, optimiser and train_step.
-    Its head becomes a 1x1 convolution as ours is; our last block also sees the image. Ours always
-    upsamples bilinearly; nearest is its default.
+    Its head becomes a 1x1 convolution as ours is; our last block also sees the image. Ours repeats
+    pixels within its convolutions; nearest is the default of the library.
     """
     library = pytest.importorskip("segmentation_models_pytorch")
     encoder = "resnet34" if bench.full else "resnet18"
