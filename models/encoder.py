@@ -6,22 +6,10 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from models.norm import BatchNorm
+from models.norm import BatchNormReLU
 from models.recompute import Block, Stage
 
 NORMS = ("batch", "group", "none")
-
-
-def norm_layer(kind: str, channels: int) -> nn.Module:
-    """Batch norm, group norm with groups of at least eight channels, or nothing."""
-    if kind == "batch":
-        return BatchNorm(channels)
-    if kind == "group":
-        groups = max(g for g in range(1, max(1, channels // 8) + 1) if channels % g == 0)
-        return nn.GroupNorm(groups, channels)
-    if kind == "none":
-        return nn.Identity()
-    raise ValueError(f"norm {kind!r}: expected one of {', '.join(NORMS)}")
 
 
 def conv3x3(inputs: int, channels: int, norm: str) -> nn.Conv2d:
@@ -30,8 +18,19 @@ def conv3x3(inputs: int, channels: int, norm: str) -> nn.Conv2d:
 
 
 def activation(norm: str, channels: int, dropout: float = 0.0) -> list[nn.Module]:
-    """What follows a convolution: norm and ReLU, and dropout of whole channels."""
-    layers = [norm_layer(norm, channels), nn.ReLU()]
+    """What follows a convolution: norm, ReLU, and dropout of whole channels.
+
+    norm: "batch", "group" with groups of at least eight channels, or "none".
+    """
+    if norm == "batch":
+        layers = [BatchNormReLU(channels)]
+    elif norm == "group":
+        groups = max(g for g in range(1, max(1, channels // 8) + 1) if channels % g == 0)
+        layers = [nn.GroupNorm(groups, channels), nn.ReLU()]
+    elif norm == "none":
+        layers = [nn.ReLU()]
+    else:
+        raise ValueError(f"norm {norm!r}: expected one of {', '.join(NORMS)}")
     return [*layers, nn.Dropout2d(dropout)] if dropout else layers
 
 

@@ -188,8 +188,9 @@ class UNet(nn.Module):
             own.append(self.encoder)
         for part in own:
             for module in part.modules():
-                if isinstance(module, nn.Conv2d):
-                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                    fan = "fan_in" if module.transposed else "fan_out"  # torch takes it for inputs
+                    nn.init.kaiming_normal_(module.weight, mode=fan, nonlinearity="relu")
                     if module.bias is not None:
                         nn.init.zeros_(module.bias)
         for *_, convs in self.heads.values():

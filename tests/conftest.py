@@ -174,3 +174,9 @@ def tiny_json(tiny_task, tmp_path):
     path = tmp_path / "tiny.json"
     path.write_text(json.dumps(tiny_task.to_json()))
     return path, put(tmp_path / "tiny_data", members_of(tiny_task))
+
+
+@pytest.fixture
+def small_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Selective recomputation also of tensors as small as those of tests."""
+    monkeypatch.setattr("models.recompute.WORTH", 0)

@@ -20,6 +20,7 @@ from utils.distributed import Ranks
 from utils.footprint import BLOCK, Tracker, stages, trace
 from utils.memory import GIB, Alone, Dummy, Setting
 
+pytestmark = pytest.mark.usefixtures("small_is_worth_it")
 CPU = torch.device("cpu")
 SETTINGS = memory.settings(MODES, half=True)
 NAMES = [setting.flags or "neither" for setting in SETTINGS]
