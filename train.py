@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import sys
 import time
@@ -501,13 +502,16 @@ def make_plan(
     half = args.plan or amp_dtype(device) is not None
     auto = args.bs == "auto"
     usual = Namespace(**vars(args) | {"bs": None}) if auto else args
+    dummy = memory.Dummy(build, batches, recompute, args.accum)
+    least = math.ceil(memory.PIXELS / min(math.prod(size) for size in sizes))
     return memory.Plan(
-        memory.Dummy(build, batches, recompute, args.accum).trace,
+        dummy.trace,
+        dummy.probe(least, len(tasks)),
+        least,
         [asked] if asked else memory.settings(MODES, half),
         asked=asked or memory.Setting(args.amp and half, args.ckpt),
         images=tuple(setting(usual, task, "bs") for task in tasks),
         auto=auto,
-        few=math.ceil(memory.PIXELS / min(math.prod(size) for size in sizes)),
         budget=memory.budget(args.vram, device),
         what=", ".join("{} {}x{}".format(t.name, *setting(args, t, "size")) for t in tasks),
     )
@@ -590,4 +594,6 @@ def conclude(out: Path, tasks: list[Task]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    gc.freeze()  # a last look for garbage in all of torch takes half a second
+    sys.exit(status)

@@ -63,7 +63,7 @@ class StandardiseReLU(torch.autograd.Function):
         """x (N, C, H, W), the others (C,)"""
         y = F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
         y.view(INTEGERS[y.itemsize]).clamp_min_(0)
-        y[0, :, 0, 0] += 0 * (mean + var + weight + bias)  # 0, or not a number
+        y[0, :, 0, 0].add_(mean + var + weight + bias, alpha=0)  # 0, or not a number
         ctx.save_for_backward(x, weight, mean, var, y)
         ctx.eps = eps
         return y

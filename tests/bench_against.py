@@ -8,6 +8,7 @@ from multiprocessing import get_context
 
 import pytest
 import torch
+from rows import MANY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -165,7 +166,7 @@ def test_segmentation_models_pytorch(bench, upsampling):
             schedule=Schedule(optimizer, "cosine", 20, 10_000),
         )
     )
-    seconds, other_seconds = bench.measure(case.step, theirs.step)
+    seconds, other_seconds = bench.measure(case.step, theirs.step, **MANY)
     bench.row(
         case,
         encoder=encoder,

@@ -69,7 +69,7 @@ def test_plan_equals_the_tracked_peak_of_a_real_step(task):
     bench = Bench("--task", task, "--size", "37", "50")
     for setting in SETTINGS if task in ("damage", "maskdepth") else (SETTINGS[0], SETTINGS[-1]):
         planned, real = bench.dummy.trace(setting, (3,)), bench.real(setting, (3,))
-        assert len(planned.peaks) == len(real.peaks)
+        assert planned.parts.keys() == real.parts.keys()
         assert within(planned.peak, real.peak, 0 if not setting.amp else 1e-3)
 
 
@@ -89,14 +89,45 @@ def test_plan_equals_the_tracked_peak_with_other_flags(flags):
         assert within(planned.peak, real.peak, 1e-3 if not setting.amp else 0.01)
 
 
-@pytest.mark.parametrize("setting", [SETTINGS[0], SETTINGS[-1]])
-def test_peak_is_a_line_over_the_batch(setting):
-    bench = Bench("--task", "damage", "--size", "96", "128")
-    line = bench.plan().line(setting)
-    for images in (line.many + 3, 5 * line.many):
-        exact = bench.dummy.trace(setting, (images,)).peak
-        assert within(line.peak(images), exact, 0.005)
-        assert line.largest(line.peak(images)) in (images - 1, images)  # but for rounding
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--task damage --width 10",
+        "--task cityscapes --norm group --size 50 118",
+        "--task maskdepth --accum 2 --ema 0.9 --ckpt selective --amp",
+        "--task damage maskdepth --loss-weights uncertainty",
+    ],
+)
+def test_one_footprint_scales_to_every_batch(flags):
+    bench = Bench(*flags.split())
+    plan = bench.plan()
+    assert plan.probe != plan.images
+    for setting in (plan.asked, SETTINGS[-1]):
+        for images in (plan.least, plan.least + 7, 3 * plan.least):
+            both = (images, images + 5)[: len(bench.tasks)]
+            scaled, traced = plan.footprint(setting, both), bench.dummy.trace(setting, both)
+            assert within(scaled.peak, traced.peak, 1e-3)
+            assert scaled.parts.keys() == traced.parts.keys()
+
+
+def test_no_batch_is_too_small_to_be_planned():
+    bench = Bench("--task", "damage")
+    plan = bench.plan()
+    assert plan.least > 2
+    for images in (1, 2, plan.least - 1):
+        exact = bench.dummy.trace(SETTINGS[0], (images,))
+        assert plan.footprint(SETTINGS[0], (images,)).peak == exact.peak
+
+
+def test_the_largest_batch_is_the_largest():
+    bench = Bench("--task", "damage", "--size", "128", "96")
+    for gib in (0.05, 0.2):
+        plan = bench.plan(gib)
+        for setting in (SETTINGS[0], SETTINGS[-1]):
+            most = plan.largest(setting)
+            assert most > 1
+            peaks = [bench.dummy.trace(setting, (images,)).peak for images in (most, most + 1)]
+            assert peaks[0] <= plan.budget < peaks[1]
 
 
 def test_parts_add_up_and_say_what_they_hold():
@@ -105,7 +136,7 @@ def test_parts_add_up_and_say_what_they_hold():
     model = bench.build(Compute(CPU), Alone()).model
     tensors = [*model.parameters(), *model.buffers()]
     weights = sum(-(-t.untyped_storage().nbytes() // BLOCK) * BLOCK for t in tensors)
-    assert sum(footprint.parts.values()) == footprint.peak == max(footprint.peaks)
+    assert sum(footprint.parts.values()) == footprint.peak == footprint.held.max()
     assert weights <= footprint.parts["weights"] <= weights + 8 * BLOCK  # and the criterion's few
     assert {"weights", "optimiser", "batch", "encoder.0"} < set(footprint.parts)
     names = [name for name, _ in stages(model)]
@@ -119,7 +150,7 @@ def test_tracker_counts_what_is_alive():
     with Tracker() as tracker:
         first = torch.zeros(1000)  # 4000 bytes in 8 blocks
         view = first[10:]
-        tracker.enter("second")
+        tracker.label = "second"
         second = first + 1
         del first
         third = second * 2
@@ -127,7 +158,8 @@ def test_tracker_counts_what_is_alive():
         fourth = third + 1
     assert fourth.shape == third.shape
     found = tracker.footprint()
-    assert found.peaks == (8 * BLOCK, 3 * 8 * BLOCK)
+    assert found.peak == 3 * 8 * BLOCK
+    assert found.held.tolist() == [8 * BLOCK * n for n in (1, 2, 3, 2, 1, 2)]
     assert found.parts == {"batch": 8 * BLOCK, "second": 2 * 8 * BLOCK}
 
 

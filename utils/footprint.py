@@ -6,8 +6,9 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -18,21 +19,45 @@ from utils.engine import Batch, Learner, train_step
 BLOCK = 512  # bytes: torch's allocator for CUDA rounds every request up to these
 
 
-class Footprint(NamedTuple):
-    """Bytes in storages during one step.
+class Footprint:
+    """The storages of one step. sizes: bytes of each. labels: what each holds. events: in their
+    order, (number of the storage, 1 where it comes or -1 where it goes)."""
 
-    peaks: at the worst moment of each section of it; a stage of the network, the loss and the
-    optimiser begin one each, forward and backward. parts: at the worst moment of all, by what the
-    storages hold, in order of arrival.
-    """
-
-    peaks: tuple[int, ...]
-    parts: dict[str, int]
+    def __init__(
+        self, sizes: Sequence[int], labels: list[str], events: Sequence[tuple[int, int]]
+    ) -> None:
+        self.sizes, self.labels = np.asarray(sizes, np.int64), labels
+        self.events = np.asarray(events, np.int64).reshape(-1, 2)
+        numbers, changes = self.events.T
+        self.changes = changes * -(-self.sizes // BLOCK)[numbers] * BLOCK
+        self.held = self.changes.cumsum()  # after each event
 
     @property
     def peak(self) -> int:
-        """At the worst moment of all."""
-        return max(self.peaks)
+        """Bytes at the worst moment."""
+        return int(self.held.max(initial=0))
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Bytes at the worst moment by what they hold, in order of arrival."""
+        parts = {}
+        worst = self.held.argmax() + 1 if len(self.held) else 0
+        for (number, _), change in zip(self.events[:worst], self.changes, strict=False):
+            label = self.labels[number]
+            parts[label] = parts.get(label, 0) + int(change)
+        return {label: size for label, size in parts.items() if size}
+
+    def scaled(self, traced: Sequence[int], images: Sequence[int]) -> Footprint:
+        """The same step over other numbers of images of each task than were traced.
+
+        Those traced are different primes and divide the size of nothing else: what they divide
+        grows with the images, and nothing else does.
+        """
+        sizes = self.sizes.copy()
+        for before, after in zip(traced, images, strict=True):
+            grows = self.sizes % before == 0
+            sizes[grows] = self.sizes[grows] // before * after
+        return Footprint(sizes, self.labels, self.events)
 
 
 class Tracker(TorchDispatchMode):
@@ -43,7 +68,7 @@ class Tracker(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.label, self.section = "batch", 0  # what storages made from now on hold, and when
+        self.label = "batch"  # what storages made from now on hold
         self.sizes, self.labels, self.events = [], [], []
         self._live = {}  # address -> number of the storage, and the reference that sees it die
 
@@ -54,14 +79,10 @@ class Tracker(TorchDispatchMode):
         if func is torch.ops.prim.device.default:  # asked of fake tensors thousands of times
             return args[0].device
         made = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(made):
+        for leaf in [made] if isinstance(made, Tensor) else tree_leaves(made):
             if isinstance(leaf, Tensor):
                 self.note(leaf)
         return made
-
-    def enter(self, label: str) -> None:
-        """Begin a section: storages hold this from now on."""
-        self.label, self.section = label, self.section + 1
 
     def note(self, tensor: Tensor, label: str | None = None) -> None:
         """Count the tensor's storage if it is new; a label given replaces the one it had."""
@@ -69,9 +90,9 @@ class Tracker(TorchDispatchMode):
         address = storage._cdata
         if address not in self._live:
             number = len(self.sizes)
-            self.sizes.append(-(-storage.nbytes() // BLOCK) * BLOCK)
+            self.sizes.append(storage.nbytes())
             self.labels.append(self.label)
-            self.events.append((number, 1, self.section))
+            self.events.append((number, 1))
             gone = partial(self._gone, address, number)
             self._live[address] = number, weakref.ref(storage, gone)
         if label is not None:
@@ -79,21 +100,12 @@ class Tracker(TorchDispatchMode):
 
     def _gone(self, address: int, number: int, _: weakref.ref) -> None:
         del self._live[address]
-        self.events.append((number, -1, self.section))
+        self.events.append((number, -1))
 
     def footprint(self) -> Footprint:
-        """End the record, and find its worst moments."""
+        """End the record."""
         self._live.clear()
-        held, peaks, worst = 0, [0] * (self.section + 1), (0, 0)
-        for moment, (number, change, section) in enumerate(self.events):
-            held += change * self.sizes[number]
-            peaks[section] = max(peaks[section], held)
-            worst = max(worst, (held, -moment))
-        parts = {}
-        for number, change, _ in self.events[: 1 - worst[1]]:
-            label = self.labels[number]
-            parts[label] = parts.get(label, 0) + change * self.sizes[number]
-        return Footprint(tuple(peaks), {label: size for label, size in parts.items() if size})
+        return Footprint(self.sizes, self.labels, self.events)
 
 
 def trace(learner: Learner, batches: Sequence[Batch], accum: int = 1) -> Footprint:
@@ -132,12 +144,12 @@ def _labelled(learner: Learner, tracker: Tracker) -> Iterator[None]:
     def began(module: nn.Module, inputs: tuple) -> None:
         nonlocal backward
         backward = False
-        tracker.enter("batch")
+        tracker.label = "batch"
         tracker.note(inputs[0], "batch")
 
     def entered(label: str, module: nn.Module, inputs: tuple) -> None:
-        if not backward and tracker.label != label:  # in backward, a stage is being recomputed
-            tracker.enter(label)
+        if not backward:  # else the stage is being recomputed
+            tracker.label = label
 
     def left(label: str, module: nn.Module, inputs: tuple, output: Any) -> None:
         for tensor in tree_leaves(output):
@@ -147,10 +159,10 @@ def _labelled(learner: Learner, tracker: Tracker) -> Iterator[None]:
     def returned(label: str, gradient: Tensor) -> None:
         nonlocal backward
         backward = True
-        tracker.enter(f"backward of {label}")
+        tracker.label = f"backward of {label}"
 
     def stepping(*_: Any) -> None:
-        tracker.enter("optimiser step")
+        tracker.label = "optimiser step"
 
     handles = [
         learner.model.register_forward_pre_hook(began),

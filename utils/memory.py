@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from itertools import islice
+from itertools import count, islice
+from math import isqrt
 from typing import NamedTuple
 
 import torch
@@ -18,7 +20,8 @@ from utils.report import table
 
 GIB = 2**30
 DEFAULT_GIB = 8.0  # where the device does not say
-PIXELS = 1 << 16  # at least so many are traced, since a loss may take them in slices
+PIXELS = 1 << 16  # of a batch, from which on all is in proportion: a loss may take them in slices
+MOST = 1 << 20  # images of a batch
 
 
 class Setting(NamedTuple):
@@ -34,88 +37,53 @@ class Setting(NamedTuple):
         return " ".join(words)
 
 
-class Line(NamedTuple):
-    """Footprints of two batches, with as many images of every task: every section's peak, and so
-    the step's, as a function of that number. Loss slices and blocks round it by thousandths."""
-
-    few: int
-    many: int
-    low: Footprint
-    high: Footprint
-
-    def sections(self) -> Iterator[tuple[float, float]]:
-        """Fixed bytes and bytes per image."""
-        for low, high in zip(self.low.peaks, self.high.peaks, strict=True):
-            slope = (high - low) / (self.many - self.few)
-            yield low - slope * self.few, slope
-
-    def worst(self, images: int) -> tuple[float, float]:
-        """The section that takes most with so many images of each task."""
-        return max(self.sections(), key=lambda section: section[0] + section[1] * images)
-
-    def peak(self, images: int) -> float:
-        """Bytes at the worst moment of a step over so many images of each task."""
-        fixed, slope = self.worst(images)
-        return fixed + slope * images
-
-    def largest(self, budget: float) -> int:
-        """How many images of each task fit into so many bytes; 0 if not even one does."""
-        if self.peak(1) > budget:
-            return 0
-        return int(min((budget - fixed) // slope for fixed, slope in self.sections() if slope > 0))
-
-
 class Plan:
     """What a training step of a run takes, in bytes.
 
-    trace: finds the footprint of a setting with so many images of each task. settings: from the
+    trace: finds the footprint of a setting with so many images of each task. probe: numbers of
+    images whose footprint can be scaled to others, from `least` of each task on. settings: from the
     fastest step to the smallest. asked: the setting of the run. images: of each task in a batch;
-    auto: of each task in the largest batch that fits, instead. few: images of each task for a
-    first look; the batch, or twice as many, for the second. budget: bytes. what: the run in words.
+    auto: of each task in the largest batch that fits, instead. budget: bytes. what: the run in
+    words.
     """
 
     def __init__(
         self,
         trace: Callable[[Setting, tuple[int, ...]], Footprint],
+        probe: tuple[int, ...],
+        least: int,
         settings: Sequence[Setting],
         asked: Setting,
         images: tuple[int, ...],
         auto: bool,
-        few: int,
         budget: int,
         what: str,
     ) -> None:
         self.trace = cache(trace)
-        self.settings, self.asked, self.images = settings, asked, images
-        self.few, self.budget, self.what = few, budget, what
-        self.many = max(images) if few < max(images) <= 16 * few else 2 * few
+        self.probe, self.least, self.settings, self.asked = probe, least, settings, asked
+        self.images, self.budget, self.what = images, budget, what
         if auto:
-            self.images = self._even(max(1, self._largest()))
+            self.images = self._even(max(1, self.largest(asked)))
 
-    def line(self, setting: Setting) -> Line:
-        """How a setting grows with the batch."""
-        both = self.few, self.many
-        return Line(*both, *(self.trace(setting, self._even(images)) for images in both))
+    def footprint(self, setting: Setting, images: tuple[int, ...] | None = None) -> Footprint:
+        """Of a step over so many images of each task; over the run's own, if they are not given."""
+        images = images or self.images
+        if min(images) < self.least:
+            return self.trace(setting, images)
+        return self.trace(setting, self.probe).scaled(self.probe, images)
 
-    def _largest(self) -> int:
-        """Images of each task in the largest batch that fits: from the line, then by trying."""
-        line = self.line(self.asked)
-        images, slope = max(1, line.largest(self.budget)), line.peak(2) - line.peak(1)
+    def peak(self, setting: Setting) -> int:
+        """Bytes that the batch takes at the worst moment."""
+        return self.footprint(setting).peak
 
-        def left(images: int) -> int:
-            return self.budget - self.trace(self.asked, self._even(images)).peak
+    def largest(self, setting: Setting) -> int:
+        """How many images of each task fit into the budget; 0 if not even one does."""
+        return bisect_right(
+            range(1, MOST), self.budget, key=lambda num: self._peak_of(setting, num)
+        )
 
-        while images and left(images) < 0:
-            images -= 1
-        while images and left(images) > 0.9 * slope and left(images + 1) >= 0:
-            images += 1
-        return images
-
-    def peak(self, setting: Setting) -> float:
-        """Bytes that the batch takes: traced for the setting asked for, from a line for others."""
-        if setting == self.asked or len(set(self.images)) > 1:
-            return self.trace(setting, self.images).peak
-        return self.line(setting).peak(self.images[0])
+    def _peak_of(self, setting: Setting, num: int) -> int:
+        return self.footprint(setting, self._even(num)).peak
 
     @property
     def fits(self) -> bool:
@@ -145,15 +113,17 @@ class Plan:
         rows = [("", "fixed", "per image", batch, "saved", most)]
         plain = self.peak(self.settings[0])
         for setting in self.settings:
-            line, peak = self.line(setting), self.peak(setting)
-            fixed, slope = line.worst(max(self.images))
-            numbers = (f"{number / GIB:.3f}" for number in (fixed, slope, peak))
-            name, most = setting.flags or "neither", str(line.largest(self.budget))
+            num, peak = max(self.least, *self.images), self.peak(setting)
+            low, high = (self._peak_of(setting, images) for images in (num, 2 * num))
+            numbers = (
+                f"{number / GIB:.3f}" for number in (2 * low - high, (high - low) / num, peak)
+            )
+            name, most = setting.flags or "neither", str(self.largest(setting))
             rows.append((name, *numbers, f"{1 - peak / plain:.0%}", most))
         return rows
 
     def _parts(self) -> list[tuple[str, ...]]:
-        parts = self.trace(self.asked, self.images).parts
+        parts = self.footprint(self.asked).parts
         total = sum(parts.values())
         shown = {label: size for label, size in parts.items() if size >= total / 100}
         shown["all else"] = total - sum(shown.values())
@@ -163,7 +133,7 @@ class Plan:
 
     def summary(self) -> str:
         """What the batch was planned to take, in one line."""
-        parts = self.trace(self.asked, self.images).parts
+        parts = self.footprint(self.asked).parts
         first = sorted(parts, key=parts.__getitem__, reverse=True)[:3]
         most = ", ".join(f"{label} {parts[label] / GIB:.2f}" for label in first)
         peak, batch = self.peak(self.asked) / GIB, _sum(self.images)
@@ -174,7 +144,7 @@ class Plan:
 
         smaller: ways to need less, each a row of ever smaller plans with what they change.
         """
-        largest = self.line(self.asked).largest(self.budget)
+        largest = self.largest(self.asked)
         ways = [f"--bs {largest}"] if largest else []
         for setting in self.settings:
             if setting.amp >= self.asked.amp and self.peak(setting) <= self.budget:
@@ -244,6 +214,17 @@ class Dummy:
                 for parameter in group["params"]:
                     parameter.grad = torch.zeros_like(parameter)
             self.learner.optimizer.step()
+
+    def probe(self, least: int, num: int) -> tuple[int, ...]:
+        """The first `num` primes, at least so large, that divide the size of no weight."""
+        tensors = [
+            tensor
+            for part in (self.learner.model, self.learner.criterion)
+            for tensor in (*part.parameters(), *part.buffers())
+        ]
+        sizes = {tensor.numel() for tensor in tensors}
+        primes = (n for n in count(max(5, least)) if all(n % i for i in range(2, isqrt(n) + 1)))
+        return tuple(islice((n for n in primes if all(size % n for size in sizes)), num))
 
     def trace(self, setting: Setting, images: tuple[int, ...]) -> Footprint:
         """The footprint of a step over so many images of each task."""
