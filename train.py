@@ -478,7 +478,6 @@ def make_plan(
 
     Needs no data and allocates nothing. A plan that is only printed may be for another device.
     """
-    from datasets.dataset import empty_batch
     from models.recompute import MODES, recompute
     from utils import memory
     from utils.compute import amp_dtype
@@ -497,7 +496,8 @@ def make_plan(
         return make_learner(light, model_spec(args, tasks), criterion, 1, compute, ranks)
 
     def batches(images: tuple[int, ...]) -> list[Batch]:
-        return [empty_batch(*each) for each in zip(tasks, images, sizes, strict=True)]
+        each = zip(tasks, images, sizes, strict=True)
+        return [task.empty_batch(num, size) for task, num, size in each]
 
     half = args.plan or amp_dtype(device) is not None
     auto = args.bs == "auto"

@@ -227,23 +227,12 @@ def _reported(batches: Iterable[Batch], on_bad: OnBad) -> Iterator[Batch]:
         yield batch
 
 
-def empty_batch(task: Task, images: int, size: tuple[int, int]) -> Batch:
-    """A batch of that many images as the loader makes them, all 0."""
-    targets = {
-        output.name: torch.zeros(
-            images, *size, dtype=torch.float32 if output.kind == "depth" else torch.uint8
-        )
-        for output in task.outputs
-    }
-    return Batch(torch.zeros(images, 3, *size, dtype=torch.uint8), targets, [task.name] * images)
-
-
 def _stack(samples: list[Sample | BadMember], task: Task, size: tuple[int, int]) -> Batch:
     """One batch of those that could be read; without any, of no images of that size."""
     bad = {each.member: each.reason for each in samples if isinstance(each, BadMember)}
     good = [each for each in samples if isinstance(each, Sample)]
     if not good:
-        return empty_batch(task, 0, size)._replace(bad=bad)
+        return task.empty_batch(0, size)._replace(bad=bad)
     targets = {
         name: torch.stack([sample.targets[name] for sample in good]) for name in good[0].targets
     }

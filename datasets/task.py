@@ -191,6 +191,19 @@ class Task:
         outputs = [_build(Output, item) for item in _expect(value, "outputs", (list, tuple))]
         return replace(_build(Task, {**value, "outputs": outputs}), outputs=tuple(outputs))
 
+    def empty_batch(self, images: int, size: tuple[int, int]) -> Batch:
+        """A batch of that many images as the loader makes them, all 0."""
+        import torch
+
+        targets = {
+            output.name: torch.zeros(
+                images, *size, dtype=torch.float32 if output.kind == "depth" else torch.uint8
+            )
+            for output in self.outputs
+        }
+        image = torch.zeros(images, 3, *size, dtype=torch.uint8)
+        return Batch(image, targets, [self.name] * images)
+
 
 def read_task(path: Path) -> Task:
     """Read a task file; ValueError names the file and what is wrong in it."""

@@ -11,7 +11,6 @@ from conftest import QUIET, SMALL
 
 import train
 from datasets import TASKS
-from datasets.dataset import empty_batch
 from models.recompute import MODES, recompute
 from utils import engine, memory
 from utils.checkpoint import rng_state
@@ -42,7 +41,7 @@ class Bench:
     def batches(self, images: tuple[int, ...]) -> list:
         sizes = [train.setting(self.args, task, "size") for task in self.tasks]
         return [
-            empty_batch(task, num, size)
+            task.empty_batch(num, size)
             for task, num, size in zip(self.tasks, images, sizes, strict=True)
         ]
 

@@ -16,7 +16,7 @@ from test_infer import keep
 from test_train import differing
 
 import train
-from datasets.dataset import BadMember, empty_batch, eval_batches, open_task, train_loader
+from datasets.dataset import BadMember, eval_batches, open_task, train_loader
 from datasets.histogram import class_histogram
 from datasets.pack import write_hdf5, write_zip
 from utils import checkpoint, engine
@@ -274,7 +274,7 @@ def test_a_batch_of_no_images_moves_nothing(task, words):
     small = ("--width", "4", "--depth", "2", "--optimizer", "sgd", "--weight-decay", "0")
     case = make_case(task, *small, "--size", "32", "32", "--bs", "2", "--device", "cpu", *words)
     before = {name: value.clone() for name, value in case.learner.model.state_dict().items()}
-    terms = train_step(case.learner, [empty_batch(case.task, 0, (32, 32))])
+    terms = train_step(case.learner, [case.task.empty_batch(0, (32, 32))])
     assert all(term == 0 for term in terms.values())
     for name, parameter in case.learner.model.named_parameters():
         assert (parameter.grad == 0).all(), name  # not None: several ranks wait for each other's
