@@ -52,8 +52,8 @@ class StandardiseReLU(torch.autograd.Function):
     have their part in its gradient (Ioffe and Szegedy 2015).
 
     The ReLU is one of the bits read as integers, which are negative where the number is: several
-    times as fast in half precision. It takes what is not a number for negative, so that the first
-    pixel is told of it.
+    times as fast in half precision. What is not a number may be negative there too: so as not to
+    lose it, every channel's first pixel learns of it from the moments.
     """
 
     @staticmethod

@@ -38,13 +38,14 @@ class Timed:
     def __init__(self, call: Callable[[], Any]) -> None:
         self.call, self.seconds = call, []
 
-    def __call__(self) -> None:
+    def __call__(self) -> Any:
         """Run it once."""
         start = time.perf_counter()
-        self.call()
+        made = self.call()
         if torch.accelerator.is_available():
             torch.accelerator.synchronize()
         self.seconds.append(time.perf_counter() - start)
+        return made
 
 
 class Bench:
