@@ -91,7 +91,7 @@ def test_plan_equals_the_tracked_peak_with_other_flags(flags):
 @pytest.mark.parametrize(
     "flags",
     [
-        "--task damage --width 10",
+        "--task damage --width 10 --size 256 256",
         "--task cityscapes --norm group --size 50 118",
         "--task maskdepth --accum 2 --ema 0.9 --ckpt selective --amp",
         "--task damage maskdepth --loss-weights uncertainty",

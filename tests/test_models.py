@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from datasets import TASKS, load_task
 from losses import Criterion, LossSpec
-from models.decoder import JoinConv
+from models.decoder import JoinConv, UpConv
 from models.encoder import NORMS, activation
 from models.norm import BatchNormReLU
 from models.recompute import MODES, recompute
@@ -157,6 +157,15 @@ def test_same_seed_same_network():
     pairs = zip(first.parameters(), second.parameters(), other.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b, _ in pairs)
     assert not torch.equal(next(first.parameters()), next(other.parameters()))
+
+
+def test_initial_weights_are_those_of_he_2015():
+    model = network(width=16)
+    layers = (m for m in model.modules() if isinstance(m, torch.nn.Conv2d | UpConv))
+    for layer in layers:
+        if layer.kernel_size == (3, 3):
+            expected = (2 / (layer.out_channels * 9)) ** 0.5
+            assert layer.weight.std().item() == pytest.approx(expected, rel=0.1)
 
 
 def test_names_and_norms_that_cannot_be():
@@ -378,13 +387,15 @@ class TestTimm:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_batch_norm_is_that_of_torch(dtype):
-    """Ours and its ReLU are one, but look for the moments in an operation of their own."""
+def test_batch_norm_and_relu_are_those_of_torch(dtype):
     torch.manual_seed(3)
-    ours, theirs = BatchNormReLU(5).train(), torch.nn.BatchNorm2d(5).train()
-    for norm in (ours, theirs):
-        norm.to(torch.promote_types(dtype, torch.float32))
-        torch.nn.init.uniform_(norm.weight, 0.5, 2, generator=torch.manual_seed(1))
+    wide = torch.promote_types(dtype, torch.float32)
+    ours, norm = BatchNormReLU(5).to(wide), torch.nn.BatchNorm2d(5).to(wide)
+    for each in (ours, norm):
+        with torch.no_grad():
+            each.weight.copy_(torch.tensor([0.5, 1, 2, -1, -0.3]))
+            each.bias.copy_(torch.tensor([0, 0.5, -1, 0.2, 1]))
+    theirs = torch.nn.Sequential(norm, torch.nn.ReLU())
     close = (
         {"rtol": 1e-5, "atol": 1e-5} if dtype != torch.bfloat16 else {"rtol": 2e-2, "atol": 2e-2}
     )
@@ -392,16 +403,15 @@ def test_batch_norm_is_that_of_torch(dtype):
         x = (3 * torch.randn(num, 5, 7, 6) + 2).to(dtype)
         change = torch.randn(num, 5, 7, 6).to(dtype)
         found = []
-        for norm in (ours, theirs):
+        for layer, of in ((ours, ours), (theirs, norm)):
             image = x.clone().requires_grad_()
-            F.relu(norm(image)).backward(change)
-            gradients = image.grad, norm.weight.grad, norm.bias.grad
-            found.append([F.relu(norm(x)), *gradients, *norm.buffers()])
+            layer(image).backward(change)
+            found.append([layer(x), image.grad, of.weight.grad, of.bias.grad, *of.buffers()])
         for mine, other in zip(*found, strict=True):
             assert mine.dtype == other.dtype
             torch.testing.assert_close(mine, other, **close)
     ours.eval(), theirs.eval()
-    torch.testing.assert_close(ours(x), F.relu(theirs(x)), **close)
+    torch.testing.assert_close(ours(x), theirs(x), **close)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
