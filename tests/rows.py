@@ -28,7 +28,7 @@ from utils.report import table
 
 TINY = ("--size", "32", "32", "--bs", "2", "--width", "4", "--depth", "2", "--centre", "8")
 ROUNDS, WARM = 5, 2  # of each call with --benchmark-only; otherwise 1 and 0
-MANY = {"rounds": 11, "warm": 6}  # where a ratio of two steps is asked for: memory grows for some
+MANY = {"rounds": 11, "warm": 6}  # for a ratio of steps; memory grows in the first few
 TABLES = pytest.StashKey[dict[str, list[dict[str, Any]]]]()
 
 

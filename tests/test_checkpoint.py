@@ -72,6 +72,13 @@ def test_files_of_another_kind(tmp_path, data):
         checkpoint.load(path)
 
 
+def test_a_checkpoint_of_an_earlier_version(tmp_path):
+    path = tmp_path / "old.pt"
+    torch.save({"format": checkpoint.FORMAT - 1, "model": {}}, path)
+    with pytest.raises(ValueError, match=r"old.pt: of an earlier version \(format 1, expected 2\)"):
+        checkpoint.load(path)
+
+
 @pytest.mark.parametrize("state", [{"model": {}}, {"format": 99}, [1, 2], torch.zeros(3)])
 def test_other_projects_checkpoints(tmp_path, state):
     path = tmp_path / "model.pt"

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-FORMAT = 1
+FORMAT = 2  # raise it whenever networks name or store their weights in another way
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -34,7 +34,10 @@ def load(path: Path) -> dict[str, Any]:
     except Exception as error:  # a damaged file fails in as many ways as there are bytes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path}: not a checkpoint: {reason}") from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    form = state.get("format") if isinstance(state, dict) else None
+    if isinstance(form, int) and form < FORMAT:
+        raise ValueError(f"{path}: of an earlier version (format {form}, expected {FORMAT})")
+    if form != FORMAT:
         raise ValueError(f"{path}: not a checkpoint of this project (format {FORMAT})")
     return state
 
