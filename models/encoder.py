@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from models.norm import BatchNormReLU
+from models.layers import BatchNormReLU, ChannelDropout
 from models.recompute import Block, Stage
 
 NORMS = ("batch", "group", "none")
@@ -31,7 +31,7 @@ def activation(norm: str, channels: int, dropout: float = 0.0) -> list[nn.Module
         layers = [nn.ReLU()]
     else:
         raise ValueError(f"norm {norm!r}: expected one of {', '.join(NORMS)}")
-    return [*layers, nn.Dropout2d(dropout)] if dropout else layers
+    return [*layers, ChannelDropout(dropout)] if dropout else layers
 
 
 def convolutions(first: nn.Module, channels: int, convs: int, norm: str) -> list[nn.Module]:

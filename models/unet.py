@@ -67,22 +67,12 @@ class ModelSpec:
         return ModelSpec(**{**value, "heads": heads, "convs": tuple(value["convs"])})
 
 
-class Heads(Stage):
-    """The end of a decoder: norm, activation, and a 1x1 convolution for every output that it has.
-
-    num_channels: by output name.
-    """
-
-    def __init__(self, before: list[nn.Module], inputs: int, num_channels: dict[str, int]) -> None:
-        convs = {name: nn.Conv2d(inputs, num, 1) for name, num in num_channels.items()}
-        super().__init__(*before, nn.ModuleDict(convs))
+class Heads(nn.ModuleDict):
+    """A 1x1 convolution for every output of a decoder."""
 
     def forward(self, x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
         """(N, inputs, H, W) -> by output name (N, channels, H, W)"""
-        *before, convs = self
-        for layer in before:
-            x = layer(x)
-        return {name: convs[name](x) for name in names}
+        return {name: self[name](x) for name in names}
 
 
 class UNet(nn.Module):
@@ -122,9 +112,9 @@ class UNet(nn.Module):
                 dropout=spec.dropout,
             )
             before = activation(spec.norm, decoder.channels, spec.dropout)
-            num_channels = {name: spec.heads[name].channels for name in heads}
+            convs = {n: nn.Conv2d(decoder.channels, spec.heads[n].channels, 1) for n in heads}
             self.decoders[key] = decoder
-            self.heads[key] = Heads(before, decoder.channels, num_channels)
+            self.heads[key] = Stage(*before, Heads(convs))
         for name in ("mean", "std"):
             values = torch.tensor(getattr(self.encoder, name)).view(1, 3, 1, 1)
             self.register_buffer(name, values, persistent=False)

@@ -12,10 +12,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from datasets import TASKS, load_task
 from losses import Criterion, LossSpec
 from models.decoder import JoinConv, UpConv
-from models.encoder import NORMS, activation
-from models.norm import BatchNormReLU
-from models.recompute import MODES, recompute
+from models.encoder import NORMS, activation, conv3x3
+from models.layers import BatchNormReLU
+from models.recompute import MODES, Stage, recompute
 from models.unet import HeadSpec, ModelSpec, UNet
+from utils.footprint import Tracker
 
 pytestmark = pytest.mark.usefixtures("small_is_worth_it")
 DATASETS = Path(__file__).parents[1] / "datasets"
@@ -284,34 +285,57 @@ def test_a_compiled_network_recomputes_too(mode):
         assert torch.allclose(value.float(), states[1][name].float(), atol=1e-5), name
 
 
-def saved_bytes(mode):
-    model = network(width=8)
+def kept_bytes(run):
+    """Of what the call made or used, the bytes that are still there when it is done."""
+    with Tracker() as tracker:
+        made = run()
+    held = int(tracker.footprint().held[-1])
+    del made
+    return held
+
+
+def kept_by_the_network(mode):
+    model = network(width=8).train()
     recompute(model, mode)
-    storages = {}
-
-    def note(tensor):
-        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        model.train()(images(2, 3, 64, 64))
-    return sum(storages.values())
+    image = images(2, 3, 64, 64)
+    return kept_bytes(lambda: model(image))
 
 
 def test_recomputation_saves_memory():
-    sizes = {mode: saved_bytes(mode) for mode in MODES}
-    assert len(set(sizes.values())) == len(MODES)
-    assert [sizes[mode] for mode in MODES] == sorted(sizes.values(), reverse=True)
+    sizes = [kept_by_the_network(mode) for mode in MODES]
+    assert len(set(sizes)) == len(MODES)
+    assert sizes == sorted(sizes, reverse=True)
 
 
 def test_selective_keeps_what_is_small(monkeypatch):
     """The finest of these features have 8 * 64 * 64 * 4 bytes."""
     monkeypatch.setattr("models.recompute.WORTH", 8 * 64 * 64 * 4 + 1)
-    assert saved_bytes("selective") == saved_bytes("none")
+    assert kept_by_the_network("selective") == kept_by_the_network("none")
     monkeypatch.setattr("models.recompute.WORTH", 8 * 64 * 64 * 4)
-    some = saved_bytes("selective")
+    some = kept_by_the_network("selective")
     monkeypatch.setattr("models.recompute.WORTH", 0)
-    assert saved_bytes("selective") < some < saved_bytes("none")
+    assert kept_by_the_network("selective") < some < kept_by_the_network("none")
+
+
+class Wide(torch.nn.ReLU):
+    """Puts out float32 whatever it is given, as GroupNorm does on CUDA under autocast."""
+
+    def forward(self, x):
+        return super().forward(x).float()
+
+
+@pytest.mark.parametrize("amp", [False, True])
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_stage_keeps_no_more_than_it_puts_out(norm, amp):
+    layers = torch.nn.MaxPool2d(2), *activation(norm, 8, 0.1), Wide(), conv3x3(8, 4, norm)
+    stage = Stage(*layers).train()
+    recompute(stage, "selective")
+    x = images(2, 8, 32, 32).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+        kept = kept_bytes(lambda: stage(x))
+    output = 2 * 4 * 16 * 16 * (2 if amp else 4)
+    small = 6000  # moments, what dropout multiplied by, weights, also in half precision
+    assert output <= kept - x.nbytes <= output + small < output + x.nbytes / 8
 
 
 @pytest.mark.parametrize("mode", MODES)

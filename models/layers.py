@@ -1,4 +1,6 @@
-"""Batch norm and ReLU that can see a batch again: without counting it or looking at it twice."""
+"""Layers that can see a batch again: without counting it or looking at it twice, and with the same
+channels dropped. `seen`: what they found, or drew, in the last batch of training. `known`: what
+they did in the batch that they are about to see again, else None; see `models.recompute`."""
 
 from __future__ import annotations
 
@@ -15,13 +17,12 @@ INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes that
 
 
 class BatchNormReLU(nn.BatchNorm2d):
-    """As torch's, with a ReLU behind it. moments: of the last batch seen in training. known: those
-    of the batch that is about to be seen again, else None; see `models.recompute`.
+    """As torch's, with a ReLU behind it.
 
     On a CPU looking for the moments takes longer than applying them, so they are two operations.
     """
 
-    moments: Moments | tuple[()] = ()
+    seen: Moments | tuple[()] = ()
     known: Moments | tuple[()] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -33,8 +34,8 @@ class BatchNormReLU(nn.BatchNorm2d):
             if self.known is None:
                 return F.relu(super().forward(x))
             return F.relu(F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps))
-        self.moments = self.known or self._look(x)
-        return StandardiseReLU.apply(x, self.weight, self.bias, *self.moments, self.eps)
+        self.seen = self.known or self._look(x)
+        return StandardiseReLU.apply(x, self.weight, self.bias, *self.seen, self.eps)
 
     @torch.no_grad()
     def _look(self, x: Tensor) -> Moments:
@@ -47,6 +48,23 @@ class BatchNormReLU(nn.BatchNorm2d):
         return mean, var
 
 
+class ChannelDropout(nn.Dropout2d):
+    """As torch's."""
+
+    seen: Tensor | None = None  # (N, C, 1, 1), what the channels were multiplied by
+    known: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W), size unchanged"""
+        if not self.training or is_compiling():
+            return super().forward(x)
+        if self.known is None:
+            self.seen = super().forward(x.new_ones(*x.shape[:2], 1, 1))
+        else:
+            self.seen = self.known
+        return x * self.seen
+
+
 class StandardiseReLU(torch.autograd.Function):
     """ReLU of (x - mean) / sqrt(var + eps) * weight + bias, where mean and var are those of x, and
     have their part in its gradient (Ioffe and Szegedy 2015).
@@ -55,6 +73,8 @@ class StandardiseReLU(torch.autograd.Function):
     times as fast in half precision. What is not a number may be negative there too: so as not to
     lose it, every channel's first pixel learns of it from the moments.
     """
+
+    clear_saved_tensors_on_access = True  # where torch knows of it: y can go, see below
 
     @staticmethod
     def forward(
@@ -74,7 +94,7 @@ class StandardiseReLU(torch.autograd.Function):
         """Of x, weight and bias."""
         x, weight, mean, var, y = ctx.saved_tensors
         gradient = torch.ops.aten.threshold_backward(gradient, y, 0)
-        del y  # made again for this, it can go
+        del y
         found = torch.ops.aten.native_batch_norm_backward(
             gradient,
             x,
