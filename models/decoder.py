@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -91,7 +93,7 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.channels = below
 
-    def forward(self, features: list[Tensor]) -> Tensor:
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Features, finest first -> (N, channels, H, W) at the finest one's size, before norm and
         activation."""
         if self.centre is not None:

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from models.layers import BatchNormReLU, ChannelDropout
+from models.layers import BatchNormReLU, ChannelDropout, forked
 from models.recompute import Block, Stage
 
 NORMS = ("batch", "group", "none")
@@ -68,8 +68,8 @@ class UNetEncoder(nn.Module):
         """Normalised image (N, 3, H, W) -> `depth` features, each half the size of the last."""
         features = []
         for block in self.blocks:
-            x = block(x)
-            features.append(x)
+            skip, x = forked(block(x), 2)
+            features.append(skip)
         return features
 
 

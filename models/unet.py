@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from models.decoder import Decoder
 from models.encoder import TimmEncoder, UNetEncoder, activation
+from models.layers import forked
 from models.recompute import Stage
 
 
@@ -138,10 +139,12 @@ class UNet(nn.Module):
 
     def whole(self, image: Tensor, outputs: tuple[str, ...] | None = None) -> dict[str, Tensor]:
         """As `forward`, for an image whose H and W the encoder's stride divides."""
+        decoders = self.spec.decoders(outputs)
         features = self.encoder((image - self.mean) / self.std)
+        copies = zip(*(forked(feature, len(decoders)) for feature in features), strict=True)
         raw = {}
-        for decoder, names in self.spec.decoders(outputs).items():
-            raw |= self.heads[decoder](self.decoders[decoder](features), names)
+        for (decoder, names), skips in zip(decoders.items(), copies, strict=True):
+            raw |= self.heads[decoder](self.decoders[decoder](skips), names)
         return {name: self._in_range(name, raw[name]) for name in outputs or self.spec.heads}
 
     def _in_range(self, name: str, found: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from datasets import TASKS, load_task
 from losses import Criterion, LossSpec
 from models.decoder import JoinConv, UpConv
 from models.encoder import NORMS, activation, conv3x3
-from models.layers import BatchNormReLU
+from models.layers import BatchNormReLU, forked
 from models.recompute import MODES, Stage, recompute
 from models.unet import HeadSpec, ModelSpec, UNet
 from utils.footprint import Tracker
@@ -453,3 +453,17 @@ def test_batch_norm_loses_nothing_that_is_not_a_number(dtype, value, where):
     found = norm(x)
     assert found[:, 1].isnan().any()
     assert found[:, [0, 2]].isfinite().all()
+
+
+@pytest.mark.parametrize("used", [(0,), (1,), (0, 2), (0, 1, 2)])
+def test_gradients_of_every_reader_are_added_and_left_as_they_are(used):
+    x = images(2, 3, 4, 4).requires_grad_()
+    copies = forked(x, 3)
+    assert all(torch.equal(copy, x) for copy in copies)
+    changes = [images(2, 3, 4, 4, seed=i) for i in used]
+    before = [change.clone() for change in changes]
+    torch.autograd.backward([copies[i] for i in used], changes)
+    assert torch.allclose(x.grad, torch.stack(before).sum(0))
+    assert all(torch.equal(*pair) for pair in zip(changes, before, strict=True))
+    with torch.no_grad():
+        assert all(copy is x for copy in forked(x, 2))
