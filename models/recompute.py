@@ -33,7 +33,7 @@ class Stage(nn.Sequential):
     def forward(self, x: Tensor, *more: Any) -> Any:
         """more: what the last layer takes beside its input."""
         *cheap, last = self
-        wrapped = cheap and _recording(self) and x[:1].nbytes >= self.worth
+        wrapped = cheap and _recording(self) and x.shape[1:].numel() * x.itemsize >= self.worth
         if wrapped and is_compiling():  # torch.compile takes no hooks
             return checkpoint(lambda x: last(_run(cheap, x), *more), x, use_reentrant=False)
         if not wrapped:
