@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import math
+import os
 import sys
 from argparse import Namespace
 from collections import Counter
@@ -17,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets import TASKS
-from datasets.task import Output, Task
+from datasets.task import MOST, Output, Task
 from utils.flags import infer_parser, one_line
 
 if TYPE_CHECKING:  # torch takes seconds to import: `--help` answers without it
@@ -51,12 +53,15 @@ class Trained(NamedTuple):
 
 
 def main() -> int:
-    """Predict; 0 when done, 2 with one line for a mistake."""
+    """Predict; 0 when done, 2 with one line for a mistake, 130 when stopped by Ctrl-C."""
     try:
         run(infer_parser(TASKS).parse_args())
     except (ValueError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -71,6 +76,8 @@ def run(args: Namespace) -> None:
     from utils.predict import Predictor
     from utils.skipped import Skipped
 
+    if args.out.exists() and not args.out.is_dir():
+        raise ValueError(f"--out {args.out}: a file, expected a folder")
     if args.tile and args.overlap >= args.tile:
         raise ValueError(f"--overlap {args.overlap}: expected less than --tile {args.tile}")
     path = args.weights or find_weights(args.task)
@@ -90,7 +97,10 @@ def run(args: Namespace) -> None:
     skipped = Skipped(args.skip_bad, ranks, partial(print, file=sys.stderr))
     if args.evaluate:
         each = [scores(args, task, predictor, skipped) for task in tasks]
-        print(json.dumps({name: value for found in each for name, value in found}, indent=2))
+        known = {
+            name: None if math.isnan(value) else value for found in each for name, value in found
+        }
+        print(json.dumps(known, indent=2))
     else:
         predict_all(args, tasks, predictor, skipped)
 
@@ -101,9 +111,8 @@ def find_weights(name: str | None) -> Path:
 
     if not name:
         raise ValueError(f"--task: expected one of {', '.join(TASKS)}, or --weights CKPT")
-    runs = sorted(RUNS.glob("*/best.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in runs:
-        if name in (task["name"] for task in checkpoint.load(path)["config"]["tasks"]):
+    for path, trained in checkpoint.newest(RUNS, "best.pt"):
+        if name in trained:
             return path
     shipped = SHIPPED / f"demo_{name}.pt"
     if shipped.is_file():
@@ -203,13 +212,25 @@ def images(args: Namespace, task: Task) -> list[Found]:
     others = [path for path in inputs(args, task) if path not in files]
     template = compile_template(task.image)
     for store in open_stores(others) if others else []:
-        members = [i for i, n in enumerate(store.names()) if n.lower().endswith(IMAGES)]
+        own = written(store, args.out)
+        members = [
+            i
+            for i, name in enumerate(store.names())
+            if name.lower().endswith(IMAGES) and not name.startswith(own)
+        ]
         if any(template.fullmatch(store.names()[i]) for i in members):
             members = find_groups([store], task)[1][:, 0].tolist()
         found += [member(store, i) for i in members]
     if not found:
         raise ValueError(f"--input {' '.join(args.input)}: no image found")
     return found
+
+
+def written(store: Store, out: Path) -> tuple[str, ...]:
+    """What names of a store begin with that are predictions of an earlier run; nothing if --out is
+    not a folder within it."""
+    inside = os.path.relpath(out.resolve(), Path(store.path).resolve()).replace(os.sep, "/")
+    return () if inside == "." or inside.startswith("..") else (f"{inside}/",)
 
 
 def member(store: Store, i: int) -> Found:
@@ -244,10 +265,9 @@ def predict(image: Tensor, trained: Trained, predictor: Predictor) -> list[tuple
 
 
 def write(stem: Path, image: Tensor, predictions: list[tuple[Output, Tensor]]) -> None:
-    """STEM_OUTPUT.png as data (ids as in the task's label files; 0 and 255; 16-bit millimetres, or
-    the full range for relative depth), and STEM_OUTPUT_view.png to look at."""
-    from PIL import Image
-
+    """STEM_OUTPUT.png as data (ids as in the task's label files; 0 and 255; depth in 16 bits, as
+    millimetres where all that the head can say fits, else 65535 is the largest it can say), and
+    STEM_OUTPUT_view.png to look at."""
     from utils import visualize
 
     stem.parent.mkdir(parents=True, exist_ok=True)
@@ -262,11 +282,21 @@ def write(stem: Path, image: Tensor, predictions: list[tuple[Output, Tensor]]) -
             data = values * np.uint8(255)
             view = visualize.mask_overlay(pixels, values)
         else:
-            scale = 1000 if output.unit == "m" else 65535
-            data = np.clip(np.rint(values * scale), 0, 65535).astype(np.uint16)
+            fits = output.unit == "m" and output.max_depth * 1000 <= MOST
+            scale = 1000 if fits else MOST / output.max_depth
+            data = np.clip(np.rint(values * scale), 0, MOST).astype(np.uint16)
             view = visualize.depth_picture(values, output.max_depth)
-        Image.fromarray(data).save(f"{stem}_{output.name}.png")
-        Image.fromarray(view).save(f"{stem}_{output.name}_view.png")
+        save_picture(Path(f"{stem}_{output.name}.png"), data)
+        save_picture(Path(f"{stem}_{output.name}_view.png"), view)
+
+
+def save_picture(path: Path, pixels: np.ndarray) -> None:
+    """Beside `path`, then renamed: what is cut off leaves no picture that looks whole."""
+    from PIL import Image
+
+    part = path.with_name(f"{path.name}.part")
+    Image.fromarray(pixels).save(part, format="PNG")
+    os.replace(part, path)
 
 
 if __name__ == "__main__":

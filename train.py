@@ -8,6 +8,7 @@ import sys
 import time
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -50,6 +51,9 @@ def main() -> int:
     except (ValueError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
 
 
 def parse(words: list[str]) -> tuple[Namespace, list[Task]]:
@@ -60,6 +64,10 @@ def parse(words: list[str]) -> tuple[Namespace, list[Task]]:
         from utils import checkpoint
 
         path = Path(given.resume) if given.resume else newest(given.task, "last.pt")
+        if given.out not in (None, path.parent):
+            raise ValueError(
+                f"--out {given.out}: a run is resumed in its own folder, {path.parent}"
+            )
         state = checkpoint.load(path)
         if "learner" not in state:
             raise ValueError(f"{path}: holds weights alone, --resume expects a last.pt")
@@ -77,11 +85,13 @@ def parse(words: list[str]) -> tuple[Namespace, list[Task]]:
             check_defaults(task, parser)
         defaults = tasks[0].defaults
         shared = {name: value for name, value in defaults.items() if name not in PER_TASK}
+        if given.encoder != "unet" and "encoder" not in defaults:
+            shared.pop("centre", None)  # that of our own encoder; others reach their bottom alone
         words = [*as_flags(shared), *words]
         args = parser.parse_args(words)
     else:
         raise ValueError(f"--task: expected one or more of {', '.join(TASKS)}, or a task file")
-    args.flags = [word for word in words if word != "--resume" and word != given.resume]
+    args.flags = [w for w in words if w != given.resume and not w.startswith("--resume")]
     args.convs = args.convs * 3 if len(args.convs) == 1 else args.convs
     args.out = args.out or free_folder(RUNS / "+".join(task.name for task in tasks))
     check(args, tasks)
@@ -104,6 +114,8 @@ def check(args: Namespace, tasks: list[Task]) -> None:
         raise ValueError(f"--convs: {len(args.convs)} numbers, expected 1 or 3")
     if args.split_by and len(tasks) > 1:
         raise ValueError("--split-by: expected a single task")
+    if args.out.exists() and not args.out.is_dir():
+        raise ValueError(f"--out {args.out}: a file, expected a folder")
     if not args.resume and (args.out / "last.pt").exists():
         raise ValueError(
             f"--out {args.out}: holds a run; continue it with --resume {args.out}/last.pt"
@@ -121,6 +133,7 @@ def check(args: Namespace, tasks: list[Task]) -> None:
             real(weight)
         except ArgumentTypeError as error:
             raise ValueError(f"--loss-weights {name}={error}") from None
+    make_criterion(args, tasks, {})  # refuses terms that there are none of, before data is opened
 
 
 def check_defaults(task: Task, parser: Parser) -> None:
@@ -164,10 +177,8 @@ def newest(task_names: list[str] | None, file: str) -> Path:
     from utils import checkpoint
 
     wanted = [load_task(name).name for name in task_names or []]
-    found = sorted(RUNS.glob(f"*/{file}"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in found:
-        trained = checkpoint.load(path)["config"]["tasks"]
-        if not wanted or wanted == [task["name"] for task in trained]:
+    for path, trained in checkpoint.newest(RUNS, file):
+        if wanted in ([], trained):
             return path
     raise ValueError(f"--resume: no run of {'+'.join(wanted) or 'any task'} below {RUNS}/")
 
@@ -234,6 +245,8 @@ def run(args: Namespace, tasks: list[Task]) -> int:
             if step % LOG_STEPS == 0 or due or end:
                 skipped.settle()
                 line = meter.flush() | {"lr": learner.schedule.lr} | skipped.count
+                if ranks.any(not math.isfinite(line["loss"])):
+                    raise ValueError(diverged(args, step))
                 logger.log(step, {f"train/{name}": value for name, value in line.items()})
                 bar.set_postfix_str(report.postfix(line), refresh=False)
             if due:
@@ -420,7 +433,10 @@ def make_criterion(
         weight = float(weights.get(output.name, output.weight))
         text = terms.get(output.name, output.loss)
         specs[output.name] = LossSpec(output.kind, text, weight, balanced.get(output.name))
-    return Criterion(specs, uncertainty=learned)
+    try:
+        return Criterion(specs, uncertainty=learned)
+    except ValueError as error:
+        raise ValueError(f"--losses, or the task's own: {error}") from None
 
 
 def make_learner(
@@ -529,11 +545,13 @@ def fit(args: Namespace, tasks: list[Task], plan: Plan, device: torch.device) ->
         bs = 1 if args.bs == "auto" else args.bs
         leanest = plan.leanest()
 
-        def changed(change: dict[str, Any]) -> tuple[str, Plan]:
-            varied = Namespace(**vars(args) | change | {"bs": bs})
-            return " ".join(as_flags(change)), make_plan(varied, tasks, device, leanest)
+        def changed(row: list[dict[str, Any]]) -> Iterator[tuple[str, Plan]]:
+            for change in row:
+                varied = Namespace(**vars(args) | change | {"bs": bs})
+                with suppress(ValueError):  # too small for batch norm
+                    yield " ".join(as_flags(change)), make_plan(varied, tasks, device, leanest)
 
-        raise ValueError(plan.misfit(map(changed, row) for row in smaller))
+        raise ValueError(plan.misfit(map(changed, smaller)))
     if args.bs == "auto":
         args.bs = plan.images[0]
         args.flags += as_flags({"bs": args.bs})  # a resumed run takes the same
@@ -546,6 +564,13 @@ def split_notice(args: Namespace, tasks: list[Task], learner: Learner) -> str:
         f"out of memory; {plan.summary()}. From here on a batch goes through the network in "
         f"{learner.parts} parts: same effective batch and gradient, slower; batch norm sees a part"
     )
+
+
+def diverged(args: Namespace, step: int) -> str:
+    """What to do about a loss that is not a number; checkpoints are of before."""
+    clip = "" if args.clip else ", or --clip 1"
+    what = f"step {step}: the loss is infinite or not a number"
+    return f"{what}, no checkpoint holds it: try a smaller --lr than {args.lr:g}{clip}"
 
 
 def announcement(args: Namespace, data: list[TaskData], learner: Learner, steps: Steps) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import string
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ if TYPE_CHECKING:  # the nouns cost no import of torch: `train.py --help` reads 
 
 IGNORE = 255  # in `classes` and `mask` targets: this pixel moves nothing
 NO_DEPTH = -1.0  # in `depth` targets: no ground truth here
+MOST = 65535  # that a label file, or a file of depth, can say
 
 KINDS = ("classes", "mask", "depth")
 SPLITS = ("train", "val", "test")
@@ -101,6 +103,10 @@ class Output:
                 raise ValueError(
                     f"output {self.name}: {len(listed)} {what} for {len(self.classes)} classes"
                 )
+        if not all(0 <= value <= MOST for value in self.values):
+            raise ValueError(f"output {self.name}: values {self.values}, expected 0 to {MOST}")
+        if not 0 <= self.weight < math.inf:
+            raise ValueError(f"output {self.name}: weight is {self.weight}, expected 0 or more")
         if len(set(self.values)) != len(self.values):
             raise ValueError(f"output {self.name}: a file value stands for two classes")
         for color in self.colors + self.ignored_colors:

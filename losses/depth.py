@@ -68,7 +68,9 @@ def bce(prediction: Tensor, target: Tensor) -> Tensor:
     """
     truth = target.float().clamp(0, 1)
     depth = prediction.squeeze(1).float().clamp(0, 1)
-    return _masked_mean(F.binary_cross_entropy(depth, truth, reduction="none"), target >= 0)
+    known = depth.nan_to_num(0)  # torch ends with an error instead of a loss that is not a number
+    entropy = F.binary_cross_entropy(known, truth, reduction="none") + (depth - known)
+    return _masked_mean(entropy, target >= 0)
 
 
 def _error(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -48,8 +48,7 @@ class UNetEncoder(nn.Module):
     """The contracting path of Ronneberger 2015: blocks of `width`, 2 `width`, ... channels, 2x2
     max pooling between them.
 
-    channels: of each feature, finest first. stride: what H and W must be divisible by, so that the
-    decoders' centres can pool once more.
+    channels: of each feature, finest first. stride: of the last.
     """
 
     def __init__(self, width: int, depth: int, convs: int, norm: str, dropout: float) -> None:
@@ -61,7 +60,7 @@ class UNetEncoder(nn.Module):
             first = Stage(nn.MaxPool2d(2), conv) if i else conv
             layers = convolutions(first, target, convs, norm)
             self.blocks.append(Block(*layers, *activation(norm, target, dropout)))
-        self.stride = 2**depth
+        self.stride = 2 ** (depth - 1)
         self.mean, self.std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
     def forward(self, x: Tensor) -> list[Tensor]:

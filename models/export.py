@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 from pathlib import Path
 
 import torch
@@ -12,7 +14,7 @@ from models.unet import UNet
 
 class Exportable(nn.Module):
     """The network as one graph for every size: image float32 (N, 3, H, W) in [0, 1], H and W above
-    the encoder's stride -> predictions by output name."""
+    the network's stride -> predictions by output name."""
 
     def __init__(self, model: UNet) -> None:
         super().__init__()
@@ -29,32 +31,51 @@ class Exportable(nn.Module):
         }
 
 
-@torch.no_grad()
 def export(model: UNet, path: Path) -> None:
-    """Write the network for any batch and image size; ValueError unless it is .pt2 or .onnx."""
-    module = Exportable(model).eval()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stride = model.encoder.stride
-    example = torch.rand(2, 3, 3 * stride + 1, 4 * stride + 3)
-    auto = torch.export.Dim.AUTO
-    sizes = {"image": {0: auto, 2: auto, 3: auto}}
-    if path.suffix == ".pt2":
-        torch.export.save(torch.export.export(module, (example,), dynamic_shapes=sizes), path)
-    elif path.suffix == ".onnx":
-        try:
-            torch.onnx.export(
-                module,
-                (example,),
-                path,
-                input_names=["image"],
-                output_names=list(model.spec.heads),
-                dynamic_shapes=sizes,
-                dynamo=True,
-                verbose=False,
-            )
-        except ImportError as error:
-            raise ValueError(
-                f"--export {path}: needs `pip install onnx onnxscript`: {error}"
-            ) from None
-    else:
+    """Write the network for any batch and image size; ValueError unless it is .pt2 or .onnx, and
+    where it cannot be written."""
+    makers = {".pt2": _program, ".onnx": _onnx}
+    if path.suffix not in makers:
         raise ValueError(f"--export {path}: expected a name that ends in .pt2 or .onnx")
+    data = makers[path.suffix](model)  # whole before any of it is written
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(data)
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise ValueError(f"--export {path}: cannot be written: {error.strerror}") from None
+
+
+@torch.no_grad()
+def _program(model: UNet) -> bytes:
+    file = io.BytesIO()
+    module, example, sizes = _exportable(model)
+    torch.export.save(torch.export.export(module, example, dynamic_shapes=sizes), file)
+    return file.getvalue()
+
+
+@torch.no_grad()
+def _onnx(model: UNet) -> bytes:
+    module, example, sizes = _exportable(model)
+    try:
+        program = torch.onnx.export(
+            module,
+            example,
+            input_names=["image"],
+            output_names=list(model.spec.heads),
+            dynamic_shapes=sizes,
+            dynamo=True,
+            verbose=False,
+        )
+    except ImportError as error:
+        raise ValueError(f"--export: .onnx needs `pip install onnx onnxscript`: {error}") from None
+    return program.model_proto.SerializeToString()
+
+
+def _exportable(model: UNet) -> tuple[nn.Module, tuple[Tensor], dict[str, dict]]:
+    """The graph's module, an image to trace it with, and which of its sizes are free."""
+    example = torch.rand(2, 3, 3 * model.stride + 1, 4 * model.stride + 3)
+    auto = torch.export.Dim.AUTO
+    return Exportable(model).eval(), (example,), {"image": {0: auto, 2: auto, 3: auto}}

@@ -1,6 +1,8 @@
-"""Layers that can see a batch again: without counting it or looking at it twice, and with the same
-channels dropped. `seen`: what they found, or drew, in the last batch of training. `known`: what
-they did in the batch that they are about to see again, else None; see `models.recompute`."""
+"""Layers that can see a batch again: without counting it twice, and with the same channels dropped.
+
+`seen`: what they found, or drew, in the last batch of training. `known`: what they did in the batch
+that they are about to see again, else None; see `models.recompute`.
+"""
 
 from __future__ import annotations
 

@@ -97,6 +97,7 @@ class UNet(nn.Module):
         else:
             self.encoder = TimmEncoder(spec.encoder, pretrained)
             centre = spec.centre
+        self.stride = self.encoder.stride * (2 if centre else 1)  # divides every H and W inside
         self.decoders = nn.ModuleDict()
         self.heads = nn.ModuleDict()
         for name, head in spec.heads.items():
@@ -132,13 +133,13 @@ class UNet(nn.Module):
         return {name: found[..., :height, :width] for name, found in predictions.items()}
 
     def padded(self, image: Tensor) -> Tensor:
-        """Repeat the last row and column until the encoder's poolings divide H and W evenly."""
+        """Repeat the last row and column until all poolings divide H and W evenly."""
         height, width = image.shape[-2:]
-        stride = self.encoder.stride
+        stride = self.stride
         return F.pad(image, (0, -width % stride, 0, -height % stride), mode="replicate")
 
     def whole(self, image: Tensor, outputs: tuple[str, ...] | None = None) -> dict[str, Tensor]:
-        """As `forward`, for an image whose H and W the encoder's stride divides."""
+        """As `forward`, for an image whose H and W the stride divides."""
         decoders = self.spec.decoders(outputs)
         features = self.encoder((image - self.mean) / self.std)
         copies = zip(*(forked(feature, len(decoders)) for feature in features), strict=True)

@@ -1,6 +1,7 @@
 """Bad input is status 2 and one line that names the thing, wherever in the program it shows."""
 
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from conftest import QUIET, SMALL, TINY, encode, members_of, put
 
 from datasets import TASKS
 from datasets.pack import write_hdf5, write_zip
+from datasets.task import Output
 from utils import checkpoint
 
 REPOSITORY = Path(__file__).parents[1]
@@ -179,7 +181,7 @@ WORDS = {
     ),
     "unknown loss": (
         ["--task", "TINY", "DATA", "--losses", "parts=bce"],
-        ["bce", "ce, dice, focal"],
+        ["--losses", "bce", "ce, dice, focal"],
     ),
     "count of data": (
         ["--task", "damage", "maskdepth", "--data", "a", "b", "c"],
@@ -210,7 +212,19 @@ WORDS = {
     "nothing to resume": (["--resume"], ["--resume", "runs"]),
     "nothing of the task": (["--task", "damage", "--resume"], ["--resume", "damage"]),
     "no folder for the run": (["--task", "TINY", "DATA", "--out", "TINY/run"], ["tiny.json"]),
-    "a file for the run": (["--task", "TINY", "DATA", "--out", "TINY"], ["tiny.json"]),
+    "a file for the run": (["--task", "TINY", "DATA", "--out", "TINY"], ["--out", "tiny.json"]),
+    "a loss that explodes": (
+        ["--task", "TINY", "DATA", "--lr", "1e30", "--steps", "10"],
+        ["step 10", "--lr than 1e+30", "--clip"],
+    ),
+    "a depth that is not a number": (
+        ["--task", "TINY", "DATA", "--lr", "1e30", "--steps", "10", "--losses", "near=bce"],
+        ["step 10", "--lr"],
+    ),
+    "nothing fits": (
+        ["--task", "damage", "--size", "128", "128", "--bs", "auto", "--vram", "0.003"],
+        ["--vram 0.003", "nothing that was tried would fit"],
+    ),
     "a batch too small": (
         ["--task", "TINY", "DATA", "--size", "4", "4", "--bs", "1"],
         ["more than 1 value per channel"],
@@ -240,6 +254,7 @@ def changed_task(tiny_json, **values):
     [
         ({"best": "parts/iou"}, ["best", "parts/iou", "miou"]),
         ({"best": "near/absrel"}, ["best", "near/absrel", "delta1"]),
+        ({"best": "near/logstd"}, ["best", "near/logstd", "delta1"]),
         ({"best": "parts/baseline_miou"}, ["best", "parts/baseline_miou"]),
         ({"defaults": {"speed": 3}}, ["tiny", "--speed"]),
         ({"defaults": {"lr": "fast"}}, ["tiny", "--lr", "fast"]),
@@ -287,6 +302,11 @@ def test_checkpoints(run_train, run_infer, trained, tiny_json, tmp_path):
     refused(run_train(*base, "--init", best, "--width", "8", "--out", "new"), best, "does not fit")
     refused(run_train(*base, "--init", path, "--out", "new"), "--init", path, "not a checkpoint")
 
+    refused(run_train("--resume", last, "--out", "new"), "--out new", trained)
+    foreign = tmp_path / "foreign.pt"
+    foreign.write_bytes(pickle.dumps({"a": Path("b")}))
+    refused(run_train("--resume", foreign), foreign, "not a checkpoint", "tensors and plain values")
+
     last.write_bytes(last.read_bytes()[:5000])
     refused(run_train("--resume", last), last, "not a checkpoint")
     torch.save({"epoch": 3}, best)
@@ -323,7 +343,9 @@ INFER = {
     "split without value": (["BEST", "--evaluate", "--split-by", "a"], ["--split-by", "'a'"]),
     "unknown export": (["BEST", "--export", "net.pth"], ["--export net.pth", ".onnx"]),
     "export to no folder": (["BEST", "--export", "tiny.json/net.pt2"], ["tiny.json"]),
-    "output to no folder": (["BEST", "--input", "DATA", "--out", "tiny.json"], ["tiny.json"]),
+    "export to a folder": (["BEST", "--export", "folder.pt2"], ["--export folder.pt2"]),
+    "weights to a folder": (["BEST", "--export", "folder.pt"], ["folder.pt"]),
+    "output to no folder": (["BEST", "--input", "DATA", "--out", "tiny.json"], ["--out tiny.json"]),
     "unknown device": (["BEST", "--device", "tpu9"], ["--device tpu9"]),
     "no demo": (["BEST"], ["tiny", "no demo data"]),
 }
@@ -346,7 +368,8 @@ def best_file(tmp_path_factory):
 def test_infer(run_infer, tiny_json, tmp_path, best_file, fault):
     words, named = INFER[fault]
     data = tiny_json[1]
-    (tmp_path / "empty").mkdir()
+    for name in ("empty", "folder.pt", "folder.pt2"):
+        (tmp_path / name).mkdir()
     put(tmp_path / "texts", {"a.txt": b"text"})
     put(tmp_path / "images", {n: d for n, d in members_of(TINY).items() if n.startswith("img")})
     (tmp_path / "fake.png").write_bytes(b"text")
@@ -406,3 +429,29 @@ def test_every_built_in_task_names_its_layout(run_train, tmp_path):
     data = put(tmp_path / "other", {"a.png": members_of(TINY)["img/k00.png"]})
     for name, task in TASKS.items():
         refused(run_train("--task", name, "--data", data), data, task.image)
+
+
+@pytest.mark.parametrize("script", ["train", "infer"])
+def test_ctrl_c_anywhere_is_one_line(run_train, run_infer, monkeypatch, script):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"{script}.run", interrupted)
+    ran = (run_train if script == "train" else run_infer)("--task", "damage")
+    assert (ran.status, ran.out, ran.err) == (130, "", "stopped\n")
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"values": [0, 70000]}, ["values", "65535"]),
+        ({"values": [-1, 3]}, ["values", "65535"]),
+        ({"weight": -1}, ["weight is -1"]),
+        ({"weight": float("inf")}, ["weight is inf"]),
+    ],
+    ids=str,
+)
+def test_outputs_that_cannot_be(values, named):
+    given = {"name": "a", "kind": "classes", "files": "a/{key}.png", "classes": ("x", "y")}
+    with pytest.raises(ValueError, match=".*".join(named)):
+        Output(**given | values)

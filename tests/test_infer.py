@@ -116,6 +116,28 @@ def test_files_hold_the_values_of_the_task(run_infer, tmp_path):
     assert depth.max() > 32768  # the full range is 1
 
 
+@pytest.mark.parametrize(
+    ("unit", "max_depth", "scale"),
+    [("m", 65.0, 1000), ("m", 80.0, 65535 / 80), ("cm", 8000.0, 65535 / 8000), ("", 1.0, 65535)],
+)
+def test_the_largest_depth_fits_the_file(tmp_path, unit, max_depth, scale):
+    output = Output("far", "depth", "f/{key}.png", unit=unit, max_depth=max_depth)
+    values = torch.tensor([[0.0, 0.25, 0.9], [0.99, 1.0, 0.5]]) * max_depth
+    infer.write(tmp_path / "x", torch.zeros(3, 2, 3, dtype=torch.uint8), [(output, values)])
+    data = opened(tmp_path / "x_far.png")
+    assert np.abs(data / scale - values.numpy()).max() <= 0.51 / scale
+    assert data[1, 1] > data[1, 0] > data[0, 2]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_own_pictures_are_no_input(run_infer, network, tmp_path):
+    picture("RGB").save(tmp_path / "x.png")
+    for _ in range(2):
+        ran = run_infer("--weights", "tiny.pt", "--input", ".", "--out", "found/here")
+        assert "1 images" in ran.err, ran.err
+    assert stems(tmp_path / "found" / "here") == ["x"]
+
+
 def stems(folder, output="parts"):
     return sorted(
         path.relative_to(folder).as_posix().removesuffix(f"_{output}.png")
@@ -268,6 +290,12 @@ def test_the_newest_run_of_the_task_is_found(run_infer, network, tmp_path):
     assert ran.status == 0, ran.err
     assert "runs/new/best.pt" in ran.err
     assert "runs/newest/best.pt" in run_infer("--task", "maskdepth", "--input", "x.png").err
+    (tmp_path / "runs" / "broken").mkdir()
+    (tmp_path / "runs" / "broken" / "best.pt").write_bytes(b"text")
+    ran = run_infer("--task", "tiny", "--input", "x.png")
+    assert ran.status == 0, ran.err
+    assert "passed over: runs/broken/best.pt: not a checkpoint" in ran.err
+    assert "runs/new/best.pt" in ran.err
 
 
 def test_one_task_of_several(run_infer, tmp_path):
@@ -290,6 +318,9 @@ def test_export(run_infer, network, tmp_path):
     found = program(image)
     for name in OUTPUTS:
         assert torch.allclose(found[name], expected[name], atol=1e-4)
+    assert run_infer("--weights", "tiny.pt", "--export", "newer/net.pt").status == 0
+    picture("RGB").save(tmp_path / "x.png")
+    assert run_infer("--weights", "newer/net.pt", "--input", "x.png").status == 0
 
 
 @pytest.mark.parametrize("name", [name for name in TASKS if name != "cityscapes24"])

@@ -371,3 +371,14 @@ def test_sums_in_slices_have_the_gradient_of_their_formulas(terms, gamma, monkey
             for value, source in ((found[name], logits), (formulas[name], plain))
         )
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-8)
+
+
+def test_a_depth_that_is_not_a_number_is_a_loss_that_is_none():
+    """Where torch's own binary cross entropy ends with an error."""
+    prediction = torch.full((1, 1, 2, 2), 0.5).requires_grad_()
+    target = torch.tensor([[[0.1, 0.4], [0.9, -1.0]]])
+    depth.bce(prediction, target).backward()
+    assert prediction.grad.isfinite().all()
+    with torch.no_grad():
+        prediction[0, 0, 0, 0] = torch.nan
+    assert depth.bce(prediction, target).isnan()

@@ -43,7 +43,7 @@ def images(*shape, seed=1):
 @pytest.mark.parametrize("change", [-1, 0, 1])
 def test_sizes_about_the_stride(depth, change):
     model = network(depth=depth).eval()
-    side = model.encoder.stride + change
+    side = model.stride + change
     for height, width in ((side, side), (side, 3 * side + 1), (2 * side + 1, side)):
         found = model(images(2, 3, height, width))
         assert found["parts"].shape == (2, 3, height, width)

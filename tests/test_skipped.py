@@ -309,6 +309,16 @@ def test_each_member_counts_once_and_the_list_survives(tmp_path):
     assert len(listed(tmp_path / "run")) == 3
 
 
+def test_members_of_any_name_are_listed_once(tmp_path):
+    ranks = Ranks(torch.device("cpu"))
+    names = ["a.zip: \u2028.png", "a.zip: \x85\x0c.png", "a.zip: \x1c"]
+    skipped = Skipped(3, ranks, print, tmp_path)
+    for name in names:
+        skipped.add(name, "cut")
+    again = Skipped(3, ranks, print, tmp_path, resumed=True)
+    assert again.listed == dict.fromkeys(names, "cut")
+
+
 @pytest.mark.parametrize("kind", ["zip", "h5"])
 def test_no_damage_gives_a_wrong_sample(tmp_path, kind):
     """A byte flipped at 50 places, a shard cut at 50: it is refused, or each sample is right or

@@ -113,7 +113,7 @@ def test_a_run_leaves_its_record(run_train, tiny_json, tmp_path):
     assert best["scores"]["parts/miou"] == max(scores.values()) == final["best"]
     assert scores[best["step"]] == max(scores.values())
     assert "parts/miou" in ran.out
-    assert "majority" in ran.out
+    assert "best constant answer" in ran.out
 
 
 def test_runs_do_not_overwrite_each_other(run_train, tiny_json, tmp_path):
@@ -306,6 +306,16 @@ def test_every_built_in_task_trains(run_train, make_data, tmp_path, name):
         line["train/loss"] for line in lines_of(tmp_path / "runs" / name) if "val/loss" not in line
     ]
     assert all(0 < loss < 100 for loss in losses)
+
+
+@pytest.mark.parametrize("words", [(), ("--centre", "16")], ids=str)
+def test_a_timm_encoder_trains_with_the_defaults_of_a_task(run_train, make_data, words):
+    """Sizes that its stride of 32 does not divide, nor that of one more pooling."""
+    pytest.importorskip("timm")
+    data = make_data(TASKS["damage"], "data.zip", num=6)
+    flags = ("--encoder", "resnet18", "--size", "72", "40", "--steps", "1", *words)
+    ran = run_train("--task", "damage", "--data", data, *flags)
+    assert ran.status == 0, ran.err
 
 
 def test_a_task_file_of_the_repository_trains(run_train, make_data, tmp_path):

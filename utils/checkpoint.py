@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
+import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,8 @@ def load(path: Path) -> dict[str, Any]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in as many ways as there are bytes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):  # torch then advises to trust the file
+            reason = "it holds more than tensors and plain values, or something else"
         raise ValueError(f"{path}: not a checkpoint: {reason}") from None
     form = state.get("format") if isinstance(state, dict) else None
     if isinstance(form, int) and form < FORMAT:
@@ -40,6 +45,17 @@ def load(path: Path) -> dict[str, Any]:
     if form != FORMAT:
         raise ValueError(f"{path}: not a checkpoint of this project (format {FORMAT})")
     return state
+
+
+def newest(runs: Path, name: str) -> Iterator[tuple[Path, list[str]]]:
+    """Checkpoints of that file name in the folders of `runs`, the newest first, and the tasks that
+    each was trained for. One that cannot be used is passed over with a line on stderr."""
+    found = sorted(runs.glob(f"*/{name}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in found:
+        try:
+            yield path, [task["name"] for task in load(path)["config"]["tasks"]]
+        except ValueError as error:
+            print(f"passed over: {error}", file=sys.stderr)
 
 
 def weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -58,6 +74,7 @@ def slim(path: Path, out: Path) -> None:
     state = load(path)
     halves = {k: v.half() if v.is_floating_point() else v for k, v in weights(state).items()}
     kept = {name: state[name] for name in ("config", "step", "scores") if name in state}
+    out.parent.mkdir(parents=True, exist_ok=True)
     save(out, kept | {"model": halves})
 
 

@@ -79,5 +79,6 @@ def make_compute(device: str, amp: bool) -> Compute:
         keep_freed_memory()
     dtype = amp_dtype(place) if amp else None
     if amp and dtype is None:
-        print(f"--amp: this {place.type} would emulate half precision; training in float32")
+        notice = f"--amp: this {place.type} would emulate half precision; float32 it is"
+        print(notice, file=sys.stderr)
     return Compute(place, dtype)

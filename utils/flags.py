@@ -130,7 +130,10 @@ def train_parser(tasks: Mapping[str, Described]) -> Parser:
     )
     add("--depth", type=positive, default=4, help="number of 2x2 poolings (4)")
     add(
-        "--centre", type=natural, default=0, help="channels at the bottom (2^depth times the width)"
+        "--centre",
+        type=natural,
+        default=0,
+        help="channels at the bottom (2^depth times the width; none below a timm encoder)",
     )
     add(
         "--convs",

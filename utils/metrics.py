@@ -15,7 +15,7 @@ from torch import Tensor
 
 IGNORE_INDEX = 255  # in targets of classes and masks: this pixel counts nowhere
 
-LOWER_IS_BETTER = ("mae", "rmse", "absrel", "silog")
+LOWER_IS_BETTER = ("mae", "rmse", "absrel", "logstd")
 
 FLOOR = 1e-6  # predicted depths below this count as this in ratios and logarithms
 BIN = 1.25 ** (1 / 8)  # ratio of neighbouring constants that stand for a baseline of depth

@@ -18,7 +18,7 @@ def evaluation(
     parts = [f"{where}: loss {line['loss']:.3f}, val {scores['loss']:.3f}"]
     for metric in best:
         baseline = scores.get(baseline_of(metric))
-        beside = "" if baseline is None else f" (majority {baseline:.3f})"
+        beside = "" if baseline is None else f" (constant {baseline:.3f})"
         parts.append(f"{metric} {scores[metric]:.3f}{beside}")
     parts.append(f"{line['images_per_second']:.1f} images/s")
     parts.append(f"{line['waiting']:.0%} waiting for data")
@@ -54,5 +54,5 @@ def class_table(name: str, scores: list) -> str:
 def best(metric: str, scores: dict[str, float], step: int) -> str:
     """The score that a run is known by, and that of a constant answer."""
     baseline = scores.get(baseline_of(metric))
-    beside = "" if baseline is None else f"; the majority everywhere: {baseline:.4f}"
+    beside = "" if baseline is None else f"; the best constant answer: {baseline:.4f}"
     return f"best {metric} {scores[metric]:.4f} at step {step}{beside}"

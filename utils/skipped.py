@@ -91,5 +91,5 @@ class Skipped:
 
 def _read(path: Path) -> dict[str, str]:
     """What `_write` wrote; nothing where no member was skipped yet."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
     return {member: reason for member, _, reason in (line.rpartition("\t") for line in lines)}
