@@ -242,7 +242,8 @@ def run(args: Namespace, tasks: list[Task]) -> int:
             bar.update()
             end = step == steps.total or ranks.any(stop.requested)
             due = step % steps.eval == 0 or step == steps.total
-            if step % LOG_STEPS == 0 or due or end:
+            logged = step % LOG_STEPS == 0 or due or end
+            if logged:
                 skipped.settle()
                 line = meter.flush() | {"lr": learner.schedule.lr} | skipped.count
                 if ranks.any(not math.isfinite(line["loss"])):
@@ -265,7 +266,7 @@ def run(args: Namespace, tasks: list[Task]) -> int:
                     )
                 meter.restart()
             logger.skipped(step, skipped.listed)
-            if end or due or time.monotonic() - saved > SAVE_SECONDS:
+            if end or due or (logged and time.monotonic() - saved > SAVE_SECONDS):
                 saved = time.monotonic()
                 facts = {"step": step, "best": best, "learner": learner.state_dict()}
                 ranks.save(args.out / "last.pt", facts | about)
@@ -567,10 +568,10 @@ def split_notice(args: Namespace, tasks: list[Task], learner: Learner) -> str:
 
 
 def diverged(args: Namespace, step: int) -> str:
-    """What to do about a loss that is not a number; checkpoints are of before."""
+    """What to do about a loss that is not a number."""
     clip = "" if args.clip else ", or --clip 1"
-    what = f"step {step}: the loss is infinite or not a number"
-    return f"{what}, no checkpoint holds it: try a smaller --lr than {args.lr:g}{clip}"
+    what = f"step {step}: the loss is infinite or not a number, and not saved"
+    return f"{what}: try a smaller --lr than {args.lr:g}{clip}"
 
 
 def announcement(args: Namespace, data: list[TaskData], learner: Learner, steps: Steps) -> str:

@@ -318,6 +318,18 @@ def test_a_timm_encoder_trains_with_the_defaults_of_a_task(run_train, make_data,
     assert ran.status == 0, ran.err
 
 
+def test_a_loss_that_is_not_a_number_is_not_saved(run_train, tiny_json, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "SAVE_SECONDS", 0)
+    path, data = tiny_json
+    words = ("--task", path, "--data", data, "--steps", "20", "--eval-steps", "20")
+    ran = run_train(*words, "--lr", "1e30")
+    assert ran.status == 2
+    assert "step 10: the loss is infinite or not a number" in ran.err
+    assert not list(tmp_path.glob("runs/*/*.pt"))
+    assert run_train(*words).status == 0
+    assert len(list(tmp_path.glob("runs/*/last.pt"))) == 1
+
+
 def test_a_task_file_of_the_repository_trains(run_train, make_data, tmp_path):
     path = REPOSITORY / "datasets" / "nyuv2.json"
     data = make_data(train.load_task(str(path)), "data.h5", num=6)
