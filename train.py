@@ -542,17 +542,19 @@ def fit(args: Namespace, tasks: list[Task], plan: Plan, device: torch.device) ->
             [max(8, int(part * side) // 8 * 8) for side in (height, width)] for part in SMALLER
         ]
         widths = [max(1, int(part * args.width)) for part in SMALLER]
-        smaller = [[{"size": size} for size in sizes], [{"width": width} for width in widths]]
+        changes = [[{"size": size} for size in sizes], [{"width": width} for width in widths]]
         bs = 1 if args.bs == "auto" else args.bs
         leanest = plan.leanest()
 
         def changed(row: list[dict[str, Any]]) -> Iterator[tuple[str, Plan]]:
             for change in row:
                 varied = Namespace(**vars(args) | change | {"bs": bs})
-                with suppress(ValueError):  # too small for batch norm
-                    yield " ".join(as_flags(change)), make_plan(varied, tasks, device, leanest)
+                smaller = make_plan(varied, tasks, device, leanest)
+                with suppress(ValueError):  # one value per channel is too few for batch norm
+                    if smaller.fits:
+                        yield " ".join(as_flags(change)), smaller
 
-        raise ValueError(plan.misfit(map(changed, smaller)))
+        raise ValueError(plan.misfit(map(changed, changes)))
     if args.bs == "auto":
         args.bs = plan.images[0]
         args.flags += as_flags({"bs": args.bs})  # a resumed run takes the same

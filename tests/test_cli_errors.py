@@ -222,8 +222,8 @@ WORDS = {
         ["step 10", "--lr"],
     ),
     "nothing fits": (
-        ["--task", "damage", "--size", "128", "128", "--bs", "auto", "--vram", "0.003"],
-        ["--vram 0.003", "nothing that was tried would fit"],
+        ["--task", "damage", "--depth", "4", "--size", "128", "128", "--vram", "0.002"],
+        ["--vram 0.002", "nothing that was tried would fit"],
     ),
     "a batch too small": (
         ["--task", "TINY", "DATA", "--size", "4", "4", "--bs", "1"],

@@ -465,6 +465,10 @@ def test_recipes_parse(line, monkeypatch):
 def test_flags_beat_the_defaults_of_the_task():
     args, _ = train.parse(["--task", "maskdepth", "--out", "/nonexistent/run"])
     assert (args.width, args.centre, args.convs, args.lr) == (32, 256, [2, 1, 3], 2e-3)
+    for words, centre in (("--encoder resnet18", 0), ("--encoder resnet18 --centre 8", 8)):
+        flags = ["--task", "maskdepth", "--out", "/nonexistent/run", *words.split()]
+        args, _ = train.parse(flags)
+        assert (args.centre, train.parse(args.flags)[0].centre) == (centre, centre)
     words = "--task maskdepth --width 8 --convs 1 --size 32 48 --out /nonexistent/run"
     args, (task,) = train.parse(shlex.split(words))
     assert (args.width, args.convs, args.lr) == (8, [1, 1, 1], 2e-3)

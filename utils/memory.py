@@ -142,7 +142,7 @@ class Plan:
     def misfit(self, smaller: Iterable[Iterable[tuple[str, Plan]]]) -> str:
         """One line for a plan that does not fit: what does, found by trying.
 
-        smaller: ways to need less, each a row of ever smaller plans with what they change.
+        smaller: ways to need less, each a row of ever smaller plans that fit and what they change.
         """
         largest = self.largest(self.asked)
         ways = [f"--bs {largest}"] if largest else []
@@ -152,7 +152,7 @@ class Plan:
                 break
         if not ways:
             for plans in smaller:
-                fitting = (f"{name} {plan.asked.flags}" for name, plan in plans if plan.fits)
+                fitting = (f"{name} {plan.asked.flags}" for name, plan in plans)
                 ways += [way.strip() for way in islice(fitting, 1)]
         return (
             f"--vram {self.budget / GIB:g}: a batch of {_sum(self.images)} needs "
