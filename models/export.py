@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -44,7 +45,8 @@ def export(model: UNet, path: Path) -> None:
         part.write_bytes(data)
         os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # it may not be there, nor its folder
+            part.unlink()
         raise ValueError(f"--export {path}: cannot be written: {error.strerror}") from None
 
 
