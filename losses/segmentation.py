@@ -17,6 +17,8 @@ from torch.autograd.function import once_differentiable
 
 IGNORE_INDEX = 255
 SLICE = 1 << 15  # pixels scored at a time: their float32 logits fit a cache
+nll_backward = torch.ops.aten.nll_loss_backward
+log_softmax_backward = torch.ops.aten._log_softmax_backward_data
 
 
 def cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
@@ -116,54 +118,53 @@ class ClassSums(torch.autograd.Function):
         ctx.save_for_backward(logits, target, table)
         ctx.dice, ctx.gamma = dice, gamma
         scalars = table.new_zeros(3)
-        classes = table.new_zeros(3, logits.shape[1])
+        classes = table.new_zeros(3, len(table), dtype=torch.float64)  # by label; exact counts
         for x, label in zip(logits.split(SLICE), target.split(SLICE), strict=True):
-            log_p, inside, labelled = _log_probs(x, label)
-            weight = table[label.long()]
-            # `gather` instead of `F.cross_entropy`, which has no deterministic kernel on CUDA
-            nll = -log_p.gather(1, inside[:, None]).squeeze(1)  # (P,)
+            log_p, label, weight, nll = _scored(x, label, table)
             scalars[0] += weight.sum()
             scalars[1] += weight @ nll
             if gamma is not None:
                 scalars[2] += weight @ _focus(nll, gamma)
             if dice:
-                none = classes.new_zeros(len(classes[0]), dtype=torch.float64)  # exact counts
-                classes[0] += none.index_add(0, inside, (torch.exp(-nll) * labelled).double())
-                classes[1] += labelled @ log_p.exp_().square_()
-                classes[2] += none.index_add(0, inside, labelled.double())
+                labelled = (label != IGNORE_INDEX).float()
+                classes[0].index_add_(0, label, torch.exp(-nll).double())
+                classes[1, : x.shape[1]] += labelled @ log_p.exp_().square_()
+                classes[2].index_add_(0, label, labelled.double())
+        classes = classes[:, : logits.shape[1]].float()
         return *scalars, *classes
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """A slope q by log p at the true class is q (1[true] - p) by a pixel's logits; slopes r by
-        p^2 are 2 p (r p - sum(r p^2))."""
+        """By log p first: of the true class, the slopes by nll = -log p, and 2 p^2 times those by
+        p^2. Then by the logits, as torch has it."""
         logits, target, table = ctx.saved_tensors
         _, of_ce, of_focal, of_overlap, of_area, _ = gradients
+        of_overlap = F.pad(of_overlap, (0, len(table) - len(of_overlap)))  # of no other label
         found = torch.empty_like(logits)
         for x, label, out in zip(*(t.split(SLICE) for t in (logits, target, found)), strict=True):
-            log_p, inside, labelled = _log_probs(x, label)
-            weight = table[label.long()]
-            log_true = log_p.gather(1, inside[:, None]).squeeze(1)
-            p = log_p.exp_()
-            q = -of_ce * weight
+            log_p, label, weight, nll = _scored(x, label, table)
+            slope = of_ce * weight
             if ctx.gamma is not None:
-                q -= of_focal * weight * _focus_slope(-log_true, ctx.gamma)
+                slope += of_focal * weight * _focus_slope(nll, ctx.gamma)
             if ctx.dice:
-                q += of_overlap[inside] * log_true.exp() * labelled
-                slope = torch.mul(p, 2 * of_area).mul_(labelled[:, None])  # of the area, by p
-                change = (slope - (q + (slope * p).sum(1))[:, None]).mul_(p)
-            else:
-                change = p.mul_(-q[:, None])
-            out.copy_(change.scatter_add_(1, inside[:, None], q[:, None]))
+                slope -= of_overlap.index_select(0, label) * torch.exp(-nll)
+            none = slope.new_zeros(())
+            change = nll_backward(slope, log_p, label, None, 0, IGNORE_INDEX, none)
+            if ctx.dice:
+                labelled = (label != IGNORE_INDEX).float()
+                change += log_p.exp().square_().mul_(2 * of_area).mul_(labelled[:, None])
+            out.copy_(log_softmax_backward(change, log_p, 1, log_p.dtype))
         return found, None, None, None, None
 
 
-def _log_probs(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (P, C), target uint8 (P,) -> float32 log p (P, C), labels that are classes (P,), and
-    1 where the target is one, else 0 (P,)."""
-    inside = target.long().clamp_(max=logits.shape[1] - 1)
-    return F.log_softmax(logits.float(), dim=1), inside, (target != IGNORE_INDEX).float()
+def _scored(logits: Tensor, target: Tensor, table: Tensor) -> tuple[Tensor, ...]:
+    """Logits (P, C), target uint8 (P,) -> float32 log p (P, C); labels, int64, what they weigh, and
+    -log p of the true class, 0 where ignored, each (P,)."""
+    log_p, label = F.log_softmax(logits.float(), dim=1), target.long()
+    # not `F.cross_entropy` of (N, C, H, W), which has no deterministic kernel on CUDA
+    nll = F.nll_loss(log_p, label, ignore_index=IGNORE_INDEX, reduction="none")
+    return log_p, label, table.index_select(0, label), nll
 
 
 def _focus(nll: Tensor, gamma: float) -> Tensor:

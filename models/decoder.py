@@ -18,7 +18,8 @@ class UpConv(nn.ConvTranspose2d):
 
     Only four sums of the 3x3 weights ever meet one pixel of the smaller tensor on the way to one of
     the larger: together a transposed convolution, 4x4, stride 2. It takes 4/9 of the
-    multiplications, and the four times larger tensor never exists.
+    multiplications, and the four times larger tensor never exists. Where that has fewer pixels than
+    channels it is made: its convolution has fewer weights, which take the time there.
     """
 
     sums: Tensor
@@ -31,6 +32,8 @@ class UpConv(nn.ConvTranspose2d):
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) -> (N, channels, 2H, 2W)"""
         inputs, channels = self.weight.shape[:2]
+        if 4 * x.shape[2] * x.shape[3] < inputs:
+            return F.conv_transpose2d(F.interpolate(x, scale_factor=2.0), self.weight, padding=1)
         last = self.weight.permute(0, 2, 3, 1).reshape(inputs, 9, channels)
         taps = (self.sums @ last).view(inputs, 4, 4, channels).permute(0, 3, 1, 2)
         return F.conv_transpose2d(x, taps, stride=2, padding=1)

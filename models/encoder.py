@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from models.layers import BatchNormReLU, ChannelDropout, forked
+from models.layers import BatchNormReLU, ChannelDropout, ReLU, forked
 from models.recompute import Block, Stage
 
 NORMS = ("batch", "group", "none")
@@ -26,9 +26,9 @@ def activation(norm: str, channels: int, dropout: float = 0.0) -> list[nn.Module
         layers = [BatchNormReLU(channels)]
     elif norm == "group":
         groups = max(g for g in range(1, max(1, channels // 8) + 1) if channels % g == 0)
-        layers = [nn.GroupNorm(groups, channels), nn.ReLU()]
+        layers = [nn.GroupNorm(groups, channels), ReLU()]
     elif norm == "none":
-        layers = [nn.ReLU()]
+        layers = [ReLU()]
     else:
         raise ValueError(f"norm {norm!r}: expected one of {', '.join(NORMS)}")
     return [*layers, ChannelDropout(dropout)] if dropout else layers
@@ -92,6 +92,10 @@ class TimmEncoder(nn.Module):
             raise ValueError(f"encoder {name!r}: feature strides {strides}, expected 2, 4, 8, ...")
         if isinstance(pretrained, str):
             _load_by_position(self.net, name, pretrained)
+        for module in list(self.net.modules()):
+            for key, layer in module.named_children():
+                if type(layer) is nn.ReLU:
+                    setattr(module, key, ReLU(layer.inplace))
         self.channels = [3, *self.net.feature_info.channels()]
         self.stride = strides[-1]
         source = timm.get_pretrained_cfg(name)

@@ -50,6 +50,16 @@ class BatchNormReLU(nn.BatchNorm2d):
         return mean, var
 
 
+class ReLU(nn.ReLU):
+    """As torch's, by `relu_` where a CPU trains."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any floating-point tensor, overwritten if `inplace`."""
+        if not self.training or is_compiling() or x.device.type != "cpu":
+            return super().forward(x)
+        return BitReLU.apply(x, self.inplace)
+
+
 class ChannelDropout(nn.Dropout2d):
     """As torch's."""
 
@@ -67,14 +77,47 @@ class ChannelDropout(nn.Dropout2d):
         return x * self.seen
 
 
+def relu_(x: Tensor) -> Tensor:
+    """ReLU in place, by comparing bits as integers: three times as fast in half precision.
+
+    Where the sign is set, integers go the other way round: -0 is the least, minus infinity is
+    -1 / eps, and above it is only what is not a number. That stays as it is.
+    """
+    torch.threshold_(_bits(x), -1 / torch.finfo(x.dtype).eps, 0)
+    return x
+
+
+def relu_backward(gradient: Tensor, y: Tensor) -> Tensor:
+    """The gradient where y, which a ReLU put out, is positive, else 0."""
+    return torch.ops.aten.threshold_backward(_bits(gradient), _bits(y), 0).view(y.dtype)
+
+
+def _bits(x: Tensor) -> Tensor:
+    return x.view(INTEGERS[x.itemsize])
+
+
+class BitReLU(torch.autograd.Function):
+    """See `relu_`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, inplace: bool) -> Tensor:
+        """x of any shape"""
+        if inplace:
+            ctx.mark_dirty(x)
+        y = relu_(x if inplace else x.clone())
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """Of x."""
+        return relu_backward(gradient, *ctx.saved_tensors), None
+
+
 class StandardiseReLU(torch.autograd.Function):
     """ReLU of (x - mean) / sqrt(var + eps) * weight + bias, where mean and var are those of x, and
-    have their part in its gradient (Ioffe and Szegedy 2015).
-
-    The ReLU is one of the bits read as integers, which are negative where the number is: several
-    times as fast in half precision. What is not a number may be negative there too: so as not to
-    lose it, every channel's first pixel learns of it from the moments.
-    """
+    have their part in its gradient (Ioffe and Szegedy 2015)."""
 
     clear_saved_tensors_on_access = True  # where torch knows of it: y can go, see below
 
@@ -83,9 +126,7 @@ class StandardiseReLU(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float
     ) -> Tensor:
         """x (N, C, H, W), the others (C,)"""
-        y = F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
-        y.view(INTEGERS[y.itemsize]).clamp_min_(0)
-        y[0, :, 0, 0].add_(mean + var + weight + bias, alpha=0)  # 0, or not a number
+        y = relu_(F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps))
         ctx.save_for_backward(x, weight, mean, var, y)
         ctx.eps = eps
         return y
@@ -95,7 +136,7 @@ class StandardiseReLU(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Of x, weight and bias."""
         x, weight, mean, var, y = ctx.saved_tensors
-        gradient = torch.ops.aten.threshold_backward(gradient, y, 0)
+        gradient = relu_backward(gradient, y)
         del y
         found = torch.ops.aten.native_batch_norm_backward(
             gradient,

@@ -129,8 +129,9 @@ class Foreign(nn.Module):
         return {self.name: self.net((image - self.mean) / self.std)}
 
 
+@pytest.mark.parametrize("size", ["256 256 --bs 8", "352 480 --bs 4"])
 @pytest.mark.parametrize("upsampling", ["bilinear", "nearest"])
-def test_segmentation_models_pytorch(bench, upsampling):
+def test_segmentation_models_pytorch(bench, upsampling, size):
     """Our U-Net on a ResNet against segmentation_models.pytorch's of the same widths
 
     Same timm encoder, decoder channels, precision, memory format, loss, optimiser and train_step.
@@ -139,7 +140,7 @@ def test_segmentation_models_pytorch(bench, upsampling):
     """
     library = pytest.importorskip("segmentation_models_pytorch")
     encoder = "resnet34" if bench.full else "resnet18"
-    size = ("--size", "256", "256", "--bs", "8") if bench.full else ()
+    size = ("--size", *size.split()) if bench.full else ()
     width = ("--width", "16", "--centre", "0", "--convs", "2", "--encoder", encoder)
     case = bench.case("damage", *bench.half(), *size, *width)
     (output,) = case.task.outputs

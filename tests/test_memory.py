@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,10 @@ def test_plan_equals_the_tracked_peak_of_a_real_step(task):
         "--task damage maskdepth",
         "--task damage --optimizer sgd --ema 0.9 --clip 1 --loss-weights uncertainty",
         "--task maskdepth --norm group --dropout 0.2 --accum 3",
+        pytest.param(
+            "--task damage --encoder resnet10t",
+            marks=pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed"),
+        ),
     ],
 )
 def test_plan_equals_the_tracked_peak_with_other_flags(flags):

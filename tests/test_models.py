@@ -1,6 +1,7 @@
 """Networks: any size in, the same size out; recomputed equals stored, to the bit."""
 
 import copy
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from datasets import TASKS, load_task
 from losses import Criterion, LossSpec
 from models.decoder import JoinConv, UpConv
-from models.encoder import NORMS, activation, conv3x3
-from models.layers import BatchNormReLU, forked
+from models.encoder import NORMS, TimmEncoder, activation, conv3x3
+from models.layers import BatchNormReLU, ReLU, forked
 from models.recompute import MODES, Stage, recompute
 from models.unet import HeadSpec, ModelSpec, UNet
 from utils.footprint import Tracker
@@ -190,9 +191,10 @@ def test_the_encoder_of_another_network():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 4), (3, 5), (8, 2)])
-def test_the_joined_convolution_is_that_of_the_concatenation(size):
-    join = JoinConv(below=3, skip=2, channels=4, norm="none", before=[]).double()
-    below = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize("channels", [3, 62])  # some sizes have fewer pixels, doubled
+def test_the_joined_convolution_is_that_of_the_concatenation(size, channels):
+    join = JoinConv(below=channels, skip=2, channels=4, norm="none", before=[]).double()
+    below = torch.randn(2, channels, *size, dtype=torch.float64, requires_grad=True)
     skip = torch.randn(2, 2, 2 * size[0], 2 * size[1], dtype=torch.float64, requires_grad=True)
     up = F.interpolate(below, scale_factor=2, mode="nearest")
     weights = join.skip.weight, join.below[-1].weight
@@ -368,8 +370,8 @@ class TestTimm:
     """Encoders of the timm package."""
 
     @pytest.fixture(autouse=True)
-    def _timm(self):
-        pytest.importorskip("timm")
+    def timm(self):
+        return pytest.importorskip("timm")
 
     def test_features_fit_the_decoder(self):
         model = network(encoder="mobilenetv3_small_050", width=4).train()
@@ -384,6 +386,20 @@ class TestTimm:
         stored, recomputed = trained("none", spec, 1), trained("full", spec, 1)
         assert torch.equal(stored[0][0], recomputed[0][0])
         assert all(torch.equal(stored[2][n], recomputed[2][n]) for n in stored[2])
+
+    def test_relus_of_ours_change_nothing(self, timm):
+        torch.manual_seed(2)
+        encoder = TimmEncoder("resnet10t", False).train()
+        net = timm.create_model("resnet10t", features_only=True).train()
+        net.load_state_dict(encoder.net.state_dict())
+        image, ends = images(2, 3, 64, 64), []
+        for features in (encoder(image)[1:], net(image)):
+            sum(feature.square().mean() for feature in features).backward()
+            ends.append(features)
+        assert sum(isinstance(m, ReLU) for m in encoder.modules()) == 11
+        assert all(torch.equal(*pair) for pair in zip(*ends, strict=True))
+        pairs = zip(encoder.net.parameters(), net.parameters(), strict=True)
+        assert all(torch.equal(a.grad, b.grad) for a, b in pairs)
 
     def test_weights_by_position(self, tmp_path):
         source = network(encoder="mobilenetv3_small_050", seed=3).encoder.net.state_dict()
@@ -451,8 +467,28 @@ def test_batch_norm_loses_nothing_that_is_not_a_number(dtype, value, where):
         with torch.no_grad():
             getattr(norm, where)[1] = value
     found = norm(x)
-    assert found[:, 1].isnan().any()
-    assert found[:, [0, 2]].isfinite().all()
+    expected = F.relu(F.batch_norm(x, None, None, norm.weight, norm.bias, True))
+    assert found.isnan().any() == (where != "bias" or math.isnan(value))
+    torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("inplace", [False, True])
+def test_relu_is_that_of_torch(dtype, inplace):
+    infinite, tiny = torch.inf, torch.finfo(dtype).smallest_normal
+    edges = torch.tensor([0.0, tiny, 1, infinite, torch.nan], dtype=dtype)
+    x = torch.cat([edges, -edges, torch.randn(90).to(dtype)]).reshape(5, 20)
+    change = torch.randn(5, 20).to(dtype)
+    found = []
+    for relu in (ReLU(inplace).train(), torch.nn.ReLU(inplace)):
+        leaf = x.clone().requires_grad_()
+        inner = 1 * leaf
+        y = relu(inner)
+        assert (inner is y) == inplace
+        y[:, 1:].backward(change[:, 1:])
+        found.append((y.detach(), leaf.grad.where(~y.isnan(), 0)))
+    torch.testing.assert_close(*found, rtol=0, atol=0, equal_nan=True)
+    assert not found[0][0].signbit().where(~found[0][0].isnan(), False).any()
 
 
 @pytest.mark.parametrize("used", [(0,), (1,), (0, 2), (0, 1, 2)])
