@@ -47,7 +47,13 @@ def main() -> int:
     """Train; 0 when done, 2 with one line for a mistake, 130 when stopped by a signal."""
     try:
         args, tasks = parse(sys.argv[1:])
-        return run(args, tasks)
+        unnamed = args.out is None
+        try:
+            return run(args, tasks)
+        finally:
+            if unnamed and args.out:
+                with suppress(OSError):
+                    args.out.rmdir()  # empty where a mistake was found before there was a run
     except (ValueError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
@@ -93,7 +99,6 @@ def parse(words: list[str]) -> tuple[Namespace, list[Task]]:
         raise ValueError(f"--task: expected one or more of {', '.join(TASKS)}, or a task file")
     args.flags = [w for w in words if w != given.resume and not w.startswith("--resume")]
     args.convs = args.convs * 3 if len(args.convs) == 1 else args.convs
-    args.out = args.out or free_folder(RUNS / "+".join(task.name for task in tasks))
     check(args, tasks)
     return args, tasks
 
@@ -114,9 +119,9 @@ def check(args: Namespace, tasks: list[Task]) -> None:
         raise ValueError(f"--convs: {len(args.convs)} numbers, expected 1 or 3")
     if args.split_by and len(tasks) > 1:
         raise ValueError("--split-by: expected a single task")
-    if args.out.exists() and not args.out.is_dir():
+    if args.out and args.out.exists() and not args.out.is_dir():
         raise ValueError(f"--out {args.out}: a file, expected a folder")
-    if not args.resume and (args.out / "last.pt").exists():
+    if args.out and not args.resume and (args.out / "last.pt").exists():
         raise ValueError(
             f"--out {args.out}: holds a run; continue it with --resume {args.out}/last.pt"
         )
@@ -163,13 +168,19 @@ def check_best(task: Task) -> None:
         )
 
 
-def free_folder(folder: Path) -> Path:
-    """The folder, or the first of folder-2, folder-3, ... that holds no run."""
+def new_folder(folder: Path) -> Path:
+    """Make the folder, or the first of folder-2, folder-3, ... that is not there.
+
+    Of runs that start at once, each has its own.
+    """
     candidate, number = folder, 1
-    while (candidate / "config.json").exists():
-        number += 1
-        candidate = folder.with_name(f"{folder.name}-{number}")
-    return candidate
+    while True:
+        try:
+            candidate.mkdir(parents=True)
+            return candidate
+        except FileExistsError:
+            number += 1
+            candidate = folder.with_name(f"{folder.name}-{number}")
 
 
 def newest(task_names: list[str] | None, file: str) -> Path:
@@ -206,6 +217,9 @@ def run(args: Namespace, tasks: list[Task]) -> int:
     data = open_data(args, tasks)
     steps = plan_steps(args, data, ranks.world)
     spec = model_spec(args, tasks)
+    if not args.out:
+        folder = RUNS / "+".join(task.name for task in tasks)
+        args.out = Path(ranks.first_says(lambda: str(new_folder(folder))))
     skipped = Skipped(args.skip_bad, ranks, tqdm.write, args.out, resumed=bool(args.resume))
     criterion = make_criterion(args, tasks, balanced_weights(args, data, skipped))
     learner = make_learner(args, spec, criterion, steps.total, compute, ranks)

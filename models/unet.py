@@ -129,7 +129,9 @@ class UNet(nn.Module):
         outputs: the ones to compute; None means all.
         """
         height, width = image.shape[-2:]
-        predictions = self.whole(self.padded(image), outputs)
+        if height % self.stride or width % self.stride:
+            image = self.padded(image)
+        predictions = self.whole(image, outputs)
         return {name: found[..., :height, :width] for name, found in predictions.items()}
 
     def padded(self, image: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ def test_a_command_of_the_readme_parses(script, words, monkeypatch, tmp_path):
     if script == "train":
         args, tasks = train.parse(words)
         assert tasks
-        assert args.out.parts[0] == "runs"
+        assert args.out is None or args.out.parts[0] == "runs"
     else:
         infer_parser(TASKS).parse_args(words)
 

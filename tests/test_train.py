@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,23 @@ def test_runs_do_not_overwrite_each_other(run_train, tiny_json, tmp_path):
     for _ in range(2):
         assert run_train("--task", path, "--data", data, "--steps", "1").status == 0
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["tiny", "tiny-2"]
+
+
+def test_runs_that_start_at_once_have_a_folder_each(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(train.new_folder, [tmp_path / "runs" / "tiny"] * 24))
+    assert len(set(made)) == 24
+    assert sorted(made) == sorted((tmp_path / "runs").iterdir())
+
+
+def test_a_mistake_leaves_no_folder(run_train, tiny_json, tmp_path):
+    path, data = tiny_json
+    words = ("--task", path, "--data", data, "--steps", "1")
+    assert run_train(*words, "--init", "none.pt").status == 2
+    assert list((tmp_path / "runs").iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    assert run_train(*words, "--init", "none.pt", "--out", tmp_path / "mine").status == 2
+    assert (tmp_path / "mine").is_dir()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,13 @@ class Ranks:
         """Give every rank the first one's values, such as batch norm's running statistics."""
         for tensor in tensors if self.world > 1 else ():
             dist.broadcast(tensor, 0)
+
+    def first_says(self, say: Callable[[], str]) -> str:
+        """What the first rank says, who alone is asked."""
+        said = [say() if self.first else ""]
+        if self.world > 1:
+            dist.broadcast_object_list(said)
+        return said[0]
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank."""
