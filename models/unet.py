@@ -178,7 +178,11 @@ class UNet(nn.Module):
             ) from None
 
     def _initialise(self) -> None:
-        """He 2015 for our own convolutions; a timm encoder has its own."""
+        """He 2015 for our own convolutions; a timm encoder has its own.
+
+        Weights of a head begin at full size, with both signs: out of next to nothing all of them
+        follow the commonest label, and a mask from which features only subtract never says yes.
+        """
         own = [self.decoders, self.heads]
         if self.spec.encoder == "unet":
             own.append(self.encoder)
@@ -191,4 +195,4 @@ class UNet(nn.Module):
                         nn.init.zeros_(module.bias)
         for *_, convs in self.heads.values():
             for conv in convs.values():
-                nn.init.normal_(conv.weight, std=0.01)
+                nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")
