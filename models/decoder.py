@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +64,8 @@ class Decoder(nn.Module):
     centre: pools the last feature once more and works on it; 0 leaves it out, for encoders whose
     last feature is the bottom. With centre = 2^depth * width this is the decoder of Ronneberger
     2015, its up-convolution taken together with the convolution that follows; with half of that,
-    the one of the mask + depth course. convs: of the centre, of each block.
+    the one of the mask + depth course. doublings: from the finest feature's size to the image's;
+    blocks for them have no skip. convs: of the centre, of each block.
 
     Norm and activation after a block belong to what comes next, after the last one to the heads:
     there `models.recompute` can make them again instead of keeping what they put out.
@@ -74,6 +76,7 @@ class Decoder(nn.Module):
         features: list[int],
         width: int,
         centre: int,
+        doublings: int,
         convs: tuple[int, int],
         norm: str,
         dropout: float,
@@ -85,11 +88,15 @@ class Decoder(nn.Module):
             first = Stage(nn.MaxPool2d(2), conv3x3(features[-1], centre, norm))
             self.centre = Block(*convolutions(first, centre, convs[0], norm))
             before = activation(norm, centre, dropout)
+        skips = [0] * doublings + skips
         channels = centre or width * 2 ** len(skips)
         blocks = []
         for skip in reversed(skips):
             channels = max(width, channels // 2)
-            first = JoinConv(below, skip, channels, norm, before)
+            if skip:
+                first = JoinConv(below, skip, channels, norm, before)
+            else:
+                first = Stage(*before, UpConv(below, channels))
             blocks.append(Block(*convolutions(first, channels, convs[1], norm)))
             before = activation(norm, channels, dropout)
             below = channels
@@ -97,11 +104,11 @@ class Decoder(nn.Module):
         self.channels = below
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Features, finest first -> (N, channels, H, W) at the finest one's size, before norm and
+        """Features, finest first -> (N, channels, H, W) at the image's size, before norm and
         activation."""
         if self.centre is not None:
             features = [*features, self.centre(features[-1])]
         *skips, x = features
-        for block, skip in zip(self.blocks, reversed(skips), strict=True):
-            x = block(x, skip)
+        for block, skip in zip_longest(self.blocks, reversed(skips)):
+            x = block(x) if skip is None else block(x, skip)
         return x

@@ -48,8 +48,11 @@ class UNetEncoder(nn.Module):
     """The contracting path of Ronneberger 2015: blocks of `width`, 2 `width`, ... channels, 2x2
     max pooling between them.
 
-    channels: of each feature, finest first. stride: of the last.
+    channels: of each feature, finest first. stride: of the last. doublings: from the first one's
+    size to the image's.
     """
+
+    doublings = 0
 
     def __init__(self, width: int, depth: int, convs: int, norm: str, dropout: float) -> None:
         super().__init__()
@@ -73,8 +76,8 @@ class UNetEncoder(nn.Module):
 
 
 class TimmEncoder(nn.Module):
-    """Any convolutional encoder of the timm package that offers features at strides 2, 4, 8, 16,
-    32.
+    """Any convolutional encoder of the timm package that offers features of size 1/2, 1/4, ... or
+    1/4, 1/8, ... of the image; attributes as of `UNetEncoder`.
 
     pretrained: False (random), True (weights from timm's hub) or the path of a state dict on disk.
     """
@@ -88,23 +91,26 @@ class TimmEncoder(nn.Module):
         except (RuntimeError, ValueError, TypeError) as error:
             raise ValueError(f"encoder {name!r}: timm says: {str(error).splitlines()[0]}") from None
         strides = self.net.feature_info.reduction()
-        if strides != [2**i for i in range(1, len(strides) + 1)]:
-            raise ValueError(f"encoder {name!r}: feature strides {strides}, expected 2, 4, 8, ...")
+        self.doublings = strides[0].bit_length() - 1
+        if strides != [2 ** (self.doublings + i) for i in range(len(strides))]:
+            raise ValueError(
+                f"encoder {name!r}: feature strides {strides}, expected 2, 4, ... or 4, 8, ..."
+            )
         if isinstance(pretrained, str):
             _load_by_position(self.net, name, pretrained)
         for module in list(self.net.modules()):
             for key, layer in module.named_children():
                 if type(layer) is nn.ReLU:
                     setattr(module, key, ReLU(layer.inplace))
-        self.channels = [3, *self.net.feature_info.channels()]
+        self.channels = self.net.feature_info.channels()
         self.stride = strides[-1]
         source = timm.get_pretrained_cfg(name)
         self.mean = tuple(source.mean) if source else (0.485, 0.456, 0.406)
         self.std = tuple(source.std) if source else (0.229, 0.224, 0.225)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Normalised image (N, 3, H, W) -> the image itself, then features at strides 2, 4, ..."""
-        return [x, *self.net(x)]
+        """Normalised image (N, 3, H, W) -> features, each half the size of the last."""
+        return self.net(x)
 
 
 def _load_by_position(net: nn.Module, name: str, path: str) -> None:

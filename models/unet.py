@@ -109,6 +109,7 @@ class UNet(nn.Module):
                 self.encoder.channels,
                 width=spec.width,
                 centre=centre,
+                doublings=self.encoder.doublings,
                 convs=spec.convs[1:],
                 norm=spec.norm,
                 dropout=spec.dropout,

@@ -392,8 +392,9 @@ class TestTimm:
     def timm(self):
         return pytest.importorskip("timm")
 
-    def test_features_fit_the_decoder(self):
-        model = network(encoder="mobilenetv3_small_050", width=4).train()
+    @pytest.mark.parametrize("encoder", ["mobilenetv3_small_050", "convnext_femto"])
+    def test_features_fit_the_decoder(self, encoder):
+        model = network(encoder=encoder, width=4).train()
         found = model(images(2, 3, 37, 50))
         assert found["parts"].shape == (2, 3, 37, 50)
         found["parts"].mean().backward()
@@ -412,7 +413,7 @@ class TestTimm:
         net = timm.create_model("resnet10t", features_only=True).train()
         net.load_state_dict(encoder.net.state_dict())
         image, ends = images(2, 3, 64, 64), []
-        for features in (encoder(image)[1:], net(image)):
+        for features in (encoder(image), net(image)):
             sum(feature.square().mean() for feature in features).backward()
             ends.append(features)
         assert sum(isinstance(m, ReLU) for m in encoder.modules()) == 11

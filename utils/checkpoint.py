@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-FORMAT = 2  # raise it whenever networks name or store their weights in another way
+FORMAT = 3  # raise it whenever networks name or store their weights in another way
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
