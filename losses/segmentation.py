@@ -140,7 +140,7 @@ class ClassSums(torch.autograd.Function):
         p^2. Then by the logits, as torch has it."""
         logits, target, table = ctx.saved_tensors
         _, of_ce, of_focal, of_overlap, of_area, _ = gradients
-        of_overlap = F.pad(of_overlap, (0, len(table) - len(of_overlap)))  # of no other label
+        of_overlap = F.pad(of_overlap, (0, len(table) - len(of_overlap)))  # by label
         found = torch.empty_like(logits)
         for x, label, out in zip(*(t.split(SLICE) for t in (logits, target, found)), strict=True):
             log_p, label, weight, nll = _scored(x, label, table)

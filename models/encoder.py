@@ -93,12 +93,10 @@ class TimmEncoder(nn.Module):
         strides = self.net.feature_info.reduction()
         self.doublings = strides[0].bit_length() - 1
         if strides != [2 ** (self.doublings + i) for i in range(len(strides))]:
-            raise ValueError(
-                f"encoder {name!r}: feature strides {strides}, expected 2, 4, ... or 4, 8, ..."
-            )
+            raise ValueError(f"encoder {name!r}: feature strides {strides}, expected to double")
         if isinstance(pretrained, str):
             _load_by_position(self.net, name, pretrained)
-        for module in list(self.net.modules()):
+        for module in self.net.modules():
             for key, layer in module.named_children():
                 if type(layer) is nn.ReLU:
                     setattr(module, key, ReLU(layer.inplace))
