@@ -183,6 +183,7 @@ class UNet(nn.Module):
 
         Weights of a head begin at full size, with both signs: out of next to nothing all of them
         follow the commonest label, and a mask from which features only subtract never says yes.
+        A depth begins as a flat map.
         """
         own = [self.decoders, self.heads]
         if self.spec.encoder == "unet":
@@ -195,5 +196,8 @@ class UNet(nn.Module):
                     if module.bias is not None:
                         nn.init.zeros_(module.bias)
         for *_, convs in self.heads.values():
-            for conv in convs.values():
-                nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")
+            for name, conv in convs.items():
+                if self.spec.heads[name].kind == "depth":
+                    nn.init.normal_(conv.weight, std=0.01)
+                else:
+                    nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")

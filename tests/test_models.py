@@ -189,6 +189,12 @@ def test_a_rare_foreground_is_found_from_every_start(seed):
     assert torch.equal(logits > 0, truth > 0)
 
 
+def test_a_depth_begins_flat_and_a_mask_does_not():
+    found = network(width=16).train()(images(2, 3, 64, 64))
+    assert found["near"].std() < 0.05 * HEADS["near"].max_depth
+    assert found["edge"].std() > 0.3
+
+
 def test_names_and_norms_that_cannot_be():
     with pytest.raises(ValueError, match="norm 'layer': expected one of batch, group, none"):
         activation("layer", 8)
