@@ -19,8 +19,9 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets import TASKS
-from datasets.task import MOST, Output, Task
-from utils.flags import infer_parser, one_line
+from datasets.task import MOST, Output, Task, UserError
+from utils.command import run_command
+from utils.flags import infer_parser
 
 if TYPE_CHECKING:  # torch takes seconds to import: `--help` answers without it
     from torch import Tensor
@@ -54,15 +55,7 @@ class Trained(NamedTuple):
 
 def main() -> int:
     """Predict; 0 when done, 2 with one line for a mistake, 130 when stopped by Ctrl-C."""
-    try:
-        run(infer_parser(TASKS).parse_args())
-    except (ValueError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    return 0
+    return run_command(lambda: run(infer_parser(TASKS).parse_args()))
 
 
 def run(args: Namespace) -> None:
@@ -77,9 +70,9 @@ def run(args: Namespace) -> None:
     from utils.skipped import Skipped
 
     if args.out.exists() and not args.out.is_dir():
-        raise ValueError(f"--out {args.out}: a file, expected a folder")
+        raise UserError(f"--out {args.out}: a file, expected a folder")
     if args.tile and args.overlap >= args.tile:
-        raise ValueError(f"--overlap {args.overlap}: expected less than --tile {args.tile}")
+        raise UserError(f"--overlap {args.overlap}: expected less than --tile {args.tile}")
     path = args.weights or find_weights(args.task)
     tasks, model = load_network(path, args.task)
     print(f"weights: {path}", file=sys.stderr)
@@ -110,14 +103,14 @@ def find_weights(name: str | None) -> Path:
     from utils import checkpoint
 
     if not name:
-        raise ValueError(f"--task: expected one of {', '.join(TASKS)}, or --weights CKPT")
+        raise UserError(f"--task: expected one of {', '.join(TASKS)}, or --weights CKPT")
     for path, trained in checkpoint.newest(RUNS, "best.pt"):
         if name in trained:
             return path
     shipped = SHIPPED / f"demo_{name}.pt"
     if shipped.is_file():
         return shipped
-    raise ValueError(f"--task {name}: no run of it below {RUNS}/, no demo weights; train it first")
+    raise UserError(f"--task {name}: no run of it below {RUNS}/, no demo weights; train it first")
 
 
 def load_network(path: Path, name: str | None) -> tuple[list[Trained], UNet]:
@@ -134,7 +127,7 @@ def load_network(path: Path, name: str | None) -> tuple[list[Trained], UNet]:
     tasks = [each for each in trained if name in (None, each.task.name)]
     if not tasks:
         names = ", ".join(each.task.name for each in trained)
-        raise ValueError(f"{path}: trained for {names}, not for {name}")
+        raise UserError(f"{path}: trained for {names}, not for {name}")
     model = UNet(ModelSpec.from_json(config["model"]))
     model.load_state_dict(checkpoint.weights(state))
     return tasks, model.eval()
@@ -181,7 +174,7 @@ def predict_all(
         stems = [Path(each.name).with_suffix("") for each in found]
         for stem, count in Counter(stems).items():
             if count > 1:
-                raise ValueError(f"--input: {count} images would be written as {args.out / stem}")
+                raise UserError(f"--input: {count} images would be written as {args.out / stem}")
         num = 0
         for name, where, read in tqdm(found, trained.task.name, unit="image", disable=None):
             try:
@@ -207,7 +200,7 @@ def images(args: Namespace, task: Task) -> list[Found]:
     files = [Path(text) for text in args.input if text.lower().endswith(IMAGES)]
     for path in files:
         if not path.is_file():
-            raise ValueError(f"{path}: no such file")
+            raise UserError(f"{path}: no such file")
     found = [Found(path.name, str(path), path.read_bytes) for path in files]
     others = [path for path in inputs(args, task) if path not in files]
     template = compile_template(task.image)
@@ -222,7 +215,7 @@ def images(args: Namespace, task: Task) -> list[Found]:
             members = find_groups([store], task)[1][:, 0].tolist()
         found += [member(store, i) for i in members]
     if not found:
-        raise ValueError(f"--input {' '.join(args.input)}: no image found")
+        raise UserError(f"--input {' '.join(args.input)}: no image found")
     return found
 
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tqdm import tqdm
 
 from datasets import TASKS, load_task
-from datasets.task import Task
+from datasets.task import Task, UserError
 from utils import report
-from utils.flags import Parser, as_flags, one_line, pairs, real, train_parser
+from utils.command import run_command
+from utils.flags import Parser, as_flags, pairs, real, train_parser
 
 if TYPE_CHECKING:  # torch takes seconds to import: `--help` answers without it
     import torch
@@ -45,21 +46,19 @@ PER_TASK = {"size": (256, 256), "bs": 8, "class_weights": False}  # each task ma
 
 def main() -> int:
     """Train; 0 when done, 2 with one line for a mistake, 130 when stopped by a signal."""
+    return run_command(train)
+
+
+def train() -> int:
+    """Train as the command line says."""
+    args, tasks = parse(sys.argv[1:])
+    unnamed = args.out is None
     try:
-        args, tasks = parse(sys.argv[1:])
-        unnamed = args.out is None
-        try:
-            return run(args, tasks)
-        finally:
-            if unnamed and args.out:
-                with suppress(OSError):
-                    args.out.rmdir()  # empty where a mistake was found before there was a run
-    except (ValueError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+        return run(args, tasks)
+    finally:
+        if unnamed and args.out:
+            with suppress(OSError):
+                args.out.rmdir()  # empty where a mistake was found before there was a run
 
 
 def parse(words: list[str]) -> tuple[Namespace, list[Task]]:
@@ -71,16 +70,14 @@ def parse(words: list[str]) -> tuple[Namespace, list[Task]]:
 
         path = Path(given.resume) if given.resume else newest(given.task, "last.pt")
         if given.out not in (None, path.parent):
-            raise ValueError(
-                f"--out {given.out}: a run is resumed in its own folder, {path.parent}"
-            )
+            raise UserError(f"--out {given.out}: a run is resumed in its own folder, {path.parent}")
         state = checkpoint.load(path)
         if "learner" not in state:
-            raise ValueError(f"{path}: holds weights alone, --resume expects a last.pt")
+            raise UserError(f"{path}: holds weights alone, --resume expects a last.pt")
         config = state["config"]
         trained = [task["name"] for task in config["tasks"]]
         if given.task and [load_task(name).name for name in given.task] != trained:
-            raise ValueError(f"{path}: trained for {'+'.join(trained)}, not {'+'.join(given.task)}")
+            raise UserError(f"{path}: trained for {'+'.join(trained)}, not {'+'.join(given.task)}")
         words = [*config["flags"], *words]
         args = parser.parse_args(words)
         args.resume, args.out = path, path.parent
@@ -96,7 +93,7 @@ def parse(words: list[str]) -> tuple[Namespace, list[Task]]:
         words = [*as_flags(shared), *words]
         args = parser.parse_args(words)
     else:
-        raise ValueError(f"--task: expected one or more of {', '.join(TASKS)}, or a task file")
+        raise UserError(f"--task: expected one or more of {', '.join(TASKS)}, or a task file")
     args.flags = [w for w in words if w != given.resume and not w.startswith("--resume")]
     args.convs = args.convs * 3 if len(args.convs) == 1 else args.convs
     check(args, tasks)
@@ -108,21 +105,19 @@ def check(args: Namespace, tasks: list[Task]) -> None:
     outputs = [output for task in tasks for output in task.outputs]
     names = [output.name for output in outputs]
     if len(set(names)) != len(names):
-        raise ValueError(f"--task: two of these tasks share an output name: {', '.join(names)}")
+        raise UserError(f"--task: two of these tasks share an output name: {', '.join(names)}")
     if args.data and len(tasks) > 1 and len(args.data) != len(tasks):
-        raise ValueError(
-            f"--data: {len(args.data)} paths for {len(tasks)} tasks, expected one each"
-        )
+        raise UserError(f"--data: {len(args.data)} paths for {len(tasks)} tasks, expected one each")
     if args.pretrained and args.encoder == "unet":
-        raise ValueError("--pretrained: only timm encoders have such weights, see --encoder")
+        raise UserError("--pretrained: only timm encoders have such weights, see --encoder")
     if len(args.convs) != 3:
-        raise ValueError(f"--convs: {len(args.convs)} numbers, expected 1 or 3")
+        raise UserError(f"--convs: {len(args.convs)} numbers, expected 1 or 3")
     if args.split_by and len(tasks) > 1:
-        raise ValueError("--split-by: expected a single task")
+        raise UserError("--split-by: expected a single task")
     if args.out and args.out.exists() and not args.out.is_dir():
-        raise ValueError(f"--out {args.out}: a file, expected a folder")
+        raise UserError(f"--out {args.out}: a file, expected a folder")
     if args.out and not args.resume and (args.out / "last.pt").exists():
-        raise ValueError(
+        raise UserError(
             f"--out {args.out}: holds a run; continue it with --resume {args.out}/last.pt"
         )
     for task in tasks:
@@ -132,12 +127,12 @@ def check(args: Namespace, tasks: list[Task]) -> None:
     for flag, given in (("--loss-weights", weights), ("--losses", pairs("--losses", args.losses))):
         for name in given:
             if name not in names:
-                raise ValueError(f"{flag}: no output {name!r}, expected one of {', '.join(names)}")
+                raise UserError(f"{flag}: no output {name!r}, expected one of {', '.join(names)}")
     for name, weight in weights.items():
         try:
             real(weight)
         except ArgumentTypeError as error:
-            raise ValueError(f"--loss-weights {name}={error}") from None
+            raise UserError(f"--loss-weights {name}={error}") from None
     make_criterion(args, tasks, {})  # refuses terms that there are none of, before data is opened
 
 
@@ -146,11 +141,11 @@ def check_defaults(task: Task, parser: Parser) -> None:
     try:
         parsed = parser.parse_args(as_flags(task.defaults))
     except ValueError as error:
-        raise ValueError(f"task {task.name}: defaults: {error}") from None
+        raise UserError(f"task {task.name}: defaults: {error}") from None
     for name in PER_TASK.keys() & task.defaults:
         value, expected = task.defaults[name], getattr(parsed, name)
         if value != expected:
-            raise ValueError(f"task {task.name}: defaults: {name}: {value!r}, not {expected!r}")
+            raise UserError(f"task {task.name}: defaults: {name}: {value!r}, not {expected!r}")
 
 
 def check_best(task: Task) -> None:
@@ -162,7 +157,7 @@ def check_best(task: Task) -> None:
     known = make_metrics(output.kind, output.classes).compute()
     known = [m for m in known if not m.startswith("baseline") and m not in LOWER_IS_BETTER]
     if metric not in known:
-        raise ValueError(
+        raise UserError(
             f"task {task.name}: best is {task.best!r}, expected {name}/ and one of "
             f"{', '.join(known)}"
         )
@@ -191,7 +186,7 @@ def newest(task_names: list[str] | None, file: str) -> Path:
     for path, trained in checkpoint.newest(RUNS, file):
         if wanted in ([], trained):
             return path
-    raise ValueError(f"--resume: no run of {'+'.join(wanted) or 'any task'} below {RUNS}/")
+    raise UserError(f"--resume: no run of {'+'.join(wanted) or 'any task'} below {RUNS}/")
 
 
 def run(args: Namespace, tasks: list[Task]) -> int:
@@ -223,13 +218,14 @@ def run(args: Namespace, tasks: list[Task]) -> int:
     skipped = Skipped(args.skip_bad, ranks, tqdm.write, args.out, resumed=bool(args.resume))
     criterion = make_criterion(args, tasks, balanced_weights(args, data, skipped))
     learner = make_learner(args, spec, criterion, steps.total, compute, ranks)
+    check_norm(args, tasks, learner)
     state = {"step": 0, "best": -1.0, "run_id": None}
     if args.resume:
         state = checkpoint.load(args.resume)
         try:
             learner.load_state_dict(state["learner"])
         except ValueError as error:
-            raise ValueError(f"{args.resume}: {error}") from None
+            raise UserError(f"{args.resume}: {error}") from None
     step, best = state["step"], state["best"]
     config = {
         "tasks": [task.to_json() for task in tasks],
@@ -261,7 +257,7 @@ def run(args: Namespace, tasks: list[Task]) -> int:
                 skipped.settle()
                 line = meter.flush() | {"lr": learner.schedule.lr} | skipped.count
                 if ranks.any(not math.isfinite(line["loss"])):
-                    raise ValueError(diverged(args, step))
+                    raise UserError(diverged(args, step))
                 logger.log(step, {f"train/{name}": value for name, value in line.items()})
                 bar.set_postfix_str(report.postfix(line), refresh=False)
             if due:
@@ -451,7 +447,7 @@ def make_criterion(
     try:
         return Criterion(specs, uncertainty=learned)
     except ValueError as error:
-        raise ValueError(f"--losses, or the task's own: {error}") from None
+        raise UserError(f"--losses, or the task's own: {error}") from None
 
 
 def make_learner(
@@ -476,7 +472,7 @@ def make_learner(
         try:
             model.load_encoder(checkpoint.weights(checkpoint.load(args.init)))
         except ValueError as error:
-            raise ValueError(f"--init {args.init}: {error}") from None
+            raise UserError(f"--init {args.init}: {error}") from None
     model = model.to(compute.device, memory_format=torch.channels_last)
     recompute(model, args.ckpt)
     if args.compile:
@@ -500,6 +496,20 @@ def make_learner(
         else None,
         clip=args.clip,
     )
+
+
+def check_norm(args: Namespace, tasks: list[Task], learner: Learner) -> None:
+    """Refuse a batch of which the bottom of the network sees a single value per channel: batch norm
+    has no variance then."""
+    for task in tasks:
+        (height, width), bs = setting(args, task, "size"), setting(args, task, "bs")
+        stride = learner.model.stride
+        values = bs * learner.ranks.world * math.ceil(height / stride) * math.ceil(width / stride)
+        if values == 1 and args.norm == "batch":
+            raise UserError(
+                f"--size {height} {width} --bs {bs}: batch norm sees one value per channel at the "
+                f"network's stride of {stride}: a larger size or batch, or --norm group"
+            )
 
 
 def make_plan(
@@ -549,7 +559,7 @@ def make_plan(
 
 
 def fit(args: Namespace, tasks: list[Task], plan: Plan, device: torch.device) -> None:
-    """Set the batch of `--bs auto`; ValueError if what is asked for needs more than --vram."""
+    """Set the batch of `--bs auto`; UserError if what is asked for needs more than --vram."""
     if not plan.fits:
         height, width = max((setting(args, task, "size") for task in tasks), key=math.prod)
         sizes = [
@@ -568,7 +578,7 @@ def fit(args: Namespace, tasks: list[Task], plan: Plan, device: torch.device) ->
                     if smaller.fits:
                         yield " ".join(as_flags(change)), smaller
 
-        raise ValueError(plan.misfit(map(changed, changes)))
+        raise UserError(plan.misfit(map(changed, changes)))
     if args.bs == "auto":
         args.bs = plan.images[0]
         args.flags += as_flags({"bs": args.bs})  # a resumed run takes the same

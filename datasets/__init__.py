@@ -5,7 +5,7 @@ from pathlib import Path
 from datasets.cityscapes import CITYSCAPES, CITYSCAPES24
 from datasets.damage import DAMAGE
 from datasets.maskdepth import MASKDEPTH
-from datasets.task import Task, read_task
+from datasets.task import Task, UserError, read_task
 
 TASKS = {
     "damage": DAMAGE,
@@ -16,9 +16,9 @@ TASKS = {
 
 
 def load_task(name: str) -> Task:
-    """A built-in task by its name, any other by its file; ValueError says what was expected."""
+    """A built-in task by its name, any other by its file; UserError says what was expected."""
     if name in TASKS:
         return TASKS[name]
     if name.endswith(".json"):
         return read_task(Path(name))
-    raise ValueError(f"--task {name}: expected one of {', '.join(TASKS)}, or a task file (.json)")
+    raise UserError(f"--task {name}: expected one of {', '.join(TASKS)}, or a task file (.json)")

@@ -7,13 +7,14 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from datasets import load_task
 from datasets.stores import open_stores, place
-from datasets.task import IGNORE, SPLITS, Output
+from datasets.task import IGNORE, SPLITS, Output, UserError
 from datasets.tools.checking import (
     OTHER,
     Findings,
@@ -24,6 +25,7 @@ from datasets.tools.checking import (
     list_samples,
 )
 from datasets.tools.sheet import Shown, show, write_sheet
+from utils.command import run_command
 
 LISTED = 50  # problems that are printed
 PAIRS = 10  # copies that are printed
@@ -180,28 +182,24 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Check as the command line says; 0, or 2 after one line that begins with `error:`."""
-    args = parse(argv)
+def run(args: argparse.Namespace) -> None:
+    """Check as the command line says; UserError if something cannot be used."""
     split_by = tuple(args.split_by.split("=", 1)) if args.split_by else None
-    try:
-        task = load_task(args.task)
-        samples = list_samples(open_stores(args.paths), task, split_by)
-        findings = examine(samples, args.workers)
-        report = "\n".join(describe(samples, findings))
-        print(report)
-        if args.out:
-            write_sheet(args.out, f"{task.name}: {len(samples)} samples", report, pick(samples))
-        if findings.num_problems:
-            total = samples.shards.size
-            raise ValueError(f"{findings.num_problems} of {total} members cannot be used")
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        return 2
-    return 0
+    task = load_task(args.task)
+    samples = list_samples(open_stores(args.paths), task, split_by)
+    findings = examine(samples, args.workers)
+    report = "\n".join(describe(samples, findings))
+    print(report)
+    if args.out:
+        write_sheet(args.out, f"{task.name}: {len(samples)} samples", report, pick(samples))
+    if findings.num_problems:
+        total = samples.shards.size
+        raise UserError(f"{findings.num_problems} of {total} members cannot be used")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Check as the command line says: the exit status."""
+    return run_command(partial(run, parse(argv)))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from datasets.storage.shards import write_zip
 from datasets.stores import open_stores, place
-from datasets.task import Task
+from datasets.task import Task, UserError
 from datasets.tools.composing import (
     PARTS,
     Plan,
@@ -34,6 +34,7 @@ from datasets.tools.composing import (
 )
 from datasets.tools.ingredients import Kit, divide, open_kit, survey
 from datasets.tools.processes import run_in_order
+from utils.command import run_command
 
 VERSION = 1  # of what is drawn: a set begun by another version is not continued
 # Focal length over picture width: fx_rgb = 518.86 px at 640, from camera_params.m of the NYU Depth
@@ -70,7 +71,7 @@ class Made(NamedTuple):
 def make_set(kit: Kit, recipe: Recipe, out: Path, workers: int) -> Made:
     """Write all shards that `out` lacks.
 
-    ValueError: a source cannot be used, or `out` holds something else.
+    UserError: a source cannot be used, or `out` holds something else.
     """
     facts = _facts(kit, recipe)
     _check(out, facts)
@@ -117,21 +118,19 @@ def _encode_chunk(plan: Plan, chunk: tuple[str, range]) -> list[list[bytes]]:
 
 
 def _check(out: Path, facts: dict[str, Any]) -> None:
-    """ValueError if the shards in `out` were begun with something else than these facts."""
+    """UserError if the shards in `out` were begun with something else than these facts."""
     note = out / "compose.json"
     if not any(out.glob("*.zip")):
         return
     if not note.exists():
-        raise ValueError(f"{out}: holds other shards, expected none: choose another --out")
+        raise UserError(f"{out}: holds other shards, expected none: choose another --out")
     try:
         before = json.loads(note.read_text())
         changed = [name for name in facts if before.get(name) != facts[name]]
     except (OSError, ValueError, AttributeError):
-        raise ValueError(
-            f"{note}: damaged, expected what was noted: choose another --out"
-        ) from None
+        raise UserError(f"{note}: damaged, expected what was noted: choose another --out") from None
     if changed:
-        raise ValueError(f"{out}: begun with other {', '.join(changed)}: choose another --out")
+        raise UserError(f"{out}: begun with other {', '.join(changed)}: choose another --out")
 
 
 def _begin(out: Path, facts: dict[str, Any], task: Task) -> None:
@@ -143,7 +142,7 @@ def _begin(out: Path, facts: dict[str, Any], task: Task) -> None:
         (out / "task.json").write_text(json.dumps(task.to_json(), indent=2) + "\n")
         (out / "compose.json").write_text(json.dumps(facts, indent=2) + "\n")
     except OSError as error:
-        raise ValueError(f"{out}: cannot be written: {error.strerror}") from None
+        raise UserError(f"{out}: cannot be written: {error.strerror}") from None
 
 
 def _facts(kit: Kit, recipe: Recipe) -> dict[str, Any]:
@@ -244,27 +243,26 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Compose as the command line says; 0, or 2 after one line that begins with `error:`."""
-    args = parse(argv)
+def run(args: argparse.Namespace) -> None:
+    """Compose as the command line says and print what came of it."""
     recipe = Recipe(args.num, tuple(args.size), args.seed, args.shard_size, args.val_share)
-    try:
-        if recipe.val_share and recipe.num < 2:
-            raise ValueError("--num 1: expected at least two to split, or --val-share 0")
-        kit = open_kit(args.backgrounds, args.depth, args.cutouts, args.focal, args.heights)
-        made = make_set(kit, recipe, args.out, args.workers)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("error: interrupted; the same command continues", file=sys.stderr)
-        return 2
+    if recipe.val_share and recipe.num < 2:
+        raise UserError("--num 1: expected at least two to split, or --val-share 0")
+    kit = open_kit(args.backgrounds, args.depth, args.cutouts, args.focal, args.heights)
+    made = make_set(kit, recipe, args.out, args.workers)
     found = f" ({made.finished} found finished)" if made.finished else ""
     print(
         f"{args.out}: {made.num} composites in {made.shards} shards{found}, {made.bytes} bytes, "
         f"{made.bytes / made.num:.0f} each; {made.usable} of {made.rooms} backgrounds used"
     )
-    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Compose as the command line says: the exit status."""
+    return run_command(
+        functools.partial(run, parse(argv)),
+        stopped="stopped; the same command continues",
+    )
 
 
 if __name__ == "__main__":

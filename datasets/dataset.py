@@ -18,11 +18,11 @@ from datasets.decode import check_same_size, decode_image, decode_target
 from datasets.index import SampleTable, find_samples
 from datasets.order import BatchStream
 from datasets.stores import open_stores
-from datasets.task import Batch, Sample, Task
+from datasets.task import Batch, Sample, Task, UserError
 from datasets.transforms import EvalTransform, TrainTransform
 
 
-class BadMember(ValueError):
+class BadMember(UserError):
     """A member that cannot be used. member: `SHARD: MEMBER`."""
 
     def __init__(self, member: str, reason: str) -> None:
@@ -110,7 +110,7 @@ def open_task(
     split_by: tuple[str, str] | None = None,
     seed: int = 0,
 ) -> TaskData:
-    """Open the stores of a task and divide its samples; ValueError names what is missing."""
+    """Open the stores of a task and divide its samples; UserError names what is missing."""
     stores = open_stores(paths)
     train = DenseDataset(
         find_samples(stores, task, "train", split_by), task, TrainTransform(task, size), seed

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.images import LOSSY, open_image
-from datasets.task import IGNORE, NO_DEPTH, Output
+from datasets.task import IGNORE, NO_DEPTH, Output, UserError
 
 GREY_TOLERANCE = (
     16  # a grey picture stored as colour JPEG may differ by a few levels between channels
@@ -22,11 +22,11 @@ def decode_image(data: bytes, name: str) -> Tensor:
 
     Alpha is dropped; of 16-bit grey (also in 32-bit integers) the high byte is kept. The tensor is
     a view of interleaved pixels (not contiguous), which torchvision resizes fastest.
-    ValueError: no image, cut or damaged bytes, above MAX_PIXELS, floating point (unknown range).
+    UserError: no image, cut or damaged bytes, above MAX_PIXELS, floating point (unknown range).
     """
     image = open_image(data, name)
     if image.mode == "F":
-        raise ValueError(f"{name}: floating-point image of unknown range, expected 8 or 16 bits")
+        raise UserError(f"{name}: floating-point image of unknown range, expected 8 or 16 bits")
     if image.mode.startswith("I"):
         high = np.clip(np.asarray(image), 0, 65535) >> 8
         rgb = np.repeat(high.astype(np.uint8)[..., None], 3, axis=2)
@@ -36,7 +36,7 @@ def decode_image(data: bytes, name: str) -> Tensor:
 
 
 def decode_target(data: bytes, name: str, output: Output) -> Tensor:
-    """The target of one output, upright, (H, W) as in `Sample`; ValueError: what does not fit.
+    """The target of one output, upright, (H, W) as in `Sample`; UserError: what does not fit.
 
     `classes`: ids from grey (8, 16 or 32 bits), 1-bit and palette files (the index is the id). A
         label stored in RGB holds ids if its channels are equal everywhere and each value is known,
@@ -54,10 +54,10 @@ def decode_target(data: bytes, name: str, output: Output) -> Tensor:
 
 
 def check_same_size(image: Tensor, target: Tensor, image_name: str, name: str) -> None:
-    """ValueError unless the target called `name` (H, W) is as large as its image (3, H, W)."""
+    """UserError unless the target called `name` (H, W) is as large as its image (3, H, W)."""
     if target.shape[-2:] != image.shape[-2:]:
         is_size, image_size = (f"{x.shape[-1]}x{x.shape[-2]}" for x in (target, image))
-        raise ValueError(
+        raise UserError(
             f"{name}: is {is_size}, its image {image_size}: expected the same size as {image_name}"
         )
 
@@ -72,7 +72,7 @@ def _rgb(image: Image.Image) -> np.ndarray:
 def _decode_classes(image: Image.Image, name: str, output: Output) -> np.ndarray:
     """Class ids and IGNORE, uint8 (H, W)."""
     if image.format in LOSSY:
-        raise ValueError(f"{name}: JPEG compression changes class labels, expected a PNG")
+        raise UserError(f"{name}: JPEG compression changes class labels, expected a PNG")
     values, colors = _label_values(image, name)
     if values is not None:
         ids, known = _look_up(values, _ids_by_value(output))
@@ -82,7 +82,7 @@ def _decode_classes(image: Image.Image, name: str, output: Output) -> np.ndarray
             unseen = [str(value) for value in np.unique(values[~known])]
             raise _unseen(name, "label value", unseen, _ranges(_ids_by_value(output)))
     if not output.colors:
-        raise ValueError(f"{name}: coloured labels, but output {output.name} lists no colors")
+        raise UserError(f"{name}: coloured labels, but output {output.name} lists no colors")
     ids, known = _look_up(colors, _ids_by_color(output))
     if not known.all():
         unseen = [int(c).to_bytes(4, "little")[:3].hex().upper() for c in np.unique(colors[~known])]
@@ -102,7 +102,7 @@ def _label_values(image: Image.Image, name: str) -> tuple[np.ndarray | None, np.
     if image.mode in ("LA", "PA"):
         image = image.getchannel(0)
     if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
-        raise ValueError(f"{name}: labels of mode {image.mode}, expected grey, palette or RGB")
+        raise UserError(f"{name}: labels of mode {image.mode}, expected grey, palette or RGB")
     if image.mode == "1":
         return np.asarray(image.convert("L")) // 255, None
     return np.asarray(image), None
@@ -116,11 +116,9 @@ def _decode_mask(image: Image.Image, name: str, output: Output) -> np.ndarray:
         return mask
     if (values == 1).any() and not ((values > 1) & (values != 255)).any():
         if values.max() == 255:
-            raise ValueError(
-                f"{name}: holds 1 and 255: to ignore 255, make two classes of the mask"
-            )
+            raise UserError(f"{name}: holds 1 and 255: to ignore 255, make two classes of the mask")
         if output.threshold > 1:
-            raise ValueError(f'{name}: holds only 0 and 1: set "threshold": 1 in the task')
+            raise UserError(f'{name}: holds only 0 and 1: set "threshold": 1 in the task')
     for value in output.ignored:
         if 2 <= value <= 253:
             mask[values == value] = IGNORE
@@ -138,7 +136,7 @@ def _mask_values(image: Image.Image, name: str) -> np.ndarray:
     if image.mode in ("1", "L", "LA"):
         return np.asarray(image.convert("L"))
     if image.mode == "F":
-        raise ValueError(f"{name}: floating-point mask, expected 1, 8 or 16 bits")
+        raise UserError(f"{name}: floating-point mask, expected 1, 8 or 16 bits")
     return _rgb(image).max(axis=2)
 
 
@@ -165,7 +163,7 @@ def _depth_values(image: Image.Image, name: str) -> tuple[np.ndarray, int]:
         return np.asarray(image.convert("L")), 255
     rgb = _rgb(image)
     if (rgb.max(axis=2) - rgb.min(axis=2)).max() > GREY_TOLERANCE:
-        raise ValueError(f"{name}: depth stored as colours, expected one channel or grey")
+        raise UserError(f"{name}: depth stored as colours, expected one channel or grey")
     return rgb[..., 0], 255
 
 
@@ -198,12 +196,12 @@ def _look_up(values: np.ndarray, table: dict[int, int]) -> tuple[np.ndarray, np.
     return (np.take(ids, values), np.take(known, values)) if few else (ids, known)
 
 
-def _unseen(name: str, what: str, unseen: list[str], known: str) -> ValueError:
+def _unseen(name: str, what: str, unseen: list[str], known: str) -> UserError:
     """`annotation/x.png: label value 77 is not one of 0..15, 255`."""
     if len(unseen) == 1:
-        return ValueError(f"{name}: {what} {unseen[0]} is not one of {known}")
+        return UserError(f"{name}: {what} {unseen[0]} is not one of {known}")
     more = f" and {len(unseen) - 5} more" if len(unseen) > 5 else ""
-    return ValueError(f"{name}: {what}s {', '.join(unseen[:5])}{more} are not among {known}")
+    return UserError(f"{name}: {what}s {', '.join(unseen[:5])}{more} are not among {known}")
 
 
 def _ranges(values: dict[int, int]) -> str:

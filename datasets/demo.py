@@ -21,6 +21,7 @@ from datasets.pack import write_hdf5, write_zip
 from datasets.scenes.damage import render_damage
 from datasets.scenes.room import relative_depth, render_room
 from datasets.scenes.street import render_street
+from datasets.task import UserError
 
 Members = dict[str, bytes]  # member name -> encoded bytes, in the order of a shard
 
@@ -37,7 +38,7 @@ def demo_shards(task_name: str, root: Path) -> list[Path]:
     """The demo shards of a built-in task below `root`, rendered first if they are not there."""
     name = task_name.removesuffix("24")  # both Cityscapes tasks read the same streets
     if name not in SCENES:
-        raise ValueError(f"task {task_name} has no demo data: name its own with --data PATH")
+        raise UserError(f"task {task_name} has no demo data: name its own with --data PATH")
     scenes = SCENES[name]
     paths = [root / name / shard for shard in scenes.shards]
     if all(path.is_file() for path in paths):

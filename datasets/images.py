@@ -8,6 +8,8 @@ import zlib
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from datasets.task import UserError
+
 # ARTeFACT has images of 100+ million; a 1.2 GB image is a mistake or an attack
 MAX_PIXELS = 400_000_000
 LOSSY = ("JPEG", "MPO")  # MPO: the JPEG of phones, with a preview appended
@@ -31,20 +33,18 @@ BROKEN = (
 
 
 def open_image(data: bytes, name: str) -> Image.Image:
-    """The first frame, turned as EXIF says, of at most MAX_PIXELS; ValueError begins with `name`.
+    """The first frame, turned as EXIF says, of at most MAX_PIXELS; UserError begins with `name`.
 
     Its `format` says how it was encoded.
     """
     try:
         image = Image.open(io.BytesIO(data))
         if image.width * image.height > MAX_PIXELS:
-            raise ValueError(
-                f"{image.width}x{image.height} pixels, expected at most {MAX_PIXELS:,}"
-            )
+            raise UserError(f"{image.width}x{image.height} pixels, expected at most {MAX_PIXELS:,}")
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
     except UnidentifiedImageError:
-        raise ValueError(f"{name}: not an image that can be read ({len(data)} bytes)") from None
+        raise UserError(f"{name}: not an image that can be read ({len(data)} bytes)") from None
     except BROKEN as error:
-        raise ValueError(f"{name}: cannot be decoded: {error}") from None
+        raise UserError(f"{name}: cannot be decoded: {error}") from None
     return image

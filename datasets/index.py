@@ -16,7 +16,7 @@ from datasets.splits import Divider, choose, divider
 from datasets.storage import cache
 from datasets.storage.cache import Columns
 from datasets.stores import Store
-from datasets.task import Output, Task
+from datasets.task import Output, Task, UserError
 from datasets.templates import compile_lines, compile_template, fill_template, literal_length
 
 __all__ = ["SampleTable", "compile_template", "find_groups", "find_samples"]
@@ -84,7 +84,7 @@ def find_samples(
     A target below the same leading folder of the same shard comes first, then one of the same
     shard, then one of another; never one that already belongs to an image nearer to it.
     split: train, val or test. split_by: (field, value) puts that value into val, the rest into
-    train, and leaves a test split of the names alone. ValueError: no image fits, the split is empty
+    train, and leaves a test split of the names alone. UserError: no image fits, the split is empty
     or unknown, an image of it has no target or two. The table of large shards is kept beside the
     first, see `cache`.
     """
@@ -97,7 +97,7 @@ def find_samples(
 
 def find_groups(stores: list[Store], task: Task) -> tuple[np.ndarray, np.ndarray]:
     """Shard and member numbers, int64 (n, 1 + outputs), of each image of any split and its targets,
-    in order of image name; -1 where there is no target. ValueError: no image fits, or two targets.
+    in order of image name; -1 where there is no target. UserError: no image fits, or two targets.
     """
     pattern = compile_lines(task.image)
     images = _find_images(stores, task, pattern, lambda match: b"")
@@ -150,7 +150,7 @@ def _find_images(
 ) -> _Images:
     """Every member that the image template fits and no target template fits more closely.
 
-    ValueError if there is none.
+    UserError if there is none.
     """
     closer = [
         compile_lines(output.files)
@@ -175,7 +175,7 @@ def _find_images(
         texts.append(np.array(decisive, "S"))
         store.columns.release()
     if not any(map(len, shards)):
-        raise ValueError(f"{_paths(stores)}: no image fits {task.image}")
+        raise UserError(f"{_paths(stores)}: no image fits {task.image}")
     order = np.argsort(np.concatenate(names), kind="stable")
     columns = [shards, members, names, texts]
     del shards, members, names, texts  # each column is freed as soon as it is sorted
@@ -201,7 +201,7 @@ def _find_targets(
     files = compile_lines(output.files)
     fields = [name for name in files.groupindex if name in pattern.groupindex]
     if not fields:
-        raise ValueError(f"output {output.name}: {output.files} shares no field with {task.image}")
+        raise UserError(f"output {output.name}: {output.files} shares no field with {task.image}")
     shards, members, keys = [], [], []
     for number, store in enumerate(stores):
         starts, found = _hash_fields(files.finditer(store.names().blob), fields)
@@ -220,12 +220,12 @@ def _find_targets(
         where = f"{stores[images.shard[chosen[i]]].path}: {image.decode()}: "
         if first[i] < 0:
             expected = fill_template(output.files, pattern.match(image))
-            raise ValueError(f"{where}no target for {output.name}, expected {expected}")
+            raise UserError(f"{where}no target for {output.name}, expected {expected}")
         both = (
             f"{stores[shard[at]].path}: {stores[shard[at]].names()[member[at]]}"
             for at in (first[i], second[i])
         )
-        raise ValueError(f"{where}two targets for {output.name}: {' and '.join(both)}")
+        raise UserError(f"{where}two targets for {output.name}: {' and '.join(both)}")
     absent = first < 0
     if absent.all():
         return np.full(len(first), -1, np.int32), np.full(len(first), -1)

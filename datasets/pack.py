@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,8 +18,10 @@ from tqdm import tqdm
 from datasets import load_task
 from datasets.storage.shards import write_hdf5, write_zip
 from datasets.stores import SHARD_SUFFIXES, Store, open_stores, place
+from datasets.task import UserError
 from datasets.tools.packing import IMAGE, VERBATIM, Plan, Recipe, make_plan
 from datasets.tools.reencode import reencode_image, reencode_target
+from utils.command import run_command
 
 MIB = 2**20
 
@@ -48,21 +51,21 @@ def pack(
     One shard is `target` itself; where the recipe limits their size they are `STEM-00000.zip` and
     so on. A process writes a shard at a time. Shards that an interrupted call with the same sources
     and recipe has finished are read back and kept.
-    ValueError: `target` exists and `force` is not set, is a source itself, has another suffix than
+    UserError: `target` exists and `force` is not set, is a source itself, has another suffix than
     .zip, .h5 or .hdf5; two sources hold the same name; a member fails its check.
     """
     recipe = recipe or Recipe()
     if target.suffix.lower() not in SHARD_SUFFIXES:
-        raise ValueError(f"{target}: expected a file of {', '.join(SHARD_SUFFIXES)}")
+        raise UserError(f"{target}: expected a file of {', '.join(SHARD_SUFFIXES)}")
     if recipe.reencodes and recipe.task is None:
-        raise ValueError("--size and --quality need --task, which tells images from targets")
+        raise UserError("--size and --quality need --task, which tells images from targets")
     numbered = bool(recipe.shard_bytes or recipe.shard_samples)
     stores = _open(sources)
     _refuse_sources(stores, target, numbered)
     there = _shards_of(target, numbered)
     journal = target.with_name(f".{target.name}.packing")
     if there and not force and not journal.exists():
-        raise ValueError(f"{there[0]}: already there; --force replaces it")
+        raise UserError(f"{there[0]}: already there; --force replaces it")
     plan = make_plan(stores, recipe)
     num = len(plan.cuts) - 1
     paths = [_numbered(target, i) if numbered else target for i in range(num)]
@@ -106,7 +109,7 @@ def _refuse_sources(stores: list[Store], target: Path, numbered: bool) -> None:
     written = {path.resolve() for path in [target, *_shards_of(target, numbered)]}
     for store in stores:
         if Path(store.path).resolve() in written:
-            raise ValueError(f"{store.path}: is a source and would be written")
+            raise UserError(f"{store.path}: is a source and would be written")
 
 
 def _digest(plan: Plan) -> str:
@@ -129,7 +132,7 @@ def _begin(journal: Path, digest: str, there: list[Path], force: bool) -> bool:
             partial.unlink()
     if there and not force:
         if journal.read_text() != digest:
-            raise ValueError(
+            raise UserError(
                 f"{there[0]}: was begun with other sources or settings; --force starts anew"
             )
         return True
@@ -139,7 +142,7 @@ def _begin(journal: Path, digest: str, there: list[Path], force: bool) -> bool:
         journal.parent.mkdir(parents=True, exist_ok=True)
         journal.write_text(digest)
     except OSError as error:
-        raise ValueError(f"{journal}: cannot be written: {error.strerror}") from None
+        raise UserError(f"{journal}: cannot be written: {error.strerror}") from None
     return False
 
 
@@ -215,15 +218,15 @@ def _reencode(data: bytes, name: str, is_image: bool, recipe: Recipe) -> bytes:
 
 
 def _verify(path: Path, plan: Plan, members: range) -> None:
-    """Read a shard back; ValueError unless it holds these members, each with its own CRC-32."""
+    """Read a shard back; UserError unless it holds these members, each with its own CRC-32."""
     (shard,) = open_stores([path])
     if len(shard) != len(members):
-        raise ValueError(f"{path}: {len(shard)} members, expected {len(members)}")
+        raise UserError(f"{path}: {len(shard)} members, expected {len(members)}")
     for at, i in enumerate(members):
         name, data = shard.names()[at], shard.read_at(at)
         verbatim = not plan.recipe.reencodes or plan.role[i] == VERBATIM
         if name != plan.name(i) or (verbatim and len(data) != plan.sizes[i]):
-            raise ValueError(f"{path}: {name}: {len(data)} bytes, expected {plan.name(i)}")
+            raise UserError(f"{path}: {name}: {len(data)} bytes, expected {plan.name(i)}")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -253,22 +256,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Pack as the command line says; 0, or 2 after one line that begins with `error:`."""
-    args = parse(argv)
-    try:
-        recipe = Recipe(
-            task=load_task(args.task) if args.task else None,
-            shard_bytes=round(args.shard_size * MIB),
-            shard_samples=args.shard_samples,
-            size=tuple(args.size) if args.size else None,
-            quality=args.quality,
-            prefix=args.prefix,
-        )
-        packed = pack(args.src, args.dst, args.force, recipe, args.workers)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def run(args: argparse.Namespace) -> None:
+    """Pack as the command line says and print what came of it."""
+    recipe = Recipe(
+        task=load_task(args.task) if args.task else None,
+        shard_bytes=round(args.shard_size * MIB),
+        shard_samples=args.shard_samples,
+        size=tuple(args.size) if args.size else None,
+        quality=args.quality,
+        prefix=args.prefix,
+    )
+    packed = pack(args.src, args.dst, args.force, recipe, args.workers)
     if packed.left_out:
         print(f"{packed.left_out} members that the task does not use left out", file=sys.stderr)
     found = f" ({packed.finished} found finished)" if packed.finished else ""
@@ -277,7 +275,11 @@ def main(argv: list[str] | None = None) -> int:
         f"{args.dst}: {packed.members} members{several}, {packed.before} bytes before, "
         f"{packed.after} bytes after, ratio {packed.after / max(packed.before, 1):.3f}"
     )
-    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Pack as the command line says: the exit status."""
+    return run_command(partial(run, parse(argv)))
 
 
 if __name__ == "__main__":

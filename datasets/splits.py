@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from datasets.stores import Store
-from datasets.task import Task
+from datasets.task import Task, UserError
 from datasets.templates import compile_lines
 
 _SHOWN = 12  # values listed in an error
@@ -61,13 +61,13 @@ def _divider(
     if field not in columns:
         known = ", ".join([*fields, *columns])
         absent = f" ({task.metadata} was not found)" if task.metadata and not columns else ""
-        raise ValueError(f"split by {field!r}: no such field, expected one of {known}{absent}")
+        raise UserError(f"split by {field!r}: no such field, expected one of {known}{absent}")
 
     def look_up(match: re.Match[bytes]) -> bytes:
         row = rows.get(match["key"].decode())
         if row is None:
             key, name = match["key"].decode(), match[0].decode()
-            raise ValueError(f"{name}: {task.metadata} has no row with the id {key!r}")
+            raise UserError(f"{name}: {task.metadata} has no row with the id {key!r}")
         return row[field].encode()
 
     return look_up
@@ -76,7 +76,7 @@ def _divider(
 def _read_metadata(
     stores: list[Store], template: str
 ) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """Rows by id and the columns, from every CSV of that name; ValueError names one that is not."""
+    """Rows by id and the columns, from every CSV of that name; UserError names one that is not."""
     pattern, rows, columns = compile_lines(template), {}, {}
     for store in stores:
         for match in pattern.finditer(store.names().blob):
@@ -86,43 +86,41 @@ def _read_metadata(
                 read = csv.DictReader(io.StringIO(text, newline=""), strict=True)
                 table = list(read)
             except (UnicodeDecodeError, csv.Error) as error:
-                raise ValueError(f"{where}: not a CSV table: {error}") from None
+                raise UserError(f"{where}: not a CSV table: {error}") from None
             if "id" not in (read.fieldnames or []):
-                raise ValueError(f"{where}: expected a column id")
+                raise UserError(f"{where}: expected a column id")
             for row in table:
                 if None in row or None in row.values():
-                    raise ValueError(
-                        f"{where}: the row of {row['id']!r} has too many or few values"
-                    )
+                    raise UserError(f"{where}: the row of {row['id']!r} has too many or few values")
                 if rows.setdefault(row["id"], row) != row:
-                    raise ValueError(f"{where}: the id {row['id']!r} has two different rows")
+                    raise UserError(f"{where}: the id {row['id']!r} has two different rows")
             columns |= dict.fromkeys(read.fieldnames)
     missing = next((c for row in rows.values() for c in columns if c not in row), None)
     if missing:
-        raise ValueError(f"{template}: only some of these files have a column {missing}")
+        raise UserError(f"{template}: only some of these files have a column {missing}")
     return rows, list(columns)
 
 
 def choose(
     texts: np.ndarray, task: Task, split: str, split_by: tuple[str, str] | None
 ) -> np.ndarray:
-    """Bool (n): which images, in order of name, belong to the split; ValueError if none does.
+    """Bool (n): which images, in order of name, belong to the split; UserError if none does.
 
     texts: bytes (n), what the divider said of each.
     """
     number, has_split = len(texts), "{split}" in task.image
     if split_by is None and has_split:
         if split not in task.splits:
-            raise ValueError(f"split {split!r}: expected one of {', '.join(task.splits)}")
+            raise UserError(f"split {split!r}: expected one of {', '.join(task.splits)}")
         mask = texts == task.splits[split].encode()
         if not mask.any():
-            raise ValueError(
+            raise UserError(
                 f"split {split!r} has no sample: no image where {{split}} is "
                 f"{task.splits[split]!r}, found {_values(texts)}"
             )
         return mask
     if split not in ("train", "val"):
-        raise ValueError(
+        raise UserError(
             f"split {split!r} has no sample: {task.image} names no split, so that there are "
             "train and val only"
             if split_by is None
@@ -131,17 +129,17 @@ def choose(
     if split_by is not None:
         is_val = texts == split_by[1].encode()
         if not is_val.any():
-            raise ValueError(
+            raise UserError(
                 f"split by {split_by[0]}: no sample has the value {split_by[1]!r}, "
                 f"expected one of {_values(texts)}"
             )
     else:
         if number < 2:
-            raise ValueError(f"{number} sample fits {task.image}, expected at least two to split")
+            raise UserError(f"{number} sample fits {task.image}, expected at least two to split")
         is_val = _tail(number, task) if task.split == "tail" else _hashed(texts, task)
     mask = is_val if split == "val" else ~is_val
     if not mask.any():
-        raise ValueError(f"split {split!r} has no sample: all {number} are on the other side")
+        raise UserError(f"split {split!r} has no sample: all {number} are on the other side")
     return mask
 
 
@@ -159,7 +157,7 @@ def _hashed(texts: np.ndarray, task: Task) -> np.ndarray:
     hashes = np.fromiter((int.from_bytes(d, "big") for d in digests), np.uint64, len(texts))
     groups = np.unique(hashes)
     if len(groups) < 2:
-        raise ValueError(f"{task.image}: all samples are in one group, expected at least two")
+        raise UserError(f"{task.image}: all samples are in one group, expected at least two")
     return hashes < groups[_num_val(len(groups), task)]
 
 

@@ -18,6 +18,7 @@ from datasets.storage.files import File, LocalFile
 from datasets.storage.hdf5files import read_layout
 from datasets.storage.names import Names
 from datasets.storage.zipfiles import read_directory, utf8_name
+from datasets.task import UserError
 
 SHARD_SUFFIXES = (".zip", ".h5", ".hdf5")
 
@@ -42,14 +43,14 @@ class Store:
         return len(self._names)
 
     def read(self, name: str) -> bytes:
-        """Bytes of the member with this name; ValueError names shard and member."""
+        """Bytes of the member with this name; UserError names shard and member."""
         index = self._names.find(name)
         if index < 0:
-            raise ValueError(f"{self.path}: {name}: no such member")
+            raise UserError(f"{self.path}: {name}: no such member")
         return self.read_at(index)
 
     def read_at(self, index: int) -> bytes:
-        """Bytes of member 0 <= index < len; ValueError names shard and member."""
+        """Bytes of member 0 <= index < len; UserError names shard and member."""
         raise NotImplementedError
 
     def sizes(self) -> np.ndarray:
@@ -71,8 +72,8 @@ class Store:
             raise self._error(index, "damaged, its CRC-32 does not match")
         return data
 
-    def _error(self, index: int, what: str) -> ValueError:
-        return ValueError(f"{self.path}: {self._names[index]}: {what}")
+    def _error(self, index: int, what: str) -> UserError:
+        return UserError(f"{self.path}: {self._names[index]}: {what}")
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_names"}
@@ -91,11 +92,9 @@ class FolderStore(Store):
         try:
             found = sorted(os.fsencode(name) for name in self._walk(""))
         except OSError as error:
-            raise ValueError(
-                f"{path}: cannot be read: {error.filename}: {error.strerror}"
-            ) from None
+            raise UserError(f"{path}: cannot be read: {error.filename}: {error.strerror}") from None
         if not found:
-            raise ValueError(f"{path}: the folder holds no files")
+            raise UserError(f"{path}: the folder holds no files")
         names = Names.collect(path, found)
         blob = np.frombuffer(names.blob, np.uint8)
         super().__init__(path, Columns({"names": blob, "starts": names.starts}))
@@ -114,10 +113,10 @@ class FolderStore(Store):
                 self._inside(name)  # a link to a folder within: its files are listed where they are
 
     def _inside(self, name: str) -> str:
-        """The real path of a member; ValueError if a symbolic link leads out of the folder."""
+        """The real path of a member; UserError if a symbolic link leads out of the folder."""
         real = os.path.realpath(os.path.join(self._root, name))
         if not real.startswith(os.path.join(self._root, "")):
-            raise ValueError(f"{self.path}: {name}: a symbolic link out of the folder")
+            raise UserError(f"{self.path}: {name}: a symbolic link out of the folder")
         return real
 
     def read_at(self, index: int) -> bytes:
@@ -132,7 +131,7 @@ class FolderStore(Store):
         try:
             found = [os.path.getsize(self._inside(name)) for name in self._names]
         except OSError as error:
-            raise ValueError(f"{error.filename}: cannot be read: {error.strerror}") from None
+            raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from None
         return np.array(found, np.int64)
 
 
@@ -223,17 +222,17 @@ def open_stores(paths: Sequence[Path | str], keep: BlockCache | None = None) -> 
 
     A str with `://` is an address, see `remote`; `{000..019}` in it counts. keep: where parts of
     such files are kept, by default what `blocks.from_environment` says.
-    ValueError names a path that is missing, of another kind, given twice, or that cannot be opened.
+    UserError names a path that is missing, of another kind, given twice, or that cannot be opened.
     """
     shards = []
     for path in paths:
         shards += _expand_address(path) if _is_address(path) else _expand_path(Path(path))
     if not shards:
-        raise ValueError("no data paths given")
+        raise UserError("no data paths given")
     real = [path if _is_address(path) else os.path.realpath(path) for path in shards]
     for i, path in enumerate(real):
         if path in real[:i]:
-            raise ValueError(f"{shards[i]}: given twice")
+            raise UserError(f"{shards[i]}: given twice")
     if any(map(_is_address, shards)) and keep is None:
         keep = from_environment()
     return [_open(path, keep) for path in shards]
@@ -254,9 +253,9 @@ def _expand_path(path: Path) -> list[Path]:
         inside = sorted(p for p in path.iterdir() if _is_shard(p) and p.is_file())
         return inside or [path]
     if not path.exists():
-        raise ValueError(f"{path}: no such file or folder")
+        raise UserError(f"{path}: no such file or folder")
     if not _is_shard(path):
-        raise ValueError(f"{path}: expected a folder or a file of {', '.join(SHARD_SUFFIXES)}")
+        raise UserError(f"{path}: expected a folder or a file of {', '.join(SHARD_SUFFIXES)}")
     return [path]
 
 

@@ -20,6 +20,13 @@ KINDS = ("classes", "mask", "depth")
 SPLITS = ("train", "val", "test")
 
 
+class UserError(ValueError):
+    """A mistake in what came from outside: flags, files, data. One line says what was expected.
+
+    The commands print it and end with status 2. Any other exception is a bug with its traceback.
+    """
+
+
 class Sample(NamedTuple):
     """One labelled image. All tensors have the same H and W.
 
@@ -88,32 +95,32 @@ class Output:
 
     def __post_init__(self) -> None:
         if not _is_plain(self.name):
-            raise ValueError(f"output name {self.name!r}: expected letters, digits, '-' and '_'")
+            raise UserError(f"output name {self.name!r}: expected letters, digits, '-' and '_'")
         if self.kind not in KINDS:
-            raise ValueError(
+            raise UserError(
                 f"output {self.name}: kind is {self.kind!r}, not one of {', '.join(KINDS)}"
             )
         if self.kind == "classes" and not 2 <= len(self.classes) <= IGNORE:
-            raise ValueError(
+            raise UserError(
                 f"output {self.name}: {len(self.classes)} classes, expected 2 to {IGNORE}"
             )
         for what in ("colors", "values"):
             listed = getattr(self, what)
             if listed and len(listed) != len(self.classes):
-                raise ValueError(
+                raise UserError(
                     f"output {self.name}: {len(listed)} {what} for {len(self.classes)} classes"
                 )
         if not all(0 <= value <= MOST for value in self.values):
-            raise ValueError(f"output {self.name}: values {self.values}, expected 0 to {MOST}")
+            raise UserError(f"output {self.name}: values {self.values}, expected 0 to {MOST}")
         if not 0 <= self.weight < math.inf:
-            raise ValueError(f"output {self.name}: weight is {self.weight}, expected 0 or more")
+            raise UserError(f"output {self.name}: weight is {self.weight}, expected 0 or more")
         if len(set(self.values)) != len(self.values):
-            raise ValueError(f"output {self.name}: a file value stands for two classes")
+            raise UserError(f"output {self.name}: a file value stands for two classes")
         for color in self.colors + self.ignored_colors:
             if len(color) != 6 or set(color) - set(string.hexdigits):
-                raise ValueError(f"output {self.name}: colour {color!r}, expected six hex digits")
+                raise UserError(f"output {self.name}: colour {color!r}, expected six hex digits")
         if self.kind == "depth" and (self.max_depth <= 0 or self.scale < 0):
-            raise ValueError(f"output {self.name}: max_depth must be positive, scale not negative")
+            raise UserError(f"output {self.name}: max_depth must be positive, scale not negative")
         default = {"classes": "ce", "mask": "bce", "depth": "l1"}[self.kind]
         object.__setattr__(self, "loss", self.loss or default)
         object.__setattr__(self, "decoder", self.decoder or self.name)
@@ -166,26 +173,24 @@ class Task:
 
     def __post_init__(self) -> None:
         if not _is_plain(self.name):
-            raise ValueError(f"task name {self.name!r}: expected letters, digits, '-' and '_'")
+            raise UserError(f"task name {self.name!r}: expected letters, digits, '-' and '_'")
         if "{key}" not in self.image:
-            raise ValueError(f"task {self.name}: image template {self.image!r} has no {{key}}")
+            raise UserError(f"task {self.name}: image template {self.image!r} has no {{key}}")
         if not self.outputs:
-            raise ValueError(f"task {self.name}: no outputs")
+            raise UserError(f"task {self.name}: no outputs")
         names = [output.name for output in self.outputs]
         if len(set(names)) != len(names):
-            raise ValueError(
-                f"task {self.name}: two outputs have the same name: {', '.join(names)}"
-            )
+            raise UserError(f"task {self.name}: two outputs have the same name: {', '.join(names)}")
         if self.best.split("/")[0] not in names:
-            raise ValueError(f"task {self.name}: best is {self.best!r}, expected OUTPUT/METRIC")
+            raise UserError(f"task {self.name}: best is {self.best!r}, expected OUTPUT/METRIC")
         if not all(isinstance(value, str) for value in self.splits.values()):
-            raise ValueError(f"task {self.name}: splits is {self.splits}, expected text for each")
+            raise UserError(f"task {self.name}: splits is {self.splits}, expected text for each")
         if self.split not in ("hash", "tail"):
-            raise ValueError(f"task {self.name}: split is {self.split!r}, expected hash or tail")
+            raise UserError(f"task {self.name}: split is {self.split!r}, expected hash or tail")
         if len(self.zoom) != 2 or not 0 < self.zoom[0] <= self.zoom[1]:
-            raise ValueError(f"task {self.name}: zoom is {self.zoom}, expected (smallest, largest)")
+            raise UserError(f"task {self.name}: zoom is {self.zoom}, expected (smallest, largest)")
         if not 0 < self.val_share < 1:
-            raise ValueError(f"task {self.name}: val_share is {self.val_share}, expected 0 to 1")
+            raise UserError(f"task {self.name}: val_share is {self.val_share}, expected 0 to 1")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that `Task.from_json` turns into an equal Task."""
@@ -193,7 +198,7 @@ class Task:
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> Task:
-        """The Task that a JSON object describes; ValueError names the key that does not fit."""
+        """The Task that a JSON object describes; UserError names the key that does not fit."""
         outputs = [_build(Output, item) for item in _expect(value, "outputs", (list, tuple))]
         return replace(_build(Task, {**value, "outputs": outputs}), outputs=tuple(outputs))
 
@@ -212,16 +217,16 @@ class Task:
 
 
 def read_task(path: Path) -> Task:
-    """Read a task file; ValueError names the file and what is wrong in it."""
+    """Read a task file; UserError names the file and what is wrong in it."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(value, dict):
-            raise ValueError("expected a JSON object")
+            raise UserError("expected a JSON object")
         return Task.from_json(value)
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: not a task: {error}") from None
+        raise UserError(f"{path}: not a task: {error}") from None
 
 
 def _is_plain(name: str) -> bool:
@@ -231,25 +236,25 @@ def _is_plain(name: str) -> bool:
 
 def _expect(value: dict[str, Any], name: str, kind: type | tuple) -> Any:
     if not isinstance(value.get(name), kind):
-        raise ValueError(f"{name}: expected a list, got {value.get(name)!r}")
+        raise UserError(f"{name}: expected a list, got {value.get(name)!r}")
     return value[name]
 
 
 def _build(noun: type, value: Any) -> Any:
     """A dataclass from a JSON object: lists become tuples, keys that do not fit are named."""
     if not isinstance(value, dict):
-        raise ValueError(f"expected an object for {noun.__name__.lower()}, got {value!r}")
+        raise UserError(f"expected an object for {noun.__name__.lower()}, got {value!r}")
     known = {f.name: f.type for f in fields(noun)}
     for name, item in value.items():
         if name not in known:
-            raise ValueError(f"unknown key {name!r}, expected one of {', '.join(known)}")
+            raise UserError(f"unknown key {name!r}, expected one of {', '.join(known)}")
         if not _fits(item, known[name]):
-            raise ValueError(f"{name}: expected {known[name]}, got {item!r}")
+            raise UserError(f"{name}: expected {known[name]}, got {item!r}")
     missing = [
         n for n in ("name", "kind", "files", "image", "best") if n in known and n not in value
     ]
     if missing:
-        raise ValueError(f"key {missing[0]!r} is missing")
+        raise UserError(f"key {missing[0]!r} is missing")
     return noun(**{n: tuple(item) if isinstance(item, list) else item for n, item in value.items()})
 
 

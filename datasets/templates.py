@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from datasets.task import UserError
+
 _FIELD = re.compile(r"\{([A-Za-z][A-Za-z0-9_]*)\}|\*")
 
 
@@ -12,7 +14,7 @@ def compile_template(template: str) -> re.Pattern[str]:
 
     Any folders may come before (group 1, with the last `/`). Fields take as little as they can; one
     that occurs twice must be the same text. A last `.*` is an extension, so it holds no other dot:
-    `image/{key}.*` gives `a.b` for `image/a.b.png`. ValueError names a template that is not one.
+    `image/{key}.*` gives `a.b` for `image/a.b.png`. UserError names a template that is not one.
     """
     return re.compile(_source(template), re.MULTILINE)
 
@@ -24,12 +26,12 @@ def compile_lines(template: str) -> re.Pattern[bytes]:
 
 def _source(template: str) -> str:
     if not template or template.startswith("/"):
-        raise ValueError(f"template {template!r}: expected a relative member name")
+        raise UserError(f"template {template!r}: expected a relative member name")
     body, ending = (template[:-2], r"\.[^/.\n]*") if template.endswith(".*") else (template, "")
     parts, seen, end = [], set(), -1
     for match in _FIELD.finditer(body):
         if match.start() == end:
-            raise ValueError(
+            raise UserError(
                 f"template {template!r}: no text between {match[0]} and what precedes it"
             )
         parts.append(re.escape(body[max(end, 0) : match.start()]))
@@ -43,7 +45,7 @@ def _source(template: str) -> str:
             seen.add(name)
     parts.append(re.escape(body[max(end, 0) :]))
     if set(_FIELD.sub("", body)) & set("{}*\n"):
-        raise ValueError(
+        raise UserError(
             f"template {template!r}: expected fields such as {{key}}, of letters and digits"
         )
     return "^((?:.*/)?)" + "".join(parts) + ending + "$"

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from datasets.task import UserError
 from losses import depth, segmentation
 from losses.segmentation import class_terms
 
@@ -47,18 +48,18 @@ class LossSpec(NamedTuple):
 
 
 def parse_terms(kind: str, text: str) -> list[tuple[str, float]]:
-    """`l1+2*grad` -> [("l1", 1.0), ("grad", 2.0)]; ValueError names the term that does not fit."""
+    """`l1+2*grad` -> [("l1", 1.0), ("grad", 2.0)]; UserError names the term that does not fit."""
     terms = []
     for item in text.split("+"):
         factor, _, name = item.rpartition("*")
         name = name.strip()
         if name not in TERMS[kind]:
             known = ", ".join(TERMS[kind])
-            raise ValueError(
+            raise UserError(
                 f"loss {text!r}: no term {name!r} for kind {kind}, expected one of {known}"
             )
         if name in dict(terms):
-            raise ValueError(f"loss {text!r}: term {name!r} is given twice")
+            raise UserError(f"loss {text!r}: term {name!r} is given twice")
         terms.append((name, _factor(factor, text) if "*" in item else 1.0))
     return terms
 
@@ -70,7 +71,7 @@ def _factor(number: str, text: str) -> float:
     except ValueError:
         factor = math.nan
     if not 0 < factor < math.inf:
-        raise ValueError(f"loss {text!r}: factor {number.strip()!r}, expected a positive number")
+        raise UserError(f"loss {text!r}: factor {number.strip()!r}, expected a positive number")
     return factor
 
 

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from datasets.task import UserError
 from models.layers import BatchNormReLU, ChannelDropout, ReLU, forked
 from models.recompute import Block, Stage
 
@@ -30,7 +31,7 @@ def activation(norm: str, channels: int, dropout: float = 0.0) -> list[nn.Module
     elif norm == "none":
         layers = [ReLU()]
     else:
-        raise ValueError(f"norm {norm!r}: expected one of {', '.join(NORMS)}")
+        raise UserError(f"norm {norm!r}: expected one of {', '.join(NORMS)}")
     return [*layers, ChannelDropout(dropout)] if dropout else layers
 
 
@@ -89,11 +90,11 @@ class TimmEncoder(nn.Module):
         try:
             self.net = timm.create_model(name, pretrained=pretrained is True, features_only=True)
         except (RuntimeError, ValueError, TypeError) as error:
-            raise ValueError(f"encoder {name!r}: timm says: {str(error).splitlines()[0]}") from None
+            raise UserError(f"encoder {name!r}: timm says: {str(error).splitlines()[0]}") from None
         strides = self.net.feature_info.reduction()
         self.doublings = strides[0].bit_length() - 1
         if strides != [2 ** (self.doublings + i) for i in range(len(strides))]:
-            raise ValueError(f"encoder {name!r}: feature strides {strides}, expected to double")
+            raise UserError(f"encoder {name!r}: feature strides {strides}, expected to double")
         if isinstance(pretrained, str):
             _load_by_position(self.net, name, pretrained)
         for module in self.net.modules():
@@ -114,7 +115,7 @@ class TimmEncoder(nn.Module):
 def _load_by_position(net: nn.Module, name: str, path: str) -> None:
     """Load a state dict whose tensors stand in the net's order, whatever their names.
 
-    A classifier's tensors may follow; ValueError names the first tensor that does not fit.
+    A classifier's tensors may follow; UserError names the first tensor that does not fit.
     """
     import torch
 
@@ -122,13 +123,13 @@ def _load_by_position(net: nn.Module, name: str, path: str) -> None:
         source = list(torch.load(path, map_location="cpu", weights_only=True).items())
     except Exception as error:  # a damaged file fails in as many ways as there are bytes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: not a state dict: {reason}") from None
+        raise UserError(f"{path}: not a state dict: {reason}") from None
     own = net.state_dict()
     if len(source) < len(own):
-        raise ValueError(f"{path}: {len(source)} tensors, encoder {name} has {len(own)}")
+        raise UserError(f"{path}: {len(source)} tensors, encoder {name} has {len(own)}")
     for (key, tensor), (other, value) in zip(own.items(), source, strict=False):
         if tensor.shape != value.shape:
-            raise ValueError(
+            raise UserError(
                 f"{path}: {other} is {tuple(value.shape)}, encoder {name} expects "
                 f"{tuple(tensor.shape)} at {key}"
             )

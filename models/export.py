@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from datasets.task import UserError
 from models.unet import UNet
 
 
@@ -33,11 +34,11 @@ class Exportable(nn.Module):
 
 
 def export(model: UNet, path: Path) -> None:
-    """Write the network for any batch and image size; ValueError unless it is .pt2 or .onnx, and
+    """Write the network for any batch and image size; UserError unless it is .pt2 or .onnx, and
     where it cannot be written."""
     makers = {".pt2": _program, ".onnx": _onnx}
     if path.suffix not in makers:
-        raise ValueError(f"--export {path}: expected a name that ends in .pt2 or .onnx")
+        raise UserError(f"--export {path}: expected a name that ends in .pt2 or .onnx")
     data = makers[path.suffix](model)  # whole before any of it is written
     part = path.with_name(f"{path.name}.part")
     try:
@@ -47,7 +48,7 @@ def export(model: UNet, path: Path) -> None:
     except OSError as error:
         with suppress(OSError):  # it may not be there, nor its folder
             part.unlink()
-        raise ValueError(f"--export {path}: cannot be written: {error.strerror}") from None
+        raise UserError(f"--export {path}: cannot be written: {error.strerror}") from None
 
 
 @torch.no_grad()
@@ -72,7 +73,7 @@ def _onnx(model: UNet) -> bytes:
             verbose=False,
         )
     except ImportError as error:
-        raise ValueError(f"--export: .onnx needs `pip install onnx onnxscript`: {error}") from None
+        raise UserError(f"--export: .onnx needs `pip install onnx onnxscript`: {error}") from None
     return program.model_proto.SerializeToString()
 
 

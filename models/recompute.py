@@ -15,6 +15,7 @@ from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
 from torch.compiler import is_compiling
 from torch.utils.checkpoint import checkpoint
 
+from datasets.task import UserError
 from models.layers import BatchNormReLU, ChannelDropout
 
 MODES = ("none", "selective", "full")
@@ -65,7 +66,7 @@ class Block(nn.Sequential):
 def recompute(model: nn.Module, mode: str) -> None:
     """Choose what the model keeps for its backward pass: see MODES, from the most to the least."""
     if mode not in MODES:
-        raise ValueError(f"recompute mode {mode!r}: expected one of {', '.join(MODES)}")
+        raise UserError(f"recompute mode {mode!r}: expected one of {', '.join(MODES)}")
     for module in model.modules():
         if isinstance(module, Stage):
             module.worth = {"none": math.inf, "selective": WORTH, "full": 0}[mode]

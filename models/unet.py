@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from datasets.task import UserError
 from models.decoder import Decoder
 from models.encoder import TimmEncoder, UNetEncoder, activation
 from models.layers import forked
@@ -103,7 +104,7 @@ class UNet(nn.Module):
         for name, head in spec.heads.items():
             for key in {name, head.decoder}:
                 if hasattr(nn.ModuleDict(), key) or not key or "." in key:
-                    raise ValueError(f"output {name!r}: {key!r} cannot name a part of a network")
+                    raise UserError(f"output {name!r}: {key!r} cannot name a part of a network")
         for key, heads in spec.decoders().items():
             decoder = Decoder(
                 self.encoder.channels,
@@ -174,9 +175,7 @@ class UNet(nn.Module):
         try:
             self.encoder.load_state_dict(part)
         except RuntimeError as error:
-            raise ValueError(
-                f"encoder does not fit: {' '.join(str(error).split())[:200]}"
-            ) from None
+            raise UserError(f"encoder does not fit: {' '.join(str(error).split())[:200]}") from None
 
     def _initialise(self) -> None:
         """He 2015 for our own convolutions; a timm encoder has its own.

@@ -227,7 +227,7 @@ WORDS = {
     ),
     "a batch too small": (
         ["--task", "TINY", "DATA", "--size", "4", "4", "--bs", "1"],
-        ["more than 1 value per channel"],
+        ["--bs 1", "one value per channel", "--norm group"],
     ),
 }
 
@@ -455,3 +455,15 @@ def test_outputs_that_cannot_be(values, named):
     given = {"name": "a", "kind": "classes", "files": "a/{key}.png", "classes": ("x", "y")}
     with pytest.raises(ValueError, match=".*".join(named)):
         Output(**given | values)
+
+
+def test_a_bug_keeps_its_traceback(run_train, tiny_json, monkeypatch):
+    """Only what a user can mend becomes one line: a ValueError of the code's own goes through."""
+
+    def broken(*_):
+        raise ValueError("too many values to unpack")
+
+    monkeypatch.setattr("train.open_data", broken)
+    task, data = tiny_json
+    with pytest.raises(ValueError, match="too many values"):
+        run_train("--task", task, "--data", data)

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from datasets.task import UserError
+
 FORMAT = 3  # raise it whenever networks name or store their weights in another way
 
 
@@ -24,13 +26,13 @@ def save(path: Path, state: dict[str, Any]) -> None:
         os.replace(part, path)
     except (OSError, RuntimeError) as error:
         part.unlink(missing_ok=True)
-        raise ValueError(f"{path}: checkpoint cannot be written: {error}") from None
+        raise UserError(f"{path}: checkpoint cannot be written: {error}") from None
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read what `save` wrote, on the CPU; ValueError names the file when it is something else."""
+    """Read what `save` wrote, on the CPU; UserError names the file when it is something else."""
     if not path.is_file():
-        raise ValueError(f"{path}: no such checkpoint")
+        raise UserError(f"{path}: no such checkpoint")
     try:
         with warnings.catch_warnings(action="ignore"):  # what torch thinks of a foreign file
             state = torch.load(path, map_location="cpu", weights_only=True)
@@ -38,12 +40,12 @@ def load(path: Path) -> dict[str, Any]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if isinstance(error, pickle.UnpicklingError):  # torch then advises to trust the file
             reason = "it holds more than tensors and plain values, or something else"
-        raise ValueError(f"{path}: not a checkpoint: {reason}") from None
+        raise UserError(f"{path}: not a checkpoint: {reason}") from None
     form = state.get("format") if isinstance(state, dict) else None
     if isinstance(form, int) and form < FORMAT:
-        raise ValueError(f"{path}: of an earlier version (format {form}, expected {FORMAT})")
+        raise UserError(f"{path}: of an earlier version (format {form}, expected {FORMAT})")
     if form != FORMAT:
-        raise ValueError(f"{path}: not a checkpoint of this project (format {FORMAT})")
+        raise UserError(f"{path}: not a checkpoint of this project (format {FORMAT})")
     return state
 
 

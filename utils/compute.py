@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from datasets.task import UserError
+
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h of glibc
 
 
@@ -74,7 +76,7 @@ def make_compute(device: str, amp: bool) -> Compute:
             torch.cuda.set_device(place)
         torch.empty(1, device=place)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from None
     if place.type == "cpu":
         keep_freed_memory()
     dtype = amp_dtype(place) if amp else None

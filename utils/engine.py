@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from datasets.task import UserError
 from utils.checkpoint import rng_state, set_rng_state
 from utils.compute import Compute
 from utils.distributed import Ranks
@@ -80,17 +81,17 @@ class Learner:
         return {**states, "parts": self.parts, "rng": rng_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken; ValueError when it is of another network."""
+        """Continue where `state_dict` was taken; UserError when it is of another network."""
         try:
             groups = state["optimizer"]["param_groups"], self.optimizer.param_groups
             if len({"betas" in group for group, *_ in groups}) > 1:  # torch would not notice
-                raise ValueError("its optimizer is another one")
+                raise UserError("its optimizer is another one")
             for name in self._stateful():
                 getattr(self, name).load_state_dict(state[name])
             self.parts = state["parts"]
         except (KeyError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"checkpoint does not fit these settings: {reason}") from None
+            raise UserError(f"checkpoint does not fit these settings: {reason}") from None
         set_rng_state(state["rng"])
 
     def _stateful(self) -> list[str]:
@@ -104,7 +105,7 @@ def train_step(learner: Learner, batches: Sequence[Batch], accum: int = 1) -> di
     Returns `loss`, the sum over tasks that was minimised, and the named terms, each averaged over
     the batches that have it, as tensors on the device: nothing here waits for it. Where memory
     runs out, the gradients are computed anew in more and smaller parts, and `learner.parts` says
-    so; ValueError when there is nothing left to part.
+    so; UserError when there is nothing left to part.
     """
     learner.model.train()
     sums = _gradients(learner, batches, accum)
@@ -137,7 +138,7 @@ def _gradients(learner: Learner, batches: Sequence[Batch], accum: int) -> dict[s
             if learner.ranks.world > 1 or learner.parts >= max(len(b.keys) for b in batches):
                 height, width = batches[0].image.shape[-2:]
                 part = -(-len(batches[0].keys) // learner.parts)
-                raise ValueError(
+                raise UserError(
                     f"out of memory with {part} images of {height}x{width} at once: "
                     "--plan shows what a batch needs and which flags need less"
                 ) from None
@@ -261,7 +262,7 @@ def evaluate(
     totals = torch.tensor(totals, dtype=torch.float64)
     totals = ranks.sum(totals)
     if not totals[-1]:
-        raise ValueError("nothing to evaluate: not one sample of the split can be used")
+        raise UserError("nothing to evaluate: not one sample of the split can be used")
     scores = {name: float(total / totals[-1]) for name, total in zip(names, totals, strict=False)}
     for name, metric in metrics.items():
         metric.load_state(ranks.sum(metric.state()))

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn, Protocol
 
+from datasets.task import UserError
+
 
 class Described(Protocol):
     """A task: one line about it and its own defaults by flag name."""
@@ -57,7 +59,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what `main` reports."""
-        raise ValueError(message.removeprefix("argument "))
+        raise UserError(message.removeprefix("argument "))
 
 
 def train_parser(tasks: Mapping[str, Described]) -> Parser:
@@ -348,14 +350,8 @@ def as_flags(settings: Mapping[str, object]) -> list[str]:
 
 
 def pairs(flag: str, items: list[str]) -> dict[str, str]:
-    """["depth=2", "mask=1"] -> {"depth": "2", "mask": "1"}; ValueError names flag and word."""
+    """["depth=2", "mask=1"] -> {"depth": "2", "mask": "1"}; UserError names flag and word."""
     for item in items:
         if "=" not in item:
-            raise ValueError(f"{flag}: {item!r}, expected NAME=VALUE")
+            raise UserError(f"{flag}: {item!r}, expected NAME=VALUE")
     return dict(item.split("=", 1) for item in items)
-
-
-def one_line(error: Exception) -> str:
-    """What an error says; out of a loader's worker it comes wrapped in a traceback."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[-1].removeprefix("ValueError: ")

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from datasets.task import UserError
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -55,7 +57,7 @@ class RunLogger:
         run_id: str | None = None,
     ) -> None:
         if mode not in MODES:
-            raise ValueError(f"--wandb {mode}: expected one of {', '.join(MODES)}")
+            raise UserError(f"--wandb {mode}: expected one of {', '.join(MODES)}")
         self.folder = folder
         self.run_id = run_id or secrets.token_hex(4)
         self._start = time.perf_counter()

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from datasets.task import UserError
+
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("plateau", "poly", "cosine", "rsqrt", "constant")
 
@@ -28,7 +30,7 @@ def make_optimizer(
         return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=True)
     if name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=True)
-    raise ValueError(f"optimizer {name!r}: expected one of {', '.join(OPTIMIZERS)}")
+    raise UserError(f"optimizer {name!r}: expected one of {', '.join(OPTIMIZERS)}")
 
 
 class Schedule:
@@ -49,7 +51,7 @@ class Schedule:
         patience: int = 2,
     ) -> None:
         if kind not in SCHEDULES:
-            raise ValueError(f"schedule {kind!r}: expected one of {', '.join(SCHEDULES)}")
+            raise UserError(f"schedule {kind!r}: expected one of {', '.join(SCHEDULES)}")
         self.optimizer = optimizer
         self.kind, self.warmup, self.total, self.patience = kind, warmup, total, patience
         self.base = [group["lr"] for group in optimizer.param_groups]

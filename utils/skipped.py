@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from datasets.task import UserError
 from utils.distributed import Ranks
 
 FILE = "skipped.txt"  # in the run folder
@@ -17,7 +18,7 @@ class Skipped:
     ranks: each meets others; what counts is the union, on which they agree in `settle`. Alone, a
     process settles at once. tell: takes a line for whoever watches. folder: where the list is kept,
     a line `SHARD: MEMBER`, tab, reason for each member; with `resumed` it goes on, else it begins
-    anew. ValueError: the list of a resumed run is longer than the limit.
+    anew. UserError: the list of a resumed run is longer than the limit.
 
     listed: member -> reason, in the order in which they were met.
     """
@@ -39,12 +40,12 @@ class Skipped:
         elif self._path is not None and ranks.first:
             self._path.unlink(missing_ok=True)
         if len(self.listed) > limit:
-            raise ValueError(
+            raise UserError(
                 f"{self._path}: lists {len(self.listed)} members, --skip-bad {limit} is the limit"
             )
 
     def add(self, member: str, reason: str) -> None:
-        """This process has met a bad member, `SHARD: MEMBER`. ValueError as in `settle`."""
+        """This process has met a bad member, `SHARD: MEMBER`. UserError as in `settle`."""
         if member not in self.listed:
             self._met.setdefault(member, " ".join(reason.split()))
             if self.ranks.world == 1:
@@ -53,7 +54,7 @@ class Skipped:
     def settle(self) -> None:
         """List what any rank has met since the last time: all ranks are here at the same step.
 
-        ValueError, on all of them, names the member that is one too many.
+        UserError, on all of them, names the member that is one too many.
         """
         met = self.ranks.union(f"{member}\t{reason}" for member, reason in self._met.items())
         self._met.clear()
@@ -62,7 +63,7 @@ class Skipped:
             if member in self.listed:
                 continue
             if len(self.listed) == self.limit:
-                raise ValueError(f"{member}: {reason}{self._already()}")
+                raise UserError(f"{member}: {reason}{self._already()}")
             self.listed[member] = reason
             if self.ranks.first:
                 self._write()

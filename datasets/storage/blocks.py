@@ -14,6 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from datasets.task import UserError
+
 BLOCK = 2**16  # bytes: what is fetched is rounded up to these
 BLOCKS = 256  # in a segment, the unit in which room is made
 SEGMENT = BLOCK * BLOCKS
@@ -31,7 +33,7 @@ class BlockCache:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"{folder}: cannot be a cache: {error.strerror}") from None
+            raise UserError(f"{folder}: cannot be a cache: {error.strerror}") from None
 
     def read(self, name: str, length: int, size: int, offset: int, fetch: Fetch) -> bytes:
         """Bytes of the file kept under this name, `length` bytes long; `fetch` gets what is not
@@ -129,5 +131,5 @@ def from_environment() -> BlockCache | None:
     except ValueError:
         gib = math.nan
     if not 0 < gib < math.inf:
-        raise ValueError(f"{LIMIT_VARIABLE}: {limit!r}, expected a number of GiB")
+        raise UserError(f"{LIMIT_VARIABLE}: {limit!r}, expected a number of GiB")
     return BlockCache(Path(folder), int(gib * 2**30))

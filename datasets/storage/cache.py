@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from datasets.task import UserError
+
 FORMAT = 1  # raise it whenever what is stored, or how it is computed, changes
 MIN_MEMBERS = 10_000  # smaller sets open in an instant: their folders stay as they are
 
@@ -58,10 +60,10 @@ class Columns:
 
 
 def _load_again(path: Path, key: Any) -> Columns:
-    """For another process: what this one has mapped; ValueError if it is there no more."""
+    """For another process: what this one has mapped; UserError if it is there no more."""
     columns = load(path, key)
     if columns is None:
-        raise ValueError(f"{path}: removed or replaced while a run was using it")
+        raise UserError(f"{path}: removed or replaced while a run was using it")
     return columns
 
 

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from datasets.task import UserError
+
 
 class File(Protocol):
     """What a shard is read through: here a LocalFile, or a RemoteFile of `remote`.
@@ -41,7 +43,7 @@ class LocalFile:
         try:
             stat = os.stat(self.path)
         except OSError as error:
-            raise ValueError(f"{self.path}: cannot be read: {error.strerror}") from None
+            raise UserError(f"{self.path}: cannot be read: {error.strerror}") from None
         return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
     def read(self, size: int, offset: int) -> bytes:
@@ -58,7 +60,7 @@ class LocalFile:
                     break
                 data += more
         except OSError as error:
-            raise ValueError(f"{self.path}: cannot be read: {error.strerror}") from None
+            raise UserError(f"{self.path}: cannot be read: {error.strerror}") from None
         return data
 
     def whole(self, length: int) -> Path:

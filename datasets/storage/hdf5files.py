@@ -15,6 +15,7 @@ import numpy as np
 
 from datasets.storage.names import Names
 from datasets.storage.zipfiles import MAX_MEMBER
+from datasets.task import UserError
 
 HDF5_FORMAT = "manyhead-shard-1"
 INDEX = ("offsets", "names", "name_offsets", "crc32")  # what `index_crc32` is about, in this order
@@ -26,7 +27,7 @@ def read_layout(path: Path | str, file: Path | BinaryIO, length: int) -> dict[st
     """Members of an HDF5 shard of `length` bytes; `path` is its name in errors.
 
     names uint8 and starts (n + 1) as in `Names`; offset uint64 (n + 1): where each member's bytes
-    begin in the file, and where the last ends; crc uint32. ValueError names what does not fit.
+    begin in the file, and where the last ends; crc uint32. UserError names what does not fit.
     """
     import h5py  # a quarter of a second that folders and zips need not pay
 
@@ -34,7 +35,7 @@ def read_layout(path: Path | str, file: Path | BinaryIO, length: int) -> dict[st
         with h5py.File(file, "r") as opened:
             return _read(path, opened, length)
     except (OSError, RuntimeError, KeyError, TypeError):  # what h5py makes of damaged headers
-        raise ValueError(f"{path}: not an HDF5 file, cut short or damaged") from None
+        raise UserError(f"{path}: not an HDF5 file, cut short or damaged") from None
 
 
 def index_crc(arrays: dict[str, np.ndarray]) -> int:
@@ -48,29 +49,29 @@ def index_crc(arrays: dict[str, np.ndarray]) -> int:
 def _read(path: Path | str, file: Any, length: int) -> dict[str, np.ndarray]:
     form = file.attrs.get("format", "")
     if form not in (HDF5_FORMAT, HDF5_FORMAT.encode()):
-        raise ValueError(f"{path}: format is {form!r}, expected an HDF5 shard {HDF5_FORMAT!r}")
+        raise UserError(f"{path}: format is {form!r}, expected an HDF5 shard {HDF5_FORMAT!r}")
     for name, kind in _KINDS.items():
         _check_dataset(path, file, name, np.dtype(kind), length)
     found = {name: file[name][:] for name in INDEX}
     if "index_crc32" in file.attrs and file.attrs["index_crc32"] != index_crc(found):
-        raise ValueError(f"{path}: damaged, the CRC-32 of its index does not match")
+        raise UserError(f"{path}: damaged, the CRC-32 of its index does not match")
     data, names, crc = file["data"], found["names"].tobytes(), found["crc32"]
     begin = data.id.get_offset()  # None: chunked, or without a byte
     if begin is None and len(data):
-        raise ValueError(f"{path}: dataset data: expected contiguous storage, not chunks")
+        raise UserError(f"{path}: dataset data: expected contiguous storage, not chunks")
     if not len(crc):
-        raise ValueError(f"{path}: the shard holds no files")
+        raise UserError(f"{path}: the shard holds no files")
     for name, end in (("offsets", len(data)), ("name_offsets", len(names))):
         offsets = found[name]
         wrong = len(offsets) != len(crc) + 1 or offsets[0] != 0 or offsets[-1] != end
         if wrong or (offsets[1:] < offsets[:-1]).any():
-            raise ValueError(f"{path}: dataset {name}: expected {len(crc) + 1} from 0 up to {end}")
+            raise UserError(f"{path}: dataset {name}: expected {len(crc) + 1} from 0 up to {end}")
     bounds = zip(found["name_offsets"][:-1], found["name_offsets"][1:], strict=True)
     listed = Names.collect(path, (names[first:last] for first, last in bounds))
     too_large = np.diff(found["offsets"]) > MAX_MEMBER
     if too_large.any():
         name = listed[int(too_large.argmax())]
-        raise ValueError(f"{path}: {name}: claims more than {MAX_MEMBER} bytes")
+        raise UserError(f"{path}: {name}: claims more than {MAX_MEMBER} bytes")
     return {
         "names": np.frombuffer(listed.blob, np.uint8),
         "starts": listed.starts,
@@ -82,15 +83,15 @@ def _read(path: Path | str, file: Any, length: int) -> dict[str, np.ndarray]:
 def _check_dataset(
     path: Path | str, file: Any, name: str, kind: np.dtype[Any], length: int
 ) -> None:
-    """ValueError unless the file itself holds one dimension of this kind, no larger than it is."""
+    """UserError unless the file itself holds one dimension of this kind, no larger than it is."""
     import h5py
 
     item = file.get(name)
     shape = getattr(item, "shape", None)  # a group or a named type has none
     if not shape or len(shape) != 1 or item.dtype != kind:
-        raise ValueError(f"{path}: dataset {name}: expected {kind} in one dimension")
+        raise UserError(f"{path}: dataset {name}: expected {kind} in one dimension")
     if item.nbytes > length:
-        raise ValueError(f"{path}: dataset {name}: claims more bytes than the file has")
+        raise UserError(f"{path}: dataset {name}: claims more bytes than the file has")
     hard = isinstance(file.get(name, getlink=True), h5py.HardLink)
     if not hard or item.external or item.is_virtual:
-        raise ValueError(f"{path}: dataset {name}: lies in another file, expected it in this one")
+        raise UserError(f"{path}: dataset {name}: lies in another file, expected it in this one")

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from datasets.task import UserError
+
 MAX_NAME = 1000  # bytes of a member name
 
 # Names are held a line each. Not in one: a root, a drive, `..`, a backslash, a control character.
@@ -36,11 +38,11 @@ class Names(Sequence[str]):
 
     @classmethod
     def collect(cls, path: Path | str, names: Iterable[bytes]) -> Names:
-        """Join encoded names; ValueError names the shard and the name that cannot be a member."""
+        """Join encoded names; UserError names the shard and the name that cannot be a member."""
         blob, lengths = bytearray(), array("q", [0])
         for name in names:
             if b"\n" in name or len(name) > MAX_NAME:
-                raise ValueError(
+                raise UserError(
                     f"{path}: {name[:80]!r}: expected a name of one line, at most {MAX_NAME} bytes"
                 )
             blob += name
@@ -57,19 +59,19 @@ class Names(Sequence[str]):
         for bad in filter(None, (pattern.search(lines) for pattern in _REFUSED)):
             at = max(bad.end() - 2, 0)  # a byte of the name, or the newline of an empty one
             name = self.raw(int(np.searchsorted(self.starts, at, "right")) - 1)
-            raise ValueError(f"{path}: {name!r}: expected a relative name without '..' or '\\'")
+            raise UserError(f"{path}: {name!r}: expected a relative name without '..' or '\\'")
         try:
             lines.decode("utf-8")
         except UnicodeDecodeError as error:
             name = self.raw(int(np.searchsorted(self.starts, error.start - 1, "right")) - 1)
-            raise ValueError(f"{path}: {name!r}: the name is not UTF-8") from None
+            raise UserError(f"{path}: {name!r}: the name is not UTF-8") from None
         hashes, order = self._hashes_in_order()
         seen = set()
         for at in np.flatnonzero(hashes[1:] == hashes[:-1]) + 1:
             if at < 2 or hashes[at - 1] != hashes[at - 2]:  # a new run of equal hashes
                 seen = {self.raw(order[at - 1])}
             if (name := self.raw(order[at])) in seen:
-                raise ValueError(f"{path}: {name.decode()}: the name occurs twice")
+                raise UserError(f"{path}: {name.decode()}: the name occurs twice")
             seen.add(name)
 
     def raw(self, index: int) -> bytes:

@@ -12,6 +12,7 @@ import numpy as np
 from datasets.storage.cache import Columns
 from datasets.storage.names import Names
 from datasets.stores import Store
+from datasets.task import UserError
 
 IMAGES = ("image", "annotation")  # columns that become files; annotation_rgb says the same again
 FACTS = ("id", "material", "content")  # columns of metadata.csv
@@ -21,7 +22,7 @@ TABLE = "metadata.csv"
 class ParquetStore(Store):
     """Rows with the columns `image`, `annotation` (encoded bytes), `id`, `material`, `content`, as
     `image/ID.png`, `annotation/ID.png` and `metadata.csv`. Meant to be read in order: a row group
-    is held at a time. ValueError: pyarrow is missing, or a file has other columns.
+    is held at a time. UserError: pyarrow is missing, or a file has other columns.
     """
 
     def __init__(self, paths: list[Path]) -> None:
@@ -53,16 +54,14 @@ class ParquetStore(Store):
         try:
             from pyarrow import ArrowException, parquet
         except ImportError:
-            raise ValueError(f"{path}: reading it needs pyarrow: pip install pyarrow") from None
+            raise UserError(f"{path}: reading it needs pyarrow: pip install pyarrow") from None
         try:
             file = parquet.ParquetFile(path)
         except (OSError, ArrowException) as error:
-            raise ValueError(f"{path}: not a parquet file: {str(error).splitlines()[0]}") from None
+            raise UserError(f"{path}: not a parquet file: {str(error).splitlines()[0]}") from None
         missing = [name for name in IMAGES + FACTS if name not in file.schema_arrow.names]
         if missing:
-            raise ValueError(
-                f"{path}: no column {missing[0]}, expected {', '.join(IMAGES + FACTS)}"
-            )
+            raise UserError(f"{path}: no column {missing[0]}, expected {', '.join(IMAGES + FACTS)}")
         return file
 
     def _rows(self, number: int, group: int, columns: list[str]) -> list[dict[str, Any]]:
@@ -72,7 +71,7 @@ class ParquetStore(Store):
             return self._open(number).read_row_group(group, columns).to_pylist()
         except (OSError, ArrowException) as error:
             what = str(error).splitlines()[0]
-            raise ValueError(f"{self._paths[number]}: row group {group}: {what}") from None
+            raise UserError(f"{self._paths[number]}: row group {group}: {what}") from None
 
     def _blobs(self, number: int, group: int, column: str) -> list[bytes]:
         """The encoded images of a column: plain bytes, or bytes and path as the hub stores them."""
@@ -80,7 +79,7 @@ class ParquetStore(Store):
             values = [row[column] for row in self._rows(number, group, [column])]
             blobs = [v["bytes"] if isinstance(v, dict) else v for v in values]
             if not all(isinstance(blob, bytes) for blob in blobs):
-                raise ValueError(f"{self._paths[number]}: {column}: expected encoded images")
+                raise UserError(f"{self._paths[number]}: {column}: expected encoded images")
             self._held = (number, group, column), blobs
         return self._held[1]
 

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from datasets.storage.blocks import BlockCache
+from datasets.task import UserError
 
 ATTEMPTS = 8
 PAUSE = 0.25  # seconds before the third attempt, doubled each time; the second follows at once
@@ -34,7 +35,7 @@ T = TypeVar("T")
 class RemoteFile:
     """As `LocalFile`, from an address. What fails is tried again, ATTEMPTS times in all.
 
-    cache: keeps what was read on this machine, and the index. ValueError names the address.
+    cache: keeps what was read on this machine, and the index. UserError names the address.
     """
 
     def __init__(self, url: str, cache: BlockCache | None = None) -> None:
@@ -82,7 +83,7 @@ class RemoteFile:
                 return call(self._link)
             except _Lost as error:
                 why, self._link = str(error), None
-        raise ValueError(f"{self.path}: cannot be read, {ATTEMPTS} attempts failed: {why}")
+        raise UserError(f"{self.path}: cannot be read, {ATTEMPTS} attempts failed: {why}")
 
     def whole(self, length: int) -> BinaryIO:
         """What h5py opens: a file of `length` bytes."""
@@ -133,7 +134,7 @@ class _Http:
         headers, _ = self._get(0, 0, None)
         total = headers.get("Content-Range", "").rpartition("/")[2]
         if not total.isdigit():
-            raise ValueError(f"{self._url}: the server does not tell how large the file is")
+            raise UserError(f"{self._url}: the server does not tell how large the file is")
         version = headers.get("ETag") or headers.get("Last-Modified") or ""
         return {"size": int(total), "version": version}
 
@@ -141,7 +142,7 @@ class _Http:
         return self._get(offset, offset + size - 1, total)[1]
 
     def _get(self, first: int, last: int, total: int | None) -> tuple[Any, bytes]:
-        """Headers and body of one range; _Lost or ValueError."""
+        """Headers and body of one range; _Lost or UserError."""
         try:
             response = self._follow(
                 {"Range": f"bytes={first}-{last}", "Accept-Encoding": "identity"}
@@ -152,13 +153,13 @@ class _Http:
                 self._connection.close()  # the body may be the whole file
                 ranges = "the server gives no parts of files: "
                 what = f"{ranges if response.status == 200 else ''}HTTP {response.status}"
-                raise ValueError(f"{self._url}: {what} {response.reason}")
+                raise UserError(f"{self._url}: {what} {response.reason}")
             said = response.headers.get("Content-Range", "")
             if not said.startswith(f"bytes {first}-{last}/") or (
                 total is not None and said.rpartition("/")[2] not in (str(total), "*")
             ):
                 self._connection.close()
-                raise ValueError(
+                raise UserError(
                     f"{self._url}: got {said or 'no range'}, expected bytes {first}-{last}/"
                     f"{total or ''}: it may have changed since it was opened"
                 )
@@ -167,7 +168,7 @@ class _Http:
                 raise _Lost(f"{len(body)} bytes came of {last - first + 1}")
             return response.headers, body
         except ssl.SSLCertVerificationError as error:
-            raise ValueError(f"{self._url}: {error.verify_message}") from None
+            raise UserError(f"{self._url}: {error.verify_message}") from None
         except (OSError, http.client.HTTPException) as error:
             raise _Lost(str(error) or type(error).__name__) from None
 
@@ -180,16 +181,14 @@ class _Http:
             place = urljoin(self._place, response.headers.get("Location", ""))
             schemes = ("https",) if self._url.startswith("https:") else ("http", "https")
             if urlsplit(place).scheme not in schemes:
-                raise ValueError(
-                    f"{self._url}: leads to {place!r}, expected {' or '.join(schemes)}"
-                )
+                raise UserError(f"{self._url}: leads to {place!r}, expected {' or '.join(schemes)}")
             self._place = place
-        raise ValueError(f"{self._url}: more than {REDIRECTS} redirects")
+        raise UserError(f"{self._url}: more than {REDIRECTS} redirects")
 
     def _ask(self, url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
         parts = urlsplit(url)
         if not parts.hostname:
-            raise ValueError(f"{self._url}: expected the name of a host")
+            raise UserError(f"{self._url}: expected the name of a host")
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         proxy = urllib.request.getproxies().get(parts.scheme)
         if proxy and urllib.request.proxy_bypass(parts.hostname):
@@ -229,7 +228,7 @@ class _Fsspec:
         keys = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
         version = next((info[key] for key in keys if info.get(key)), "")
         if not isinstance(info.get("size"), int):
-            raise ValueError(f"{self._url}: the server does not tell how large the file is")
+            raise UserError(f"{self._url}: the server does not tell how large the file is")
         return {"size": info["size"], "version": str(version)}
 
     def fetch(self, size: int, offset: int, total: int) -> bytes:
@@ -247,19 +246,19 @@ class _Fsspec:
             IsADirectoryError,
             NotImplementedError,
         ) as error:
-            raise ValueError(f"{self._url}: {_line(error)}") from None
+            raise UserError(f"{self._url}: {_line(error)}") from None
         except Exception as error:  # each file system has errors of its own
             raise _Lost(_line(error)) from None
 
 
 def file_system(url: str) -> tuple[Any, str]:
-    """fsspec's file system and the path in it; ValueError if it needs a package that is absent."""
+    """fsspec's file system and the path in it; UserError if it needs a package that is absent."""
     try:
         import fsspec
 
         return fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
-        raise ValueError(f"{url}: cannot be opened: {_line(error)}") from None
+        raise UserError(f"{url}: cannot be opened: {_line(error)}") from None
 
 
 def _line(error: BaseException) -> str:
@@ -280,13 +279,13 @@ def expand(url: str, suffixes: tuple[str, ...]) -> list[str]:
     if path.lower().endswith(suffixes):
         return [url]
     if scheme in ("http", "https"):
-        raise ValueError(f"{url}: expected the address of a file of {', '.join(suffixes)}")
+        raise UserError(f"{url}: expected the address of a file of {', '.join(suffixes)}")
     system, folder = file_system(url)
     try:
         found = sorted(path for path in system.ls(folder, detail=False))
     except Exception as error:  # each file system has errors of its own
-        raise ValueError(f"{url}: cannot be listed: {_line(error)}") from None
+        raise UserError(f"{url}: cannot be listed: {_line(error)}") from None
     shards = [system.unstrip_protocol(path) for path in found if path.lower().endswith(suffixes)]
     if not shards:
-        raise ValueError(f"{url}: holds no file of {', '.join(suffixes)}")
+        raise UserError(f"{url}: holds no file of {', '.join(suffixes)}")
     return shards

@@ -15,6 +15,7 @@ import numpy as np
 
 from datasets.storage.hdf5files import HDF5_FORMAT, index_crc
 from datasets.storage.names import Names
+from datasets.task import UserError
 
 CHUNK = 2**24  # bytes copied at a time
 # HDF5 1.8's own layout of headers, the oldest with checksums: a flipped bit in them is an error.
@@ -24,7 +25,7 @@ HDF5_VERSIONS = ("v108", "v108")
 def write_zip(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
     """Write (name, bytes) pairs into an uncompressed zip; equal members give equal files.
 
-    ValueError names the file and a member whose name is unsafe or occurs twice, or why it cannot be
+    UserError names the file and a member whose name is unsafe or occurs twice, or why it cannot be
     written. The file appears when it is complete.
     """
     with _replacing(path) as partial, zipfile.ZipFile(partial, "w") as file:
@@ -76,23 +77,23 @@ def _replacing(path: Path) -> Iterator[Path]:
         yield partial
         os.replace(partial, path)
     except OSError as error:
-        raise ValueError(f"{path}: cannot be written: {error.strerror or error}") from None
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
     finally:
         if partial.exists():  # not replaced: something failed
             partial.unlink()
 
 
 def _named_once(path: Path, members: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
-    """The members as they come; ValueError if a name is unsafe or repeated, or if there is none."""
+    """The members as they come; UserError if a name is unsafe or repeated, or if there is none."""
     encoded = {}
     for name, data in members:
         if name in encoded:
-            raise ValueError(f"{path}: {name}: the name occurs twice")
+            raise UserError(f"{path}: {name}: the name occurs twice")
         try:
             encoded[name] = name.encode()
         except UnicodeEncodeError:
-            raise ValueError(f"{path}: {name!r}: the name is not UTF-8") from None
+            raise UserError(f"{path}: {name!r}: the name is not UTF-8") from None
         yield name, data
     if not encoded:
-        raise ValueError(f"{path}: no members to write")
+        raise UserError(f"{path}: no members to write")
     Names.collect(path, encoded.values())

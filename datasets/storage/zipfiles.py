@@ -13,6 +13,7 @@ import numpy as np
 
 from datasets.storage.files import File
 from datasets.storage.names import Names
+from datasets.task import UserError
 
 MAX_MEMBER = 2**31  # bytes a member may claim to hold
 MAX_RATIO = 1100  # deflate cannot shrink more than 1032 to 1, so a larger claim is an attack
@@ -48,7 +49,7 @@ def read_directory(file: File, length: int) -> dict[str, np.ndarray]:
 
     names uint8 and starts (n + 1) as in `Names`; size uint32: bytes of the member; packed uint32:
     bytes it takes in the zip; offset: where its local header begins; crc uint32; deflated bool.
-    ValueError names the zip, and the member that is encrypted, absurdly large or out of place.
+    UserError names the zip, and the member that is encrypted, absurdly large or out of place.
     """
     directory, count, shift, limit = _find_directory(file, length)
     places = array("q")
@@ -59,7 +60,7 @@ def read_directory(file: File, length: int) -> dict[str, np.ndarray]:
     entries = np.ndarray((room,), _ENTRY, directory, strides=(1,))[at]
     kept = [i for i, name in enumerate(raw) if not _SKIPPED.match(name)]
     if not kept:
-        raise ValueError(f"{file.path}: the zip holds no files")
+        raise UserError(f"{file.path}: the zip holds no files")
     names = Names.collect(file.path, (raw[i] for i in kept))
     del raw
     entries, at = entries[kept], at[kept]
@@ -75,7 +76,7 @@ def read_directory(file: File, length: int) -> dict[str, np.ndarray]:
         (offset + 30 + packed > limit, "lies outside the file"),
     ):
         if wrong.any():
-            raise ValueError(f"{file.path}: {names[int(wrong.argmax())]}: {what}")
+            raise UserError(f"{file.path}: {names[int(wrong.argmax())]}: {what}")
     deflated, sizes = method == DEFLATED, size.astype(np.uint32)
     return {
         "names": np.frombuffer(names.blob, np.uint8),
@@ -96,7 +97,7 @@ def _find_directory(file: File, length: int) -> _Directory:
         at = tail.rfind(b"PK\5\6", 0, at)
     if at < 0:
         begun = file.read(4, 0) == b"PK\3\4"
-        raise ValueError(f"{path}: " + ("cut short: the zip has no end" if begun else "not a zip"))
+        raise UserError(f"{path}: " + ("cut short: the zip has no end" if begun else "not a zip"))
     _, disk, _, _, count, size, start, _ = _END.unpack_from(tail, at)
     end = begin + at
     locator = file.read(_LOCATOR64.size, max(end - _LOCATOR64.size, 0))
@@ -104,12 +105,12 @@ def _find_directory(file: File, length: int) -> _Directory:
         end = min(_LOCATOR64.unpack(locator)[2], length)
         record = file.read(_END64.size, end)
         if record[:4] != b"PK\6\6" or len(record) < _END64.size:
-            raise ValueError(f"{path}: cut short: the zip64 record is not where it should be")
+            raise UserError(f"{path}: cut short: the zip64 record is not where it should be")
         _, _, _, _, disk, _, _, count, size, start = _END64.unpack(record)
     if disk != 0:
-        raise ValueError(f"{path}: one part of a split zip, expected a whole one")
+        raise UserError(f"{path}: one part of a split zip, expected a whole one")
     if start + size > end:
-        raise ValueError(f"{path}: cut short: {start + size - end} bytes are missing")
+        raise UserError(f"{path}: cut short: {start + size - end} bytes are missing")
     return _Directory(file.read(size, end - size), count, end - size - start, end - size)
 
 
@@ -120,7 +121,7 @@ def _walk_directory(
     at = 0
     while at < len(directory):
         if directory[at : at + 4] != b"PK\1\2" or at + _ENTRY.itemsize > len(directory):
-            raise ValueError(
+            raise UserError(
                 f"{path}: damaged: entry {len(places)} of the zip's directory is not one"
             )
         name_length, extra, comment = _LENGTHS.unpack_from(directory, at + 28)
@@ -131,7 +132,7 @@ def _walk_directory(
         yield name
         at += 46 + name_length + extra + comment
     if at != len(directory) or len(places) != count:
-        raise ValueError(f"{path}: damaged: {len(places)} members in the zip, expected {count}")
+        raise UserError(f"{path}: damaged: {len(places)} members in the zip, expected {count}")
 
 
 def utf8_name(name: bytes, flags: int) -> bytes:
@@ -153,6 +154,6 @@ def _wide(
         for row in np.flatnonzero(values[:, i] == 0xFFFFFFFF):
             number = int.from_bytes(wide[:8], "little")
             if len(wide) < 8 or number >= 2**61:
-                raise ValueError(f"{path}: {names[int(i)]}: its zip64 sizes are missing or absurd")
+                raise UserError(f"{path}: {names[int(i)]}: its zip64 sizes are missing or absurd")
             values[row, i], wide = number, wide[8:]
     return values[0], values[1], values[2]

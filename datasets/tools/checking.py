@@ -16,7 +16,7 @@ from datasets.decode import check_same_size, decode_image, decode_target
 from datasets.index import find_groups
 from datasets.splits import choose, divider
 from datasets.stores import Store
-from datasets.task import IGNORE, SPLITS, Output, Sample, Task
+from datasets.task import IGNORE, SPLITS, Output, Sample, Task, UserError
 from datasets.templates import compile_lines, fill_template
 from datasets.tools.processes import run_in_order
 
@@ -48,16 +48,16 @@ class Samples(NamedTuple):
         return f"{self.stores[self.shards[i, column]].path}: {self.name(i, column)}"
 
     def read(self, i: int, column: int = 0) -> bytes:
-        """Encoded bytes; ValueError names a member that is missing or damaged."""
+        """Encoded bytes; UserError names a member that is missing or damaged."""
         if self.shards[i, column] < 0:
             output = self.task.outputs[column - 1]
             match = compile_lines(self.task.image).match(self.name(i).encode())
             expected = fill_template(output.files, match)
-            raise ValueError(f"{self.where(i)}: no target for {output.name}, expected {expected}")
+            raise UserError(f"{self.where(i)}: no target for {output.name}, expected {expected}")
         return self.stores[self.shards[i, column]].read_at(int(self.members[i, column]))
 
     def load(self, i: int) -> Sample:
-        """A whole sample; ValueError names what does not fit."""
+        """A whole sample; UserError names what does not fit."""
         image, targets = decode_image(self.read(i), self.where(i)), {}
         for column, output in enumerate(self.task.outputs, 1):
             target = decode_target(self.read(i, column), self.where(i, column), output)
@@ -140,7 +140,7 @@ def list_samples(
 ) -> Samples:
     """Every image of every split with the targets there are, divided as training would.
 
-    ValueError: no image fits, two targets of one image, or a split_by that does not divide.
+    UserError: no image fits, two targets of one image, or a split_by that does not divide.
     """
     shards, members = find_groups(stores, task)
     pattern = compile_lines(task.image)

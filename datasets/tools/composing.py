@@ -11,7 +11,7 @@ from PIL import Image
 
 from datasets.scenes.composite import Composite, assume_floor, compose, draw_height
 from datasets.scenes.room import relative_depth
-from datasets.task import Output, Task
+from datasets.task import Output, Task, UserError
 from datasets.tools.ingredients import Kit, Side, Survey
 
 PARTS = ("train", "val")
@@ -67,7 +67,7 @@ def make_task(plan: Plan) -> Task:
 
 
 def make_composite(plan: Plan, part: str, number: int) -> Composite:
-    """Composite `number` of a part; ValueError if no figure finds a place in many rooms."""
+    """Composite `number` of a part; UserError if no figure finds a place in many rooms."""
     rng = np.random.default_rng([plan.recipe.seed, PARTS.index(part), number])
     kit, side = plan.kit, plan.sides[part]
     for _ in range(ROOMS):
@@ -82,7 +82,7 @@ def make_composite(plan: Plan, part: str, number: int) -> Composite:
             made = compose(rng, view, figure, height_m, plan.recipe.size)
             if made is not None:
                 return made
-    raise ValueError(
+    raise UserError(
         f"composite {number} of {part}: no place for a figure in {ROOMS} rooms; are depths in "
         "millimetres, and --focal and --heights right?"
     )

@@ -17,6 +17,7 @@ from datasets.images import open_image
 from datasets.scenes.composite import OPAQUE, View, trim
 from datasets.scenes.floor import Floor, Pinhole, find_floor
 from datasets.stores import Store, open_stores
+from datasets.task import UserError
 from datasets.tools.processes import run_in_order
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -64,27 +65,27 @@ class Kit(NamedTuple):
     heights_m: dict[str, tuple[float, float]]
 
     def view(self, i: int, floor: Floor | None) -> View:
-        """Room i with its depth; ValueError if a file cannot be read or they differ in size."""
+        """Room i with its depth; UserError if a file cannot be read or they differ in size."""
         image = open_image(self.rooms.read(i), self.rooms.name(i)).convert("RGB")
         camera = Pinhole(self.focal * image.width, image.width / 2, image.height / 2)
         depth_mm = None
         if self.depths is not None:
             depth_mm = _depth(self.depths.read(i), self.depths.name(i))
             if depth_mm.shape != image.size[::-1]:
-                raise ValueError(
+                raise UserError(
                     f"{self.depths.name(i)}: is {depth_mm.shape[1]}x{depth_mm.shape[0]}, "
                     f"its background {image.width}x{image.height}: expected the same size"
                 )
         return View(np.asarray(image), depth_mm, camera, floor)
 
     def figure(self, i: int) -> Image.Image:
-        """Cut-out i as trimmed RGBA; ValueError unless part of it is opaque and part is not."""
+        """Cut-out i as trimmed RGBA; UserError unless part of it is opaque and part is not."""
         name = self.cutouts.name(i)
         image = open_image(self.cutouts.read(i), name)
         image = image.convert("RGBA") if image.has_transparency_data else image.convert("RGB")
         figure = trim(image) if image.mode == "RGBA" else None
         if figure is None or image.getchannel("A").getextrema()[0] >= OPAQUE:
-            raise ValueError(f"{name}: expected a cut-out, opaque in part and transparent around")
+            raise UserError(f"{name}: expected a cut-out, opaque in part and transparent around")
         return figure
 
     def bounds_m(self, i: int) -> tuple[float, float] | None:
@@ -120,7 +121,7 @@ def open_kit(
     """Open folders or shards. A folder of backgrounds with `rgb/` and `depth_mm/` gives both.
 
     Depths are joined by name without suffix. heights: a CSV of file name, lowest and highest height
-    in metres. ValueError names what is missing or not a number.
+    in metres. UserError names what is missing or not a number.
     """
     if depth is None and isinstance(backgrounds, Path):
         pair = backgrounds / "rgb", backgrounds / "depth_mm"
@@ -132,14 +133,14 @@ def open_kit(
         places = dict(zip(found.keys, found.places, strict=True))
         for i, key in enumerate(rooms.keys):
             if key not in places:
-                raise ValueError(f"{rooms.name(i)}: no depth in {depth}, expected {key}.png")
+                raise UserError(f"{rooms.name(i)}: no depth in {depth}, expected {key}.png")
         depths = Pictures(found.stores, [places[key] for key in rooms.keys], rooms.keys)
     figures = _list_pictures(cutouts)
     return Kit(rooms, depths, figures, focal, _read_heights(heights) if heights else {})
 
 
 def survey(kit: Kit, workers: int) -> Survey:
-    """Read and decode everything once; ValueError names the first file that does not fit."""
+    """Read and decode everything once; UserError names the first file that does not fit."""
     jobs = [("room", i) for i in range(len(kit.rooms.keys))]
     jobs += [("cutout", i) for i in range(len(kit.cutouts.keys))]
     chunks = [jobs[i : i + CHUNK] for i in range(0, len(jobs), CHUNK)]
@@ -157,7 +158,7 @@ def survey(kit: Kit, workers: int) -> Survey:
 
 
 def divide(kit: Kit, seen: Survey, val_share: float) -> dict[str, Side]:
-    """The sides of the split by name, the same for every seed. ValueError if one would be empty.
+    """The sides of the split by name, the same for every seed. UserError if one would be empty.
 
     Rooms: in blocks of neighbours, spread evenly, without those in which nothing can stand.
     Cut-outs: by a hash of their bytes, so that copies stay together.
@@ -170,7 +171,7 @@ def divide(kit: Kit, seen: Survey, val_share: float) -> dict[str, Side]:
         hashes = np.array([int.from_bytes(digest, "big") for digest in seen.digests], np.uint64)
         distinct = np.unique(hashes)
         if len(distinct) < 2:
-            raise ValueError(f"{kit.cutouts.stores[0].path}: expected two cut-outs to split")
+            raise UserError(f"{kit.cutouts.stores[0].path}: expected two cut-outs to split")
         limit = distinct[min(max(1, round(len(distinct) * val_share)), len(distinct) - 1)]
         sides = {
             "train": Side(np.flatnonzero(train & usable), np.flatnonzero(hashes >= limit)),
@@ -179,7 +180,7 @@ def divide(kit: Kit, seen: Survey, val_share: float) -> dict[str, Side]:
     for name, side in sides.items():
         if not len(side.rooms):
             where = kit.rooms.stores[0].path
-            raise ValueError(f"{where}: no background for {name} in which a floor was found")
+            raise UserError(f"{where}: no background for {name} in which a floor was found")
     return sides
 
 
@@ -218,14 +219,14 @@ def _look_at_cutout(kit: Kit, i: int) -> tuple[None, int, bytes]:
 
 
 def _list_pictures(path: Path | str) -> Pictures:
-    """Every picture below a path; ValueError if there is none."""
+    """Every picture below a path; UserError if there is none."""
     stores, found = open_stores([path]), []
     for number, store in enumerate(stores):
         for member, name in enumerate(store.names()):
             if name.lower().endswith(SUFFIXES):
                 found.append((name.rsplit(".", 1)[0], (number, member)))
     if not found:
-        raise ValueError(f"{path}: no pictures, expected files of {', '.join(SUFFIXES)}")
+        raise UserError(f"{path}: no pictures, expected files of {', '.join(SUFFIXES)}")
     found.sort()
     return Pictures(stores, [place for _, place in found], [key for key, _ in found])
 
@@ -235,7 +236,7 @@ def _read_heights(path: Path) -> dict[str, tuple[float, float]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read: {error}") from None
+        raise UserError(f"{path}: cannot be read: {error}") from None
     for number, row in enumerate(csv.reader(io.StringIO(text)), 1):
         try:
             name, low, high = row
@@ -244,7 +245,7 @@ def _read_heights(path: Path) -> dict[str, tuple[float, float]]:
         except ValueError:
             right = False
         if not right:
-            raise ValueError(f"{path}: line {number}: expected NAME,LOWEST,HIGHEST in metres")
+            raise UserError(f"{path}: line {number}: expected NAME,LOWEST,HIGHEST in metres")
     return heights
 
 
@@ -252,8 +253,8 @@ def _depth(data: bytes, name: str) -> np.ndarray:
     """Depth in millimetres, uint16 (H, W), 0 where unknown."""
     image = open_image(data, name)
     if not image.mode.startswith("I"):
-        raise ValueError(f"{name}: mode {image.mode}, expected 16-bit grey in millimetres")
+        raise UserError(f"{name}: mode {image.mode}, expected 16-bit grey in millimetres")
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
-        raise ValueError(f"{name}: values up to {values.max()}, expected 16 bits")
+        raise UserError(f"{name}: values up to {values.max()}, expected 16 bits")
     return values.astype(np.uint16)

@@ -8,7 +8,7 @@ import numpy as np
 
 from datasets.index import find_groups
 from datasets.stores import Store
-from datasets.task import Task
+from datasets.task import Task, UserError
 from datasets.templates import compile_lines
 
 VERBATIM, IMAGE, TARGET = 0, 1, 2  # what a member is to a task
@@ -60,7 +60,7 @@ class Plan(NamedTuple):
 
 
 def make_plan(stores: list[Store], recipe: Recipe) -> Plan:
-    """ValueError: two sources hold the same name, or the task finds no image in them."""
+    """UserError: two sources hold the same name, or the task finds no image in them."""
     counts = [len(store) for store in stores]
     if recipe.task is None:
         store = np.repeat(np.arange(len(stores), dtype=np.int32), counts)
@@ -117,12 +117,12 @@ def _tables(stores: list[Store], template: str) -> list[tuple[int, int]]:
 def _refuse_shared_names(
     stores: list[Store], recipe: Recipe, store: np.ndarray, member: np.ndarray
 ) -> None:
-    """ValueError if two members would have one name."""
+    """UserError if two members would have one name."""
     if recipe.prefix:
         sources = [source_name(each) for each in stores]
         for number, name in enumerate(sources):
             if name in sources[:number]:
-                raise ValueError(f"{stores[number].path}: another source is called {name} too")
+                raise UserError(f"{stores[number].path}: another source is called {name} too")
         return
     hashes = np.zeros(len(store), np.uint64)
     for number, each in enumerate(stores):
@@ -133,7 +133,7 @@ def _refuse_shared_names(
         one, other = stores[store[a]], stores[store[b]]
         name = one.names()[member[a]]
         if name == other.names()[member[b]]:
-            raise ValueError(
+            raise UserError(
                 f"{name}: is in {one.path} and in {other.path}; --prefix keeps them apart"
             )
 

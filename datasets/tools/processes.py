@@ -12,6 +12,8 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from datasets.task import UserError
+
 AHEAD = 4  # items under way for each process: results wait in no longer a queue than this
 
 
@@ -36,7 +38,7 @@ def run_in_order(
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool:
-        raise ValueError(
+        raise UserError(
             "a process was killed, perhaps for want of memory: fewer --workers"
         ) from None
     finally:

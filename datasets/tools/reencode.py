@@ -7,6 +7,7 @@ import io
 from PIL import Image
 
 from datasets.images import BROKEN, LOSSY, open_image
+from datasets.task import UserError
 
 TARGET_QUALITY = 95  # of a target that was JPEG already: masks and depth of the course's zips
 
@@ -17,7 +18,7 @@ def reencode_image(
     """An image of size (H, W), resampled as training does it (bilinear, antialiased).
 
     quality: 1 to 100, for JPEG and WebP; PNG stays lossless, and unchanged without a new size.
-    ValueError names an image that cannot be decoded.
+    UserError names an image that cannot be decoded.
     """
     image = open_image(data, name)
     lossy = image.format in (*LOSSY, "WEBP")
@@ -50,5 +51,5 @@ def _encode(image: Image.Image, name: str, kind: str, settings: dict) -> bytes:
     try:
         image.save(buffer, "JPEG" if kind in LOSSY else kind, **settings)
     except (*BROKEN, KeyError) as error:
-        raise ValueError(f"{name}: cannot be encoded as {kind}: {error}") from None
+        raise UserError(f"{name}: cannot be encoded as {kind}: {error}") from None
     return buffer.getvalue()

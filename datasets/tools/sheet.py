@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from datasets.task import IGNORE, Output, Sample
+from datasets.task import IGNORE, Output, Sample, UserError
 
 SIDE = 176  # pixels of a panel's longer side
 WIDE = 1800  # pixels of a sheet, about
@@ -80,7 +80,7 @@ def _ramp(depth: np.ndarray) -> np.ndarray:
 def write_sheet(path: Path, title: str, report: str, shown: list[Shown]) -> None:
     """Write a PNG of the panels, or a page with the report above them that needs no other file.
 
-    ValueError: another suffix than .png or .html, or a path that cannot be written.
+    UserError: another suffix than .png or .html, or a path that cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def write_sheet(path: Path, title: str, report: str, shown: list[Shown]) -> None
         else:
             path.write_text(_page(title, report, shown), encoding="utf-8")
     except OSError as error:
-        raise ValueError(f"{path}: cannot be written: {error.strerror or error}") from None
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 def _draw(shown: list[Shown]) -> Image.Image:
