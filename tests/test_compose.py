@@ -277,7 +277,7 @@ def test_a_call_may_be_killed(run_compose, sources, number):
     err = called.communicate(timeout=30)[1]
     if number == signal.SIGINT:
         assert called.returncode == 130
-        assert err.splitlines()[-1] == "error: interrupted; the same command continues"
+        assert err.splitlines()[-1] == "stopped; the same command continues"
         assert "Traceback" not in err
     for _ in range(500):
         if not any(_is_running(child) for child in children):
