@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from datasets.decode import check_same_size, decode_image, decode_target
+from datasets.decode import check_headers, check_same_size, decode_image, decode_target
+from datasets.images import header_size
 from datasets.index import SampleTable, find_samples
 from datasets.order import BatchStream
 from datasets.stores import open_stores
@@ -69,10 +70,19 @@ class DenseDataset(Dataset[Sample]):
     def load(self, index: int) -> Sample:
         """One sample at its native size; BadMember names the member that does not fit."""
         key, targets = self.table.key(index), {}
-        with self._read(*self.table.image(index)) as (data, name):
-            image = decode_image(data, name)
-        for output in self.task.outputs:
-            with self._read(*self.table.target(index, output.name)) as (data, name):
+        image_data, image_name = self._read(*self.table.image(index))
+        with _blamed(image_name):
+            size = header_size(image_data, image_name)
+        labels = []
+        for output in self.task.outputs:  # all headers before any pixel
+            data, name = self._read(*self.table.target(index, output.name))
+            with _blamed(name):
+                check_headers(header_size(data, name), size, key, name)
+            labels.append((output, data, name))
+        with _blamed(image_name):
+            image = decode_image(image_data, image_name)
+        for output, data, name in labels:
+            with _blamed(name):
                 targets[output.name] = decode_target(data, name, output)
                 check_same_size(image, targets[output.name], key, name)
         return Sample(image, targets, key)
@@ -82,17 +92,24 @@ class DenseDataset(Dataset[Sample]):
         shard, member = self.table.image_shard[self.indices], self.table.image_member[self.indices]
         return np.lexsort((member, shard)).astype(np.int32)
 
-    @contextmanager
-    def _read(self, shard: int, member: int) -> Iterator[tuple[bytes, str]]:
-        """A member's bytes and its name, as `SHARD: MEMBER`; BadMember if they cannot be read, or
-        not be used by what is done with them."""
+    def _read(self, shard: int, member: int) -> tuple[bytes, str]:
+        """A member's bytes and its name, as `SHARD: MEMBER`; BadMember if they cannot be read."""
         store = self.table.stores[shard]
         name = f"{store.path}: {store.names()[member]}"
-        try:
-            yield self.table.read(shard, member), name
-        except (ValueError, OSError) as error:
-            reason = str(error).removeprefix(f"{name}: ").removeprefix(f"{store.path}: ")
-            raise BadMember(name, reason) from None
+        with _blamed(name, f"{store.path}: "):
+            return self.table.read(shard, member), name
+
+
+@contextmanager
+def _blamed(name: str, *prefixes: str) -> Iterator[None]:
+    """What is wrong while a member is read or decoded becomes its BadMember."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        reason = str(error)
+        for prefix in (f"{name}: ", *prefixes):
+            reason = reason.removeprefix(prefix)
+        raise BadMember(name, reason) from None
 
 
 class TaskData(NamedTuple):

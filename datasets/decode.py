@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.images import LOSSY, open_image
+from datasets.images import open_image
 from datasets.task import IGNORE, NO_DEPTH, Output, UserError
 
 GREY_TOLERANCE = (
     16  # a grey picture stored as colour JPEG may differ by a few levels between channels
 )
+STRIP_PIXELS = 4_000_000  # converted at a time
 
 
 def decode_image(data: bytes, name: str) -> Tensor:
@@ -27,12 +29,7 @@ def decode_image(data: bytes, name: str) -> Tensor:
     image = open_image(data, name)
     if image.mode == "F":
         raise UserError(f"{name}: floating-point image of unknown range, expected 8 or 16 bits")
-    if image.mode.startswith("I"):
-        high = np.clip(np.asarray(image), 0, 65535) >> 8
-        rgb = np.repeat(high.astype(np.uint8)[..., None], 3, axis=2)
-    else:
-        rgb = _rgb(image)
-    return torch.from_numpy(rgb).permute(2, 0, 1)  # (3, H, W)
+    return torch.from_numpy(_rgb(image)).permute(2, 0, 1)  # (3, H, W)
 
 
 def decode_target(data: bytes, name: str, output: Output) -> Tensor:
@@ -40,7 +37,7 @@ def decode_target(data: bytes, name: str, output: Output) -> Tensor:
 
     `classes`: ids from grey (8, 16 or 32 bits), 1-bit and palette files (the index is the id). A
         label stored in RGB holds ids if its channels are equal everywhere and each value is known,
-        else colours. JPEG is refused: compression changes labels.
+        else colours. JPEG and other lossy compression is refused: it changes labels.
     `mask`: the alpha channel if any pixel is not opaque, else grey; of RGB and palettes the largest
         channel (VOC's palette starts with dark red). `output.ignored` is honoured from 2 to 253
         only, and in lossless files only: masks themselves are made of 0, 1, 254 and 255, so that an
@@ -53,17 +50,52 @@ def decode_target(data: bytes, name: str, output: Output) -> Tensor:
     return torch.from_numpy(decode(open_image(data, name), name, output))
 
 
+def check_headers(
+    size: tuple[int, int], image_size: tuple[int, int], image_name: str, name: str
+) -> None:
+    """UserError unless a target's header speaks of its image's size, or of that size turned: known
+    before memory is taken for what a few bytes may claim to be."""
+    if sorted(size) != sorted(image_size):
+        raise _other_size(name, size, image_size, image_name)
+
+
 def check_same_size(image: Tensor, target: Tensor, image_name: str, name: str) -> None:
     """UserError unless the target called `name` (H, W) is as large as its image (3, H, W)."""
     if target.shape[-2:] != image.shape[-2:]:
-        is_size, image_size = (f"{x.shape[-1]}x{x.shape[-2]}" for x in (target, image))
-        raise UserError(
-            f"{name}: is {is_size}, its image {image_size}: expected the same size as {image_name}"
-        )
+        raise _other_size(name, target.shape[:-3:-1], image.shape[:-3:-1], image_name)
+
+
+def _other_size(
+    name: str, found: Sequence[int], expected: Sequence[int], image_name: str
+) -> UserError:
+    """Sizes are (width, height)."""
+    (width, height), (image_width, image_height) = found, expected
+    return UserError(
+        f"{name}: is {width}x{height}, its image {image_width}x{image_height}: "
+        f"expected the same size as {image_name}"
+    )
 
 
 def _rgb(image: Image.Image) -> np.ndarray:
-    """Red, green and blue without alpha, uint8 (H, W, 3)."""
+    """Red, green and blue without alpha, of 16-bit grey the high byte; uint8 (H, W, 3).
+
+    Large images are converted in strips: Pillow makes three copies on the way.
+    """
+    if image.width * image.height <= STRIP_PIXELS:
+        return _strip_rgb(image)
+    rgb = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        rgb[top:bottom] = _strip_rgb(image.crop((0, top, image.width, bottom)))
+    return rgb
+
+
+def _strip_rgb(image: Image.Image) -> np.ndarray:
+    """As `_rgb`, of a few rows."""
+    if image.mode.startswith("I"):
+        high = np.clip(np.asarray(image), 0, 65535) >> 8
+        return np.repeat(high.astype(np.uint8)[..., None], 3, axis=2)
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # from here at once to RGB, Pillow warns
     return np.array(image.convert("RGB"))
@@ -71,8 +103,10 @@ def _rgb(image: Image.Image) -> np.ndarray:
 
 def _decode_classes(image: Image.Image, name: str, output: Output) -> np.ndarray:
     """Class ids and IGNORE, uint8 (H, W)."""
-    if image.format in LOSSY:
-        raise UserError(f"{name}: JPEG compression changes class labels, expected a PNG")
+    if "lossy" in image.info:
+        raise UserError(
+            f"{name}: {image.info['lossy']} compression changes class labels, expected a PNG"
+        )
     values, colors = _label_values(image, name)
     if values is not None:
         ids, known = _look_up(values, _ids_by_value(output))
@@ -112,7 +146,7 @@ def _decode_mask(image: Image.Image, name: str, output: Output) -> np.ndarray:
     """0, 1 and IGNORE, uint8 (H, W)."""
     values = _mask_values(image, name)
     mask = (values >= output.threshold).astype(np.uint8)
-    if image.format in LOSSY:
+    if "lossy" in image.info:
         return mask
     if (values == 1).any() and not ((values > 1) & (values != 255)).any():
         if values.max() == 255:

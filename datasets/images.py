@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import zlib
+from collections.abc import Iterator
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -13,6 +15,9 @@ from datasets.task import UserError
 # ARTeFACT has images of 100+ million; a 1.2 GB image is a mistake or an attack
 MAX_PIXELS = 400_000_000
 LOSSY = ("JPEG", "MPO")  # MPO: the JPEG of phones, with a preview appended
+# All that is opened, whatever a file's name says: a format that an interpreter draws (PostScript)
+# or that reads other files has no place in a data set. TGA comes last: it has no signature.
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000", "AVIF", "TGA")
 
 # Pillow's own limit is global and warns at 89 million pixels. It is raised, not removed: others who
 # use Pillow in this process keep a guard.
@@ -35,16 +40,74 @@ BROKEN = (
 def open_image(data: bytes, name: str) -> Image.Image:
     """The first frame, turned as EXIF says, of at most MAX_PIXELS; UserError begins with `name`.
 
-    Its `format` says how it was encoded.
+    Its `format` says how it was encoded; `info["lossy"]` names the compression that has changed its
+    values, if one has.
     """
+    image = _open(data, name)
+    lossy = _lossy(image, data)
     try:
-        image = Image.open(io.BytesIO(data))
-        if image.width * image.height > MAX_PIXELS:
-            raise UserError(f"{image.width}x{image.height} pixels, expected at most {MAX_PIXELS:,}")
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-    except UnidentifiedImageError:
-        raise UserError(f"{name}: not an image that can be read ({len(data)} bytes)") from None
     except BROKEN as error:
         raise UserError(f"{name}: cannot be decoded: {error}") from None
+    if lossy:
+        image.info["lossy"] = lossy
     return image
+
+
+def header_size(data: bytes, name: str) -> tuple[int, int]:
+    """Width and height before anything is decoded, and before EXIF turns the image; UserError as
+    `open_image`."""
+    return _open(data, name).size
+
+
+def _open(data: bytes, name: str) -> Image.Image:
+    """An image of which only the header is read."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=_formats())
+    except UnidentifiedImageError:
+        raise UserError(
+            f"{name}: not an image that can be read ({len(data)} bytes), "
+            f"expected {', '.join(_formats())}"
+        ) from None
+    except BROKEN as error:
+        raise UserError(f"{name}: cannot be decoded: {error}") from None
+    if image.width * image.height > MAX_PIXELS:
+        raise UserError(
+            f"{name}: {image.width}x{image.height} pixels, expected at most {MAX_PIXELS:,}"
+        )
+    return image
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that the installed Pillow reads: older ones have no AVIF."""
+    Image.init()
+    return tuple(kind for kind in FORMATS if kind in Image.OPEN)
+
+
+def _lossy(image: Image.Image, data: bytes) -> str:
+    """The lossy compression of an opened image, or nothing if its values are as they were drawn.
+
+    AVIF does not say which it is, and is nearly always lossy.
+    """
+    kind = image.format or ""
+    if kind in LOSSY:
+        return "JPEG"
+    if kind == "TIFF" and image.info.get("compression") in ("jpeg", "tiff_jpeg", "webp"):
+        return f"{image.info['compression'].removeprefix('tiff_').upper()} in TIFF"
+    if kind == "WEBP":
+        return "lossy WEBP" if b"VP8 " in _webp_chunks(data) else ""
+    if kind == "JPEG2000":  # its coding style: 0 is the irreversible wavelet
+        style = data.find(b"\xff\x52")
+        return "lossy JPEG2000" if style >= 0 and data[style + 13 : style + 14] == b"\0" else ""
+    return "AVIF" if kind == "AVIF" else ""
+
+
+def _webp_chunks(data: bytes) -> Iterator[bytes]:
+    """The chunk names of a WebP file, those inside its frames too: `VP8 ` or `VP8L`, and others."""
+    at = 12
+    while at + 8 <= len(data):
+        name, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        yield name
+        at += 24 if name == b"ANMF" else 8 + length + length % 2

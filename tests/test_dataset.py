@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from datasets import TASKS, dataset, demo, histogram, load_task
-from datasets.dataset import eval_batches, open_split, open_task, overfit, train_loader
+from datasets.dataset import BadMember, eval_batches, open_split, open_task, overfit, train_loader
 from datasets.histogram import class_histogram, class_weights
 from datasets.task import IGNORE, Output, Task
 
@@ -262,3 +262,27 @@ def test_the_cache_is_readable(tmp_path):
     class_histogram(open_task(two_classes(), [folder], (8, 8)).train, tmp_path / "cache")
     (path,) = (tmp_path / "cache").iterdir()
     assert json.loads(path.read_text())["two"] == [144, 36, 0]
+
+
+@pytest.mark.parametrize("large", ["img", "parts"])
+def test_sizes_are_compared_before_anything_is_decoded(tiny_task, make_data, monkeypatch, large):
+    folder = make_data(tiny_task)
+    for path in (folder / large).iterdir():
+        Image.new("1", (300, 200)).save(path)
+    train = open_task(tiny_task, [folder], (32, 32)).train
+    monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("decoded"))
+    with pytest.raises(BadMember, match=r"parts/k\d+.png: .*300x200.*same size as img/k"):
+        train[0, 0]
+
+
+def test_a_photograph_on_its_side_fits_its_upright_target(tiny_task, make_data):
+    folder = make_data(tiny_task)
+    for path in (folder / "img").iterdir():
+        with Image.open(path) as image:
+            exif = Image.Exif()
+            exif[0x0112] = 6  # a quarter turn
+            turned = image.transpose(Image.Transpose.ROTATE_90)
+        turned.save(path, exif=exif)
+    upright = open_task(tiny_task, [make_data(tiny_task, "upright")], (32, 32)).train
+    turned = open_task(tiny_task, [folder], (32, 32)).train
+    assert torch.equal(turned.load(0).image, upright.load(0).image)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from datasets import TASKS, images, load_task
+from datasets import TASKS, decode, images, load_task
 from datasets.decode import check_same_size, decode_image, decode_target
-from datasets.task import IGNORE, NO_DEPTH, Output
+from datasets.task import IGNORE, NO_DEPTH, Output, UserError
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 DAMAGE = TASKS["damage"].outputs[0]
@@ -400,3 +400,58 @@ def test_real_cutouts_and_cracks():
     for path in sorted((DATA / "damage" / "deepcrack" / "masks").glob("*.png"))[:5]:
         target = decode_target(path.read_bytes(), path.name, MASK)
         assert 0 < target.float().mean() < 0.5
+
+
+# What may be opened, and how much of it
+
+
+def test_other_formats_are_refused_and_what_is_read_is_listed():
+    for format in ("EPS", "PDF", "PCX", "SGI", "ICO"):
+        data = encode(rgb_noise(32, 32), format)
+        with pytest.raises(UserError, match=r"a.x: not an image .* expected PNG, JPEG, TIFF"):
+            decode_image(data, "a.x")
+    for format in ("PNG", "TIFF", "BMP", "PPM", "JPEG2000", "TGA"):
+        assert decode_image(encode(rgb_noise(), format), "a").shape == (3, 5, 7)
+
+
+def test_no_member_starts_a_program(monkeypatch):
+    def refuse(*words, **options):
+        raise AssertionError(words)
+
+    monkeypatch.setattr("subprocess.Popen", refuse)
+    with pytest.raises(UserError, match="not an image"):
+        decode_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\nshowpage\n", "a.png")
+
+
+LOSSY_LABELS = {
+    "WEBP": {"quality": 90},
+    "AVIF": {},
+    "TIFF": {"compression": "jpeg"},
+    "JPEG2000": {"irreversible": True},
+}
+
+
+@pytest.mark.parametrize("format", LOSSY_LABELS)
+def test_labels_that_compression_has_changed_are_refused(format):
+    pixels = np.random.default_rng(0).integers(0, 3, (32, 32)).astype(np.uint8)
+    for extra in ({}, {"xmp": b"<x/>"} if format == "WEBP" else {}):  # RIFF with a header
+        data = encode(Image.fromarray(pixels), format, **LOSSY_LABELS[format], **extra)
+        with pytest.raises(UserError, match=f"a.x: .*{format}.* changes class labels"):
+            decode_target(data, "a.x", DAMAGE)
+    if format != "AVIF":
+        lossless = {"lossless": True} if format == "WEBP" else {}
+        data = encode(Image.fromarray(pixels), format, **lossless)
+        assert decode_target(data, "a.x", DAMAGE).tolist() == pixels.tolist()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "I;16"])
+def test_strips_are_the_whole(monkeypatch, mode):
+    original = Image.fromarray(rgb_noise(23, 7))
+    if mode == "I;16":
+        original = Image.fromarray(np.arange(161, dtype=np.uint16).reshape(23, 7) * 300)
+    else:
+        original = original.convert(mode)
+    data = encode(original, "PNG")
+    whole = decode_image(data, "a.png")
+    monkeypatch.setattr(decode, "STRIP_PIXELS", 30)
+    assert torch.equal(decode_image(data, "a.png"), whole)
