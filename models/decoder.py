@@ -7,6 +7,7 @@ from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_exporting
 from torch.nn import functional as F
 
 from models.encoder import activation, conv3x3, convolutions
@@ -33,7 +34,8 @@ class UpConv(nn.ConvTranspose2d):
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) -> (N, channels, 2H, 2W)"""
         inputs, channels = self.weight.shape[:2]
-        if 4 * x.shape[2] * x.shape[3] < inputs:
+        # an exported graph takes every size, so one way
+        if not is_exporting() and 4 * x.shape[2] * x.shape[3] < inputs:
             return F.conv_transpose2d(F.interpolate(x, scale_factor=2.0), self.weight, padding=1)
         last = self.weight.permute(0, 2, 3, 1).reshape(inputs, 9, channels)
         taps = (self.sums @ last).view(inputs, 4, 4, channels).permute(0, 3, 1, 2)

@@ -96,7 +96,7 @@ class TimmEncoder(nn.Module):
         if strides != [2 ** (self.doublings + i) for i in range(len(strides))]:
             raise UserError(f"encoder {name!r}: feature strides {strides}, expected to double")
         if isinstance(pretrained, str):
-            _load_by_position(self.net, name, pretrained)
+            _load_weights(self.net, name, pretrained)
         for module in self.net.modules():
             for key, layer in module.named_children():
                 if type(layer) is nn.ReLU:
@@ -112,25 +112,34 @@ class TimmEncoder(nn.Module):
         return self.net(x)
 
 
-def _load_by_position(net: nn.Module, name: str, path: str) -> None:
-    """Load a state dict whose tensors stand in the net's order, whatever their names.
+def _load_weights(net: nn.Module, name: str, path: str) -> None:
+    """Load a state dict file: by the tensors' names, or in their order where no name is known.
 
-    A classifier's tensors may follow; UserError names the first tensor that does not fit.
+    timm writes "stages_0" for "stages.0" where it takes a network apart: both are one name. A
+    classifier's tensors may be there too. UserError names the first tensor that is missing or of
+    another shape.
     """
     import torch
 
     try:
-        source = list(torch.load(path, map_location="cpu", weights_only=True).items())
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        source = {key: value for key, value in loaded.items() if torch.is_tensor(value)}
     except Exception as error:  # a damaged file fails in as many ways as there are bytes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: not a state dict: {reason}") from None
     own = net.state_dict()
-    if len(source) < len(own):
-        raise UserError(f"{path}: {len(source)} tensors, encoder {name} has {len(own)}")
-    for (key, tensor), (other, value) in zip(own.items(), source, strict=False):
-        if tensor.shape != value.shape:
+    names = {key.replace("_", "."): key for key in source}
+    pairs = {key: names.get(key.replace("_", ".")) for key in own}
+    if not any(pairs.values()):
+        if len(source) < len(own):
+            raise UserError(f"{path}: {len(source)} tensors, encoder {name} has {len(own)}")
+        pairs = dict(zip(own, source, strict=False))
+    for key, other in pairs.items():
+        if other is None and not key.endswith("num_batches_tracked"):  # older files have none
+            raise UserError(f"{path}: has no {key}, which encoder {name} expects")
+        if other is not None and source[other].shape != own[key].shape:
             raise UserError(
-                f"{path}: {other} is {tuple(value.shape)}, encoder {name} expects "
-                f"{tuple(tensor.shape)} at {key}"
+                f"{path}: {other} is {tuple(source[other].shape)}, encoder {name} expects "
+                f"{tuple(own[key].shape)} at {key}"
             )
-    net.load_state_dict({key: value for key, (_, value) in zip(own, source, strict=False)})
+    net.load_state_dict(own | {key: source[other] for key, other in pairs.items() if other})

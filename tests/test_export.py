@@ -11,14 +11,22 @@ HEADS = {
     "edge": HeadSpec("mask", 1, "seg"),
     "near": HeadSpec("depth", 1, "near", 5.0),
 }
-SPEC = ModelSpec(HEADS, width=4, depth=2)
-SIZES = [(1, 3, 13, 19), (3, 3, 16, 24), (2, 3, 37, 21), (1, 3, 64, 65)]
+SPECS = {
+    "damage": ModelSpec({"damage": HeadSpec("classes", 16, "damage")}, width=16, centre=128),
+    "mixed": ModelSpec(HEADS, width=8, centre=64, convs=(2, 1, 3)),
+}
+SIZES = [(3, 40, 56), (1, 17, 19), (2, 37, 133), (1, 160, 176)]  # few and many pixels at the bottom
 
 
-def network():
+@pytest.fixture(params=SPECS)
+def model(request):
+    return network(SPECS[request.param])
+
+
+def network(spec=SPECS["mixed"]):
     """A network whose running statistics are not those it began with."""
     torch.manual_seed(0)
-    model = UNet(SPEC).train()
+    model = UNet(spec).train()
     with torch.no_grad():
         model(torch.rand(2, 3, 32, 32))
     return model.eval()
@@ -31,27 +39,25 @@ def agree(found, expected):
         assert torch.allclose(found[name], prediction, atol=1e-4), name
 
 
-def test_exported_program(tmp_path):
-    model = network()
+def test_exported_program(model, tmp_path):
     export(model, tmp_path / "new folder" / "net.pt2")
     program = torch.export.load(tmp_path / "new folder" / "net.pt2").module()
-    for size in SIZES:
-        image = torch.rand(size)
+    for num, height, width in SIZES:
+        image = torch.rand(num, 3, height, width)
         with torch.no_grad():
             agree(program(image), model(image))
 
 
 @pytest.mark.filterwarnings("error:Exporting a model while it is in training mode")
-def test_onnx(tmp_path):
+def test_onnx(model, tmp_path):
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
-    model = network()
     export(model, tmp_path / "net.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
     names = [output.name for output in session.get_outputs()]
-    assert names == list(HEADS)
-    for size in SIZES:
-        image = torch.rand(size)
+    assert names == list(model.spec.heads)
+    for num, height, width in SIZES:
+        image = torch.rand(num, 3, height, width)
         found = session.run(None, {"image": image.numpy()})
         with torch.no_grad():
             agree(dict(zip(names, map(torch.from_numpy, found), strict=True)), model(image))

@@ -436,6 +436,40 @@ class TestTimm:
         pairs = zip(model.encoder.net.state_dict().values(), source.values(), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs)
 
+    @pytest.mark.parametrize("encoder", ["mobilenetv3_small_050", "convnext_femto"])
+    def test_weights_by_name(self, timm, tmp_path, encoder):
+        """As timm itself saves a classifier's, in whatever order."""
+        torch.manual_seed(3)
+        source = timm.create_model(encoder)
+        expected = network(encoder=encoder).encoder.net
+        old = {k: t for k, t in source.state_dict().items() if "num_batches" not in k}
+        torch.save(dict(reversed(old.items())), tmp_path / "weights.pth")
+        model = UNet(replace(TINY, encoder=encoder), str(tmp_path / "weights.pth"))
+        expected.load_state_dict(
+            {k.replace("stem.", "stem_").replace("stages.", "stages_"): t for k, t in old.items()}
+            if encoder == "convnext_femto"
+            else old,
+            strict=False,
+        )
+        pairs = zip(model.encoder.net.parameters(), expected.parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+        assert torch.equal(next(expected.parameters()), next(source.parameters()))
+
+    def test_weights_of_some_other_network(self, timm, tmp_path):
+        """Whose names are known in part: never by position."""
+        state = timm.create_model("mobilenetv3_small_050").state_dict()
+        path = tmp_path / "weights.pth"
+        spec = replace(TINY, encoder="mobilenetv3_small_050")
+        torch.save({"x" if k == "bn1.weight" else k: t for k, t in state.items()}, path)
+        with pytest.raises(ValueError, match=r"weights.pth: has no bn1.weight, which encoder"):
+            UNet(spec, str(path))
+        torch.save(state | {"bn1.weight": torch.zeros(3)}, path)
+        with pytest.raises(ValueError, match=r"bn1.weight is \(3,\), encoder .* expects \(16,\)"):
+            UNet(spec, str(path))
+        torch.save({f"layer{i}": t for i, t in enumerate(reversed(state.values()))}, path)
+        with pytest.raises(ValueError, match=r"weights.pth: layer0 is \("):
+            UNet(spec, str(path))
+
     @pytest.mark.parametrize("name", ["no_such_net", "vit_tiny_patch16_224"])
     def test_encoders_that_do_not_fit(self, name):
         with pytest.raises(ValueError, match=f"encoder '{name}'") as caught:
