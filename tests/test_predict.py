@@ -36,48 +36,61 @@ def assembled(predictor, image, outputs=("parts", "near")):
     return found
 
 
+@pytest.mark.parametrize("stride", [1, 4, 16])
 @pytest.mark.parametrize("tile", [1, 2, 5, 16, 64])
 @pytest.mark.parametrize("length", [1, 2, 15, 16, 17, 31, 32, 33, 100, 1000])
-def test_spans_cover_each_pixel_once(length, tile):
+def test_spans_cover_each_pixel_once_from_multiples_of_the_stride(length, tile, stride):
     for overlap in {0, 1, tile // 8, tile // 2, tile - 1} - {tile}:
-        found = spans(length, tile, overlap)
+        found = spans(length, tile, overlap, stride)
         kept = [i for span in found for i in range(span.first, span.last)]
         assert kept == list(range(length))
+        longest = stride * max(-(-tile // stride), 1 + -(-overlap // stride))
         for span in found:
             assert 0 <= span.start <= span.first < span.last <= span.stop <= length
-            assert span.stop - span.start == min(tile, length)
+            assert span.start % stride == 0
+            assert span.stop - span.start <= longest
+            assert (span.stop - span.start) % stride == 0 or span is found[-1]
         for before, after in zip(found, found[1:], strict=False):
-            assert before.stop - after.start >= overlap
+            assert before.stop - after.start >= min(overlap, length - after.start)
             assert before.stop - before.last >= overlap // 2
             assert after.first - after.start >= overlap // 2
-        assert len(found) <= max(1, -(-length // max(1, tile - overlap)))
+        if stride == 1:
+            assert len(found) <= max(1, -(-length // max(1, tile - overlap)))
+            assert {span.stop - span.start for span in found} == {min(tile, length)}
 
 
 def test_no_tile_is_one_span():
     assert spans(1000, 0, 128) == [(0, 1000, 0, 1000)]
     assert spans(64, 64, 8) == [(0, 64, 0, 64)]
     assert len(spans(65, 64, 8)) == 2
+    assert len(spans(65, 64, 8, stride=16)) == 2
 
 
-@pytest.mark.parametrize("size", [(64, 64), (66, 34), (30, 100), (7, 9)])
-@pytest.mark.parametrize(("tile", "overlap"), [(32, 16), (24, 14), (40, 12)])
-def test_tiles_equal_the_whole_where_the_overlap_is_wide_enough(size, tile, overlap):
-    """Poolings begin at even pixels, tiles anywhere: a constant image has no such phase. What is
-    left is the border that a tile has and the image has not."""
+@pytest.mark.parametrize("size", [(64, 64), (66, 34), (30, 101), (7, 9), (97, 65)])
+@pytest.mark.parametrize(("tile", "overlap"), [(32, 16), (24, 14), (41, 13)])
+@pytest.mark.parametrize("flip", [False, True])
+def test_tiles_equal_the_whole_where_the_overlap_is_wide_enough(size, tile, overlap, flip):
+    """This network sees 6 pixels far at most, half of the overlap. Any size will do."""
     model, image = network(), image_of(*size)
-    image[:] = torch.tensor([200, 30, 90], dtype=torch.uint8).view(3, 1, 1)
-    whole = assembled(Predictor(model, CPU), image)
-    tiled = assembled(Predictor(model, CPU, tile, overlap), image)
+    whole = assembled(Predictor(model, CPU, flip=flip), image)
+    tiled = assembled(Predictor(model, CPU, tile, overlap, flip), image)
     for name in whole:
         assert torch.allclose(whole[name], tiled[name], atol=1e-5)
 
 
-def test_tiles_in_phase_equal_the_whole_on_any_image():
+@pytest.mark.parametrize(("depth", "tile", "overlap"), [(2, 90, 60), (3, 150, 112)])
+def test_labels_do_not_depend_on_the_tiles(depth, tile, overlap):
+    """Poolings of a deep network take 2^depth pixels together from the first on, also in tiles."""
+    model, image = network(depth=depth, convs=(2, 2, 2)), image_of(215, 187, num=1)
+    whole = assembled(Predictor(model, CPU), image)["parts"].argmax(1)
+    tiled = assembled(Predictor(model, CPU, tile, overlap), image)["parts"].argmax(1)
+    assert whole.float().var() > 0.01
+    assert (whole != tiled).float().mean() < 5e-4
+
+
+def test_a_narrow_overlap_shows_the_tiles():
     model, image = network(), image_of(96, 64)
     whole = assembled(Predictor(model, CPU), image)
-    tiled = assembled(Predictor(model, CPU, 32, 16), image)  # tiles start at multiples of 16
-    for name in whole:
-        assert torch.allclose(whole[name], tiled[name], atol=1e-5)
     narrow = assembled(Predictor(model, CPU, 32, 0), image)
     assert not torch.allclose(whole["parts"], narrow["parts"], atol=1e-3)
 

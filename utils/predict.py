@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from utils.compute import Compute
 
@@ -29,8 +30,14 @@ class Predictor:
     """A network with the way it is asked.
 
     tile: longest side in pixels that is predicted at once; 0 is any. overlap: pixels that
-    neighbouring tiles both see; the seam runs through their middle, so that no kept pixel is closer
-    than half of it to a border the image does not have. flip: average with the mirrored image.
+    neighbouring tiles both see. Both are rounded up to multiples of the network's stride, on which
+    every tile starts: its poolings then take the same pixels together as those of the whole image.
+    The seam runs through the middle of the overlap. So tiles say what the whole would have said, if
+    the network sees no farther than half the overlap. One that sees farther differs near the seams,
+    by less than if both answers were averaged there: the one farther from its tile's border counts.
+    flip: average with the mirrored image.
+
+    model: a `models.UNet`, whose `stride` divides every height and width inside it.
     """
 
     model: nn.Module
@@ -47,8 +54,9 @@ class Predictor:
         its predictions (N, C, h, w) by output name, on the device."""
         self.model.eval()
         height, width = image.shape[-2:]
-        for row in spans(height, self.tile, self.overlap):
-            for column in spans(width, self.tile, self.overlap):
+        stride = self.model.stride
+        for row in spans(height, self.tile, self.overlap, stride):
+            for column in spans(width, self.tile, self.overlap, stride):
                 window = image[..., row.start : row.stop, column.start : column.stop]
                 kept = (
                     ...,
@@ -60,23 +68,31 @@ class Predictor:
                 yield area, {name: prediction[kept] for name, prediction in found.items()}
 
     def _window(self, window: Tensor, outputs: tuple[str, ...]) -> dict[str, Tensor]:
+        """Predictions for one tile, uint8 (N, 3, h, w), each (N, C, h, w)."""
         image = self.compute.image(window)
+        if not self.flip:
+            with self.compute.autocast():
+                return self.model(image, outputs)
+        (height, width), stride = image.shape[-2:], self.model.stride
+        # padded before it is mirrored: both images' poolings take the same pixels together
+        image = F.pad(image, (0, -width % stride, 0, -height % stride), mode="replicate")
         with self.compute.autocast():
-            found = self.model(image, outputs)
-            if not self.flip:
-                return found
-            mirrored = self.model(image.flip(-1), outputs)
-        return {name: (found[name].float() + mirrored[name].flip(-1)) / 2 for name in found}
+            found, mirrored = self.model(image, outputs), self.model(image.flip(-1), outputs)
+        both = {name: (found[name].float() + mirrored[name].flip(-1)) / 2 for name in found}
+        return {name: prediction[..., :height, :width] for name, prediction in both.items()}
 
 
-def spans(length: int, tile: int, overlap: int) -> list[Span]:
-    """Evenly spread tiles along one axis; each shares at least `overlap` pixels with the next."""
-    if not tile or length <= tile:
+def spans(length: int, tile: int, overlap: int, stride: int = 1) -> list[Span]:
+    """Evenly spread tiles along one axis; each shares at least `overlap` pixels with the next.
+
+    Tiles start at multiples of `stride` and, but for the last, are as long as one.
+    """
+    units, size, shared = (-(-pixels // stride) for pixels in (length, tile, overlap))
+    size = max(size, shared + 1)
+    if not tile or units <= size:
         return [Span(0, length, 0, length)]
-    count = -(-(length - overlap) // (tile - overlap))
-    starts = [round(i * (length - tile) / (count - 1)) for i in range(count)]
-    seams = [0, *((a + tile + b) // 2 for a, b in pairwise(starts)), length]
-    return [
-        Span(start, start + tile, *seam)
-        for start, seam in zip(starts, pairwise(seams), strict=True)
-    ]
+    count = -(-(units - shared) // (size - shared))
+    starts = [i * (units - size) // (count - 1) * stride for i in range(count)]
+    stops = [min(start + size * stride, length) for start in starts]
+    seams = [0, *((b + a) // 2 for a, b in zip(stops, starts[1:], strict=False)), length]
+    return [Span(*ends, *seam) for *ends, seam in zip(starts, stops, pairwise(seams), strict=True)]
