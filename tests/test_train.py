@@ -260,8 +260,9 @@ def test_a_finished_run_has_nothing_left_to_do_but_may_go_on(run_train, tiny_jso
     assert checkpoint.load(last)["step"] == 4
 
 
-def test_a_signal_to_the_whole_group_is_a_stop_like_any_other(tiny_json, tmp_path):
-    """As `timeout` and batch systems send it: the workers get it too."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1], ids=str)
+def test_a_signal_to_the_whole_group_is_a_stop_like_any_other(tiny_json, tmp_path, number):
+    """As `timeout`, a closed terminal and batch systems send it: the workers get it too."""
     path, data = tiny_json
     words = [*SMALL, "--workers", "2", "--steps", "100000", "--eval-steps", "50", "--out", "group"]
     command = [sys.executable, REPOSITORY / "train.py", "--task", path, "--data", data, *words]
@@ -272,7 +273,7 @@ def test_a_signal_to_the_whole_group_is_a_stop_like_any_other(tiny_json, tmp_pat
             if metrics.exists() and metrics.stat().st_size or process.poll() is not None:
                 break
             time.sleep(0.1)
-        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, number)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "stopped after step" in out
