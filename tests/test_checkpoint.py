@@ -3,6 +3,8 @@
 import os
 import pickle
 import random
+import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -62,6 +64,41 @@ def test_a_file_cut_short(tmp_path, keep):
     with pytest.raises(ValueError, match="last.pt: not a checkpoint") as caught:
         checkpoint.load(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_flipped_bit_is_named_or_changes_nothing(tmp_path):
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, STATE)
+    good, written = path.read_bytes(), checkpoint.load(path)
+    with zipfile.ZipFile(path) as file:
+        contents = [good.index(file.read(record)) for record in file.infolist() if record.file_size]
+        names = [good.rindex(record.filename.encode()) for record in file.infolist()]
+    attributes = [start - 46 + 38 for start in names]  # of its entry in the directory
+    draw = random.Random(0)
+    flips = [(place, draw.randrange(8)) for place in contents]
+    flips += [(place, bit) for place in attributes for bit in range(8)]
+    flips += [(draw.randrange(len(good)), draw.randrange(8)) for _ in range(300)]
+    for place, bit in flips:
+        data = bytearray(good)
+        data[place] ^= 1 << bit
+        path.write_bytes(data)
+        try:
+            same, line = equal(checkpoint.load(path), written), None
+        except ValueError as error:
+            same, line = False, str(error)
+        assert same or (line.startswith(f"{path}: ") and "\n" not in line), (place, bit)
+        assert not (same and place in contents)
+
+
+def test_weights_that_come_with_the_code_are_whole(tmp_path):
+    for path in Path("models").glob("*.pt"):
+        damaged = tmp_path / path.name
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        damaged.write_bytes(data)
+        assert checkpoint.weights(checkpoint.load(path))
+        with pytest.raises(ValueError, match=f"{path.name}: damaged"):
+            checkpoint.load(damaged)
 
 
 @pytest.mark.parametrize("data", [b"text", b"PK\3\4", b"\x89HDF", b"\x80\x02N.", bytes(1000)])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import random
 import sys
 import warnings
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,28 +14,31 @@ from typing import Any
 import torch
 
 from datasets.task import UserError
+from utils.files import write_whole
 
 FORMAT = 3  # raise it whenever networks name or store their weights in another way
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write beside `path`, then rename: a crash or a full disk leaves the old checkpoint."""
-    part = path.with_name(path.name + ".part")
+    """Write the state, whole or not at all; UserError says why the old checkpoint stands."""
     try:
-        torch.save({"format": FORMAT, **state}, part)
-        os.replace(part, path)
+        write_whole(path, lambda part: torch.save({"format": FORMAT, **state}, part))
     except (OSError, RuntimeError) as error:
-        part.unlink(missing_ok=True)
         raise UserError(f"{path}: checkpoint cannot be written: {error}") from None
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read what `save` wrote, on the CPU; UserError names the file when it is something else."""
+    """Read what `save` wrote, on the CPU; UserError names the file when it is something else, or
+    when a bit of it is not what was written."""
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
     try:
+        if record := _damaged(path):
+            raise UserError(f"{path}: damaged: {record!r} is not what was written")
         with warnings.catch_warnings(action="ignore"):  # what torch thinks of a foreign file
             state = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as error:  # a damaged file fails in as many ways as there are bytes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if isinstance(error, pickle.UnpicklingError):  # torch then advises to trust the file
@@ -47,6 +50,16 @@ def load(path: Path) -> dict[str, Any]:
     if form != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this project (format {FORMAT})")
     return state
+
+
+def _damaged(path: Path) -> str | None:
+    """A record that does not match the checksum that torch wrote, which torch itself never reads.
+
+    One that a flipped bit marks as a folder would be read as nothing.
+    """
+    with zipfile.ZipFile(path) as file:
+        folders = [record.filename for record in file.infolist() if record.external_attr & 0x10]
+        return folders[0] if folders else file.testzip()
 
 
 def newest(runs: Path, name: str) -> Iterator[tuple[Path, list[str]]]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from datasets.task import UserError
+from utils.files import write_whole
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -64,7 +65,7 @@ class RunLogger:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(config, indent=2, default=str)
         if not (run_id and (folder / "config.json").exists()):
-            _write(folder / "config.json", text + "\n")
+            write_whole(folder / "config.json", f"{text}\n".encode())
         self._lines = (folder / "metrics.jsonl").open("a", encoding="utf-8")
         self._run = NullLogger()
         self._num_skipped = 0
@@ -111,7 +112,7 @@ class RunLogger:
         path = self.folder / "metrics.jsonl"
         self._lines.close()
         kept = [line for line in read_metrics(path) if line["step"] <= step]
-        _write(path, "".join(json.dumps(line) + "\n" for line in kept))
+        write_whole(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._lines = path.open("a", encoding="utf-8")
         self._start = time.perf_counter() - (kept[-1]["time"] if kept else 0.0)
 
@@ -256,13 +257,6 @@ def read_metrics(path: Path) -> list[dict[str, float | None]]:
             if isinstance(line, dict) and "step" in line:
                 lines.append(line)
     return lines
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file so that a reader, or a crash, finds the old content or the new, whole."""
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
 
 
 def _warn(error: Exception | str, lost: str) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from datasets.task import UserError
 from utils.distributed import Ranks
+from utils.files import write_whole
 
 FILE = "skipped.txt"  # in the run folder
 
@@ -84,10 +84,8 @@ class Skipped:
         if self._path is None:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self._path.with_name(f"{FILE}.part")
         lines = (f"{member}\t{reason}\n" for member, reason in self.listed.items())
-        draft.write_text("".join(lines), encoding="utf-8")
-        os.replace(draft, self._path)
+        write_whole(self._path, "".join(lines).encode())
 
 
 def _read(path: Path) -> dict[str, str]:
