@@ -155,10 +155,10 @@ def scores(
 def inputs(args: Namespace, task: Task) -> list[Path | str]:
     """What --input names, or the demo's shards."""
     from datasets.demo import demo_shards
-    from datasets.stores import place
+    from datasets.stores import parse_path
 
     if args.input:
-        return [place(text) for text in args.input]
+        return [parse_path(text) for text in args.input]
 
     return demo_shards(task.name, DATA / "demo")
 

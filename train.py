@@ -363,7 +363,7 @@ def setting(args: Namespace, task: Task, name: str) -> Any:
 def open_data(args: Namespace, tasks: list[Task]) -> list[TaskData]:
     """Every task's training and validation samples; demo scenes where no data is named."""
     from datasets.dataset import open_task, overfit
-    from datasets.stores import place
+    from datasets.stores import parse_path
 
     opened = []
     for i, task in enumerate(tasks):
@@ -372,7 +372,9 @@ def open_data(args: Namespace, tasks: list[Task]) -> list[TaskData]:
 
             paths = demo_shards(task.name, DATA / "demo")
         else:
-            paths = [place(text) for text in (args.data if len(tasks) == 1 else [args.data[i]])]
+            paths = [
+                parse_path(text) for text in (args.data if len(tasks) == 1 else [args.data[i]])
+            ]
         data = open_task(task, paths, setting(args, task, "size"), args.split_by, args.seed)
         if args.overfit:
             data = overfit(data, args.overfit * setting(args, task, "bs"))
@@ -421,7 +423,7 @@ def balanced_weights(
     args: Namespace, data: list[TaskData], skipped: Skipped
 ) -> dict[str, tuple[float, ...]]:
     """The class weights of outputs whose task wants them, counted on its training split."""
-    from datasets.histogram import class_weights
+    from datasets.class_weights import class_weights
 
     weights = {}
     for d in data:

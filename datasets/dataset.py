@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from datasets.decode import check_headers, check_same_size, decode_image, decode_target
 from datasets.images import header_size
 from datasets.index import SampleTable, find_samples
-from datasets.order import BatchStream
+from datasets.sampler import InfiniteBatchSampler
 from datasets.stores import open_stores
 from datasets.task import Batch, Sample, Task, UserError
 from datasets.transforms import EvalTransform, TrainTransform
@@ -174,7 +174,9 @@ def train_loader(
     neighbours = dataset.neighbours() if shuffle == "shards" else None
     loader = DataLoader(
         _Readable(dataset),
-        batch_sampler=BatchStream(len(dataset), batch, dataset.seed, start, part, neighbours),
+        batch_sampler=InfiniteBatchSampler(
+            len(dataset), batch, dataset.seed, start, part, neighbours
+        ),
         collate_fn=partial(_stack, task=dataset.task, size=dataset.transform.size),
         num_workers=workers,
         persistent_workers=workers > 0,

@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from datasets.pack import write_hdf5, write_zip
 from datasets.scenes.damage import render_damage
 from datasets.scenes.room import relative_depth, render_room
 from datasets.scenes.street import render_street
+from datasets.stores import write_hdf5, write_zip
 from datasets.task import UserError
 
 Members = dict[str, bytes]  # member name -> encoded bytes, in the order of a shard

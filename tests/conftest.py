@@ -105,7 +105,7 @@ def make_data(tmp_path):
     """make_data(task, "name", ...) -> a folder, or a shard if the name ends in .zip or .h5."""
 
     def make(task: Task, name: str = "data", change=lambda members: members, **settings) -> Path:
-        from datasets.pack import write_hdf5, write_zip
+        from datasets.stores import write_hdf5, write_zip
 
         members = change(members_of(task, **settings))
         path = tmp_path / name

@@ -9,12 +9,9 @@ import struct
 import numpy as np
 import pytest
 
-from datasets import index
-from datasets.index import find_samples
-from datasets.pack import write_hdf5, write_zip
-from datasets.storage import cache
-from datasets.storage.cache import Columns
-from datasets.stores import Shard, open_stores
+from datasets.index import find_samples, samples
+from datasets.stores import Shard, index_cache, open_stores, write_hdf5, write_zip
+from datasets.stores.index_cache import Columns
 from datasets.task import Output, Task
 
 TASK = Task("t", "image/{key}.png", (Output("m", "mask", "mask/{key}.png"),), "m/iou")
@@ -24,7 +21,7 @@ WRITERS = {"s.zip": write_zip, "s.h5": write_hdf5}
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    monkeypatch.setattr(cache, "MIN_MEMBERS", 20)
+    monkeypatch.setattr(index_cache, "MIN_MEMBERS", 20)
 
 
 def members(keys=KEYS):
@@ -54,7 +51,7 @@ def forbid(monkeypatch):
 
     for kind in Shard.__subclasses__():
         monkeypatch.setattr(kind, "_index", fail)
-    monkeypatch.setattr(index, "_find", fail)
+    monkeypatch.setattr(samples, "_find", fail)
 
 
 @pytest.mark.parametrize("shard", WRITERS)
@@ -62,7 +59,7 @@ def test_a_kept_index_gives_the_same_answers(shard, tmp_path, monkeypatch):
     path = tmp_path / shard
     WRITERS[shard](path, members())
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "MIN_MEMBERS", 10**9)
+        patch.setattr(index_cache, "MIN_MEMBERS", 10**9)
         plain = answers(path)
         assert kept(tmp_path) == []
     assert answers(path) == plain
@@ -110,17 +107,19 @@ def test_a_damaged_index_is_rebuilt(tmp_path):
 
 
 def test_another_format_is_not_read(tmp_path, monkeypatch):
-    made = cache.keep(tmp_path / "x", {"size": 1}, {"a": np.arange(3)})
+    made = index_cache.keep(tmp_path / "x", {"size": 1}, {"a": np.arange(3)})
     assert made.path == tmp_path / "x"
-    assert cache.load(tmp_path / "x", {"size": 1})["a"].tolist() == [0, 1, 2]
-    assert cache.load(tmp_path / "x", {"size": 2}) is None
-    assert cache.load(tmp_path / "x", None) is None
-    monkeypatch.setattr(cache, "FORMAT", cache.FORMAT + 1)
-    assert cache.load(tmp_path / "x", {"size": 1}) is None
+    assert index_cache.load(tmp_path / "x", {"size": 1})["a"].tolist() == [0, 1, 2]
+    assert index_cache.load(tmp_path / "x", {"size": 2}) is None
+    assert index_cache.load(tmp_path / "x", None) is None
+    monkeypatch.setattr(index_cache, "FORMAT", index_cache.FORMAT + 1)
+    assert index_cache.load(tmp_path / "x", {"size": 1}) is None
 
 
 def test_a_header_without_pickle(tmp_path):
-    cache.keep(tmp_path / "x", [1, "é"], {"a": np.arange(3, dtype=np.uint16), "b": np.ones(0)})
+    index_cache.keep(
+        tmp_path / "x", [1, "é"], {"a": np.arange(3, dtype=np.uint16), "b": np.ones(0)}
+    )
     raw = (tmp_path / "x").read_bytes()
     size = struct.unpack_from("<Q", raw, 20)[0]
     header = json.loads(raw[28 : 28 + size])
@@ -142,9 +141,9 @@ def test_a_folder_that_may_not_be_written_is_not_trusted(tmp_path, monkeypatch):
     write_zip(path, members())
     plain = answers(path)
     for name in kept(tmp_path):  # an index that lies: valid, of this shard, but of other contents
-        found = cache.load(tmp_path / name, json_key(tmp_path / name))
+        found = index_cache.load(tmp_path / name, json_key(tmp_path / name))
         lie = {key: array[::-1].copy() for key, array in found.arrays.items()}
-        cache.keep(tmp_path / name, found.key, lie)
+        index_cache.keep(tmp_path / name, found.key, lie)
     before = {name: (tmp_path / name).read_bytes() for name in kept(tmp_path)}
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert answers(path) == plain
@@ -192,7 +191,7 @@ def test_columns_in_memory_pickle_their_arrays():
 
 
 def test_a_large_number_of_members_is_what_makes_an_index(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "MIN_MEMBERS", 81)
+    monkeypatch.setattr(index_cache, "MIN_MEMBERS", 81)
     write_zip(tmp_path / "s.zip", members())
     answers(tmp_path / "s.zip")
     assert kept(tmp_path) == []

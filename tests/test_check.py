@@ -9,8 +9,8 @@ import pytest
 from conftest import encode, put
 from PIL import Image
 
-from datasets import check
-from datasets.storage.shards import write_hdf5, write_zip
+from datasets.check import __main__ as check
+from datasets.stores.write import write_hdf5, write_zip
 from datasets.task import IGNORE, Output, Task
 
 TASK = Task(

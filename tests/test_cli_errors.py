@@ -12,7 +12,7 @@ import torch
 from conftest import QUIET, SMALL, TINY, encode, members_of, put
 
 from datasets import TASKS
-from datasets.pack import write_hdf5, write_zip
+from datasets.stores import write_hdf5, write_zip
 from datasets.task import Output
 from utils import checkpoint
 
@@ -393,13 +393,13 @@ def test_infer_evaluates_no_broken_samples(run_infer, tmp_path, best_file, fault
 
 
 def test_packing(tmp_path, capfd):
-    from datasets import pack
+    from datasets.pack.__main__ import main
 
     for words, named in (
         ([str(tmp_path / "none"), str(tmp_path / "new.zip")], "none"),
         ([str(tmp_path), str(tmp_path / "new.tar")], "new.tar"),
     ):
-        assert pack.main(words) == 2
+        assert main(words) == 2
         out, err = capfd.readouterr()
         assert err.startswith("error: ")
         assert err.count("\n") == 1

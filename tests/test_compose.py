@@ -15,17 +15,20 @@ import pytest
 from conftest import encode
 from PIL import Image
 
-from datasets import check, compose, load_task, pack
+from datasets import load_task
+from datasets.check import __main__ as check
+from datasets.check.checking import list_samples
+from datasets.compose import __main__ as compose
+from datasets.compose import composite
+from datasets.compose.composing import PARTS, Plan, Recipe, make_composite
+from datasets.compose.composing import encode as encode_composite
+from datasets.compose.composite import View, trim
+from datasets.compose.floor import Floor, Pinhole, find_floor
+from datasets.compose.ingredients import BLOCKS, GUARD, Kit, Survey, divide, open_kit, survey
 from datasets.index import find_samples
-from datasets.scenes import composite
-from datasets.scenes.composite import View, trim
-from datasets.scenes.floor import Floor, Pinhole, find_floor
-from datasets.storage.shards import write_zip
+from datasets.pack import __main__ as pack
 from datasets.stores import open_stores
-from datasets.tools.checking import list_samples
-from datasets.tools.composing import PARTS, Plan, Recipe, make_composite
-from datasets.tools.composing import encode as encode_composite
-from datasets.tools.ingredients import BLOCKS, GUARD, Kit, Survey, divide, open_kit, survey
+from datasets.stores.write import write_zip
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets import TASKS, dataset, demo, histogram, load_task
+from datasets import TASKS, dataset, demo, load_task
+from datasets.class_weights import class_histogram, class_weights
 from datasets.dataset import BadMember, eval_batches, open_split, open_task, overfit, train_loader
-from datasets.histogram import class_histogram, class_weights
 from datasets.task import IGNORE, Output, Task
 
 DATASETS = Path(__file__).parents[1] / "datasets"
@@ -185,7 +185,7 @@ def test_rare_classes_have_a_limit(tmp_path, monkeypatch):
     train = open_task(two_classes(), [folder], (8, 8)).train
     (weights,) = class_weights(train, tmp_path / "cache").values()
     assert weights[1] == pytest.approx((0.5 / 0.01) ** 0.5)
-    monkeypatch.setattr(histogram, "MAX_WEIGHT", 3.0)
+    monkeypatch.setattr("datasets.class_weights.MAX_WEIGHT", 3.0)
     (weights,) = class_weights(train, tmp_path / "cache").values()
     assert max(weights) == 3.0
 

@@ -9,8 +9,7 @@ import pytest
 
 from datasets import TASKS, load_task
 from datasets.index import compile_template, find_samples
-from datasets.pack import write_hdf5, write_zip
-from datasets.stores import open_stores
+from datasets.stores import open_stores, write_hdf5, write_zip
 from datasets.task import Output, Task
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

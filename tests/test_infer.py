@@ -13,7 +13,7 @@ from PIL import Image
 
 import infer
 from datasets import TASKS
-from datasets.pack import write_zip
+from datasets.stores import write_zip
 from datasets.task import Output, Task
 from models.unet import HeadSpec, ModelSpec, UNet
 from utils import checkpoint

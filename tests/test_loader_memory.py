@@ -11,7 +11,7 @@ import pytest
 from conftest import members_of
 
 from datasets.dataset import open_task, train_loader
-from datasets.pack import write_hdf5, write_zip
+from datasets.stores import write_hdf5, write_zip
 
 WORKERS, BATCH = 4, 8
 

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets import load_task, pack
+from datasets import load_task
 from datasets.index import find_samples
-from datasets.pack import write_hdf5, write_zip
-from datasets.stores import open_stores, place
+from datasets.pack import packing
+from datasets.pack.__main__ import main
+from datasets.pack.packing import pack
+from datasets.pack.plan import Recipe
+from datasets.pack.reencode import reencode_image, reencode_target
+from datasets.stores import open_stores, parse_path, write_hdf5, write_zip
 from datasets.task import Output, Task
-from datasets.tools.packing import Recipe
-from datasets.tools.reencode import reencode_image, reencode_target
 
 RNG = np.random.default_rng(1)
 MEMBERS = {f"image/{i}.png": RNG.integers(0, 256, 500, np.uint8).tobytes() for i in range(9)}
@@ -102,10 +104,10 @@ def fill(folder):
 
 def test_folder_to_zip_to_hdf5_and_back(tmp_path, capsys):
     source = fill(tmp_path / "source")
-    assert pack.main([str(source), str(tmp_path / "a.zip")]) == 0
+    assert main([str(source), str(tmp_path / "a.zip")]) == 0
     assert "a.zip: 9 members, 4500 bytes before," in capsys.readouterr().out
-    assert pack.main([str(tmp_path / "a.zip"), str(tmp_path / "b.h5")]) == 0
-    assert pack.main([str(tmp_path / "b.h5"), str(tmp_path / "c.zip")]) == 0
+    assert main([str(tmp_path / "a.zip"), str(tmp_path / "b.h5")]) == 0
+    assert main([str(tmp_path / "b.h5"), str(tmp_path / "c.zip")]) == 0
     assert contents(tmp_path / "b.h5") == MEMBERS
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "c.zip").read_bytes()
 
@@ -113,7 +115,7 @@ def test_folder_to_zip_to_hdf5_and_back(tmp_path, capsys):
 def test_several_sources_in_one_shard(tmp_path):
     write_zip(tmp_path / "a.zip", [("a", b"1")])
     write_hdf5(tmp_path / "b.h5", [("b", b"22")])
-    packed = pack.pack([tmp_path / "a.zip", tmp_path / "b.h5"], tmp_path / "both.zip")
+    packed = pack([tmp_path / "a.zip", tmp_path / "b.h5"], tmp_path / "both.zip")
     assert contents(tmp_path / "both.zip") == {"a": b"1", "b": b"22"}
     assert packed == (2, 3, (tmp_path / "both.zip").stat().st_size, 1, 0, 0)
 
@@ -129,14 +131,14 @@ def test_command_refuses_in_one_line(tmp_path, capsys):
         ([source, target, "--size", 8, 8, "--force"], "--size and --quality need --task"),
         ([source, target, tmp_path / "u.h5"], "image/1.png: is in"),
     ):
-        assert pack.main([str(a) for a in arguments]) == 2
+        assert main([str(a) for a in arguments]) == 2
         printed = capsys.readouterr()
         assert printed.err.startswith("error: ")
         assert what in printed.err
         assert printed.err.count("\n") == 1
     assert contents(target) == {"image/1.png": b"old"}
     assert not (tmp_path / "u.h5").exists()
-    assert pack.main([str(source), str(target), "--force"]) == 0
+    assert main([str(source), str(target), "--force"]) == 0
     assert contents(target) == MEMBERS
 
 
@@ -145,7 +147,7 @@ def test_a_damaged_source_is_named(tmp_path, capsys):
         file.writestr("x.bin", b"payload")
     raw = (tmp_path / "a.zip").read_bytes()
     (tmp_path / "a.zip").write_bytes(raw.replace(b"payload", b"paxload"))
-    assert pack.main([str(tmp_path / "a.zip"), str(tmp_path / "b.h5")]) == 2
+    assert main([str(tmp_path / "a.zip"), str(tmp_path / "b.h5")]) == 2
     assert "a.zip: x.bin: damaged" in capsys.readouterr().err
     assert not (tmp_path / "b.h5").exists()
 
@@ -155,9 +157,9 @@ def test_a_shard_that_reads_back_wrong_is_an_error(tmp_path, monkeypatch, capsys
         write_hdf5(path, members)
         path.write_bytes(path.read_bytes().replace(b"payload", b"paxload"))
 
-    monkeypatch.setattr(pack, "write_hdf5", flaky_disk)
+    monkeypatch.setattr(packing, "write_hdf5", flaky_disk)
     write_zip(tmp_path / "a.zip", [("x.bin", b"payload")])
-    assert pack.main([str(tmp_path / "a.zip"), str(tmp_path / "b.h5")]) == 2
+    assert main([str(tmp_path / "a.zip"), str(tmp_path / "b.h5")]) == 2
     assert "b.h5: x.bin: damaged" in capsys.readouterr().err
 
 
@@ -192,7 +194,7 @@ def test_shards_of_a_size_keep_samples_whole(suffix, workers, tmp_path):
     members = pairs(tmp_path / "s.zip", range(10), extra=["README", "mask/none.png"])
     recipe = Recipe(PAIRS, shard_bytes=6500)
     target = tmp_path / "out" / f"t.{suffix}"
-    packed = pack.pack([tmp_path / "s.zip"], target, False, recipe, workers)
+    packed = pack([tmp_path / "s.zip"], target, False, recipe, workers)
     assert [path.name for path in shards(target.parent)] == [
         f"t-{i:05d}.{suffix}" for i in range(4)
     ]
@@ -207,15 +209,15 @@ def test_shards_of_a_size_keep_samples_whole(suffix, workers, tmp_path):
 
 def test_shards_of_a_number_of_samples(tmp_path):
     pairs(tmp_path / "s.zip", range(7))
-    pack.pack([tmp_path / "s.zip"], tmp_path / "t.zip", recipe=Recipe(PAIRS, shard_samples=3))
+    pack([tmp_path / "s.zip"], tmp_path / "t.zip", recipe=Recipe(PAIRS, shard_samples=3))
     assert [len(contents(path)) for path in shards(tmp_path)] == [6, 6, 2]
-    pack.pack([tmp_path / "s.zip"], tmp_path / "u.zip", recipe=Recipe(shard_samples=5))
+    pack([tmp_path / "s.zip"], tmp_path / "u.zip", recipe=Recipe(shard_samples=5))
     assert [len(contents(tmp_path / f"u-0000{i}.zip")) for i in range(3)] == [5, 5, 4]
 
 
 def test_a_sample_larger_than_a_shard_has_one_of_its_own(tmp_path):
     pairs(tmp_path / "s.zip", range(3))
-    pack.pack([tmp_path / "s.zip"], tmp_path / "t.zip", recipe=Recipe(PAIRS, shard_bytes=10))
+    pack([tmp_path / "s.zip"], tmp_path / "t.zip", recipe=Recipe(PAIRS, shard_bytes=10))
     assert [len(contents(path)) for path in shards(tmp_path)] == [2, 2, 2]
 
 
@@ -223,7 +225,7 @@ def test_metadata_goes_along(tmp_path):
     names = [f"{f}/{k}.png" for f in ("image", "annotation", "annotation_rgb") for k in "abcd"]
     write_zip(tmp_path / "s.zip", [(name, b"x") for name in names] + [("metadata.csv", b"id,a")])
     recipe = Recipe(load_task("damage"), shard_samples=2)
-    packed = pack.pack([tmp_path / "s.zip"], tmp_path / "t.zip", recipe=recipe)
+    packed = pack([tmp_path / "s.zip"], tmp_path / "t.zip", recipe=recipe)
     assert packed.left_out == 4
     assert list(contents(tmp_path / "t-00000.zip")) == ["metadata.csv", "image/a.png",
                                                         "annotation/a.png"]  # fmt: skip
@@ -237,9 +239,9 @@ def test_course_zips_need_a_prefix_and_then_join(tmp_path, capsys):
         ]
         write_zip(tmp_path / f"output_{n}.zip", [(name, f"{n}{name}".encode()) for name in names])
     command = [str(tmp_path / f"output_{n}.zip") for n in (1, 2)] + [str(tmp_path / "all.h5")]
-    assert pack.main([*command, "--task", "maskdepth"]) == 2
+    assert main([*command, "--task", "maskdepth"]) == 2
     assert "depthMap/a.jpg: is in" in capsys.readouterr().err
-    assert pack.main([*command, "--task", "maskdepth", "--prefix"]) == 0
+    assert main([*command, "--task", "maskdepth", "--prefix"]) == 0
     table = find_samples(open_stores([tmp_path / "all.h5"]), task, "train")
     assert len(table) + len(find_samples(table.stores, task, "val")) == 4
     for i in range(len(table)):
@@ -249,7 +251,7 @@ def test_course_zips_need_a_prefix_and_then_join(tmp_path, capsys):
 
 def interrupt_at(monkeypatch, number):
     """Writing the shard of this number is interrupted, as by ^C."""
-    write, done = pack.write_zip, []
+    write, done = packing.write_zip, []
 
     def stop(path, members):
         if len(done) == number:
@@ -257,7 +259,7 @@ def interrupt_at(monkeypatch, number):
         done.append(path.name)
         write(path, members)
 
-    monkeypatch.setattr(pack, "write_zip", stop)
+    monkeypatch.setattr(packing, "write_zip", stop)
     return done
 
 
@@ -267,24 +269,24 @@ def test_an_interrupted_call_goes_on(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         interrupt_at(patch, 3)
         with pytest.raises(KeyboardInterrupt):
-            pack.pack(source, target, recipe=recipe)
+            pack(source, target, recipe=recipe)
     assert len(shards(tmp_path)) == 3
     raw = bytearray(shards(tmp_path)[1].read_bytes())
     raw[100] ^= 1
     shards(tmp_path)[1].write_bytes(raw)  # found when it is read back
     (tmp_path / ".t-00003.zip.77.partial").write_bytes(b"of a call that was killed")
     with pytest.raises(ValueError, match="other sources or settings; --force"):
-        pack.pack(source, target, recipe=Recipe(PAIRS, 0, 3))
+        pack(source, target, recipe=Recipe(PAIRS, 0, 3))
     with monkeypatch.context() as patch:
         done = interrupt_at(patch, 9)
-        packed = pack.pack(source, target, recipe=recipe)
+        packed = pack(source, target, recipe=recipe)
     assert done == ["t-00001.zip", "t-00003.zip"]
     assert (packed.shards, packed.finished) == (4, 2)
     assert {k: v for path in shards(tmp_path) for k, v in contents(path).items()} == members
     assert not list(tmp_path.glob(".*"))
     with pytest.raises(ValueError, match="t-00000.zip: already there"):
-        pack.pack(source, target, recipe=recipe)
-    assert pack.pack(source, target, True, Recipe(PAIRS, 0, 5)).shards == 2
+        pack(source, target, recipe=recipe)
+    assert pack(source, target, True, Recipe(PAIRS, 0, 5)).shards == 2
     assert len(shards(tmp_path)) == 2  # none is left of the four
 
 
@@ -310,7 +312,7 @@ def test_smaller_images_and_labels_that_stay_labels(tmp_path):
     arguments = [tmp_path / "s.zip", tmp_path / "t.zip", "--size", 24, 32, "--quality", 80]
     task = tmp_path / "task.json"
     task.write_text(json.dumps(PAIRS.to_json()))
-    assert pack.main([*map(str, arguments), "--task", str(task)]) == 0
+    assert main([*map(str, arguments), "--task", str(task)]) == 0
     small = contents(tmp_path / "t.zip")
     assert {opened(data).size for data in small.values()} == {(32, 24)}
     assert opened(small["image/a.jpg"]).format == "JPEG"
@@ -350,8 +352,8 @@ def test_images_are_made_upright_and_stay_as_they_are_without_need():
 
 
 def test_an_address_stays_text():
-    assert place("https://host/x.zip") == "https://host/x.zip"
-    assert place("some/x.zip") == Path("some/x.zip")
+    assert parse_path("https://host/x.zip") == "https://host/x.zip"
+    assert parse_path("some/x.zip") == Path("some/x.zip")
 
 
 def parquet(path, keys):
@@ -375,7 +377,7 @@ def test_parquet_of_the_hub(tmp_path):
     members = parquet(tmp_path / "a.parquet", "pqr") | parquet(tmp_path / "b.parquet", "s")
     recipe = Recipe(load_task("damage"), shard_samples=3)
     sources = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
-    packed = pack.pack(sources, tmp_path / "t.zip", recipe=recipe)
+    packed = pack(sources, tmp_path / "t.zip", recipe=recipe)
     assert (packed.members, packed.shards) == (9, 2)
     found = {k: v for path in shards(tmp_path) for k, v in contents(path).items()}
     table = found.pop("metadata.csv").decode().splitlines()
@@ -388,7 +390,7 @@ def test_parquet_of_the_hub(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"hello" * 100])
 def test_parquet_that_is_none_or_cannot_be_read(content, tmp_path, capsys):
     (tmp_path / "a.parquet").write_bytes(content)
-    assert pack.main([str(tmp_path / "a.parquet"), str(tmp_path / "t.zip")]) == 2
+    assert main([str(tmp_path / "a.parquet"), str(tmp_path / "t.zip")]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {tmp_path / 'a.parquet'}: ")
     assert error.count("\n") == 1

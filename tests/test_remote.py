@@ -18,11 +18,9 @@ import pytest
 from PIL import Image
 
 from datasets.index import find_samples
-from datasets.pack import write_hdf5, write_zip
-from datasets.storage import blocks, remote
-from datasets.storage.blocks import BlockCache
-from datasets.storage.remote import RemoteFile, expand
-from datasets.stores import open_stores
+from datasets.stores import blocks, open_stores, remote, write_hdf5, write_zip
+from datasets.stores.blocks import BlockCache
+from datasets.stores.remote import RemoteFile, expand
 from datasets.task import Output, Task
 
 RNG = np.random.default_rng(0)
@@ -404,7 +402,7 @@ def test_settings_of_the_cache(tmp_path, monkeypatch):
 
 
 def test_a_large_index_is_kept_in_the_cache(serve, tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.storage.cache.MIN_MEMBERS", 20)
+    monkeypatch.setattr("datasets.stores.index_cache.MIN_MEMBERS", 20)
     keys = [f"{i:03d}" for i in range(40)]
     members = {f"{f}/{key}.png": b"x" * 9 for f in ("image", "mask") for key in keys}
     server, url = serve({"/s.zip": shard(tmp_path, "zip", members)})

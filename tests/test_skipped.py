@@ -10,15 +10,15 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from cases import make_case
 from conftest import QUIET, SMALL, TINY, encode, members_of, put
+from learners import make_case
 from test_infer import keep
 from test_train import differing
 
 import train
+from datasets.class_weights import class_histogram
 from datasets.dataset import BadMember, eval_batches, open_task, train_loader
-from datasets.histogram import class_histogram
-from datasets.pack import write_hdf5, write_zip
+from datasets.stores import write_hdf5, write_zip
 from utils import checkpoint, engine
 from utils.distributed import Ranks
 from utils.engine import train_step

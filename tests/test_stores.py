@@ -11,10 +11,16 @@ import h5py
 import numpy as np
 import pytest
 
-from datasets.pack import write_hdf5, write_zip
-from datasets.storage import names
-from datasets.storage.names import Names
-from datasets.stores import FolderStore, Hdf5Store, ZipStore, open_stores
+from datasets.stores import (
+    FolderStore,
+    Hdf5Store,
+    ZipStore,
+    names,
+    open_stores,
+    write_hdf5,
+    write_zip,
+)
+from datasets.stores.names import Names
 
 RNG = np.random.default_rng(0)
 MEMBERS = {

@@ -1,0 +1,212 @@
+"""Labelled data goes in, all of it is read once; a report of what it holds, of copies on both sides
+of the split and of members that cannot be used comes out, with a contact sheet if asked."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from datasets import load_task
+from datasets.check.checking import (
+    OTHER,
+    Findings,
+    Samples,
+    Values,
+    examine,
+    find_copies,
+    list_samples,
+)
+from datasets.check.sheet import Shown, show, write_sheet
+from datasets.stores import open_stores, parse_path
+from datasets.task import IGNORE, SPLITS, Output, UserError
+from utils.command import run_command
+
+LISTED = 50  # problems that are printed
+PAIRS = 10  # copies that are printed
+SHOWN = 24  # samples on a contact sheet
+COLUMNS = (*SPLITS, "other")
+
+
+def describe(samples: Samples, findings: Findings) -> list[str]:
+    """The report, a line each."""
+    present = [n for n in range(OTHER + 1) if (samples.splits == n).any()]
+    lines = _describe_counts(samples, present) + _describe_sizes(findings)
+    for output in samples.task.outputs:
+        values = [findings.values.get((output.name, n), Values()) for n in present]
+        lines += ["", f"{output.name} ({output.kind})"] + _table(
+            "share of pixels" if output.kind != "depth" else output.unit or "relative depth",
+            [COLUMNS[n] for n in present],
+            _describe_depth(values) if output.kind == "depth" else _describe_ids(output, values),
+        )
+    return lines + _describe_copies(samples, findings) + _describe_problems(findings)
+
+
+def _describe_counts(samples: Samples, present: list[int]) -> list[str]:
+    used = np.stack([samples.shards.ravel(), samples.members.ravel()], axis=1)
+    used = len(np.unique(used[used[:, 0] >= 0], axis=0))
+    total = sum(map(len, samples.stores))
+    stores = "store" if len(samples.stores) == 1 else "stores"
+    counts = [int((samples.splits == n).sum()) for n in present]
+    rows = [("samples", [f"{count}" for count in counts])]
+    rows.append(("share", [_percent(count / len(samples)) for count in counts]))
+    return [
+        f"task {samples.task.name}: {len(samples)} samples in {len(samples.stores)} {stores}",
+        f"{total} members, {total - used} of them used by no sample",
+        "",
+        *_table("split", [COLUMNS[n] for n in present], rows),
+    ]
+
+
+def _describe_sizes(findings: Findings) -> list[str]:
+    if not findings.sizes:
+        return ["", "no image can be read"]
+    sizes = np.array(list(findings.sizes))  # (distinct, 2)
+    counts = np.array(list(findings.sizes.values()))
+    rows = []
+    for name, axis in (("width", 1), ("height", 0)):
+        sides = np.repeat(sizes[:, axis], counts)
+        rows.append((name, [f"{x:.0f}" for x in (sides.min(), np.median(sides), sides.max())]))
+    (height, width), most = findings.sizes.most_common(1)[0]
+    share = _percent(most / counts.sum())
+    return [
+        "",
+        *_table("image size", ["min", "median", "max"], rows),
+        f"  {len(sizes)} distinct, the commonest {width}x{height} ({share} of images)",
+    ]
+
+
+def _describe_ids(output: Output, values: list[Values]) -> list[tuple[str, list[str]]]:
+    """Shares of labelled pixels, then the unlabelled share of all."""
+    names = output.classes if output.kind == "classes" else ("background", "foreground")
+    labelled = [max(1, int(each.counts[:IGNORE].sum())) for each in values]
+    rows = [
+        (name, [_share(each.counts[i], n) for each, n in zip(values, labelled, strict=True)])
+        for i, name in enumerate(names)
+    ]
+    return [*rows, ("(unlabelled)", [_percent(each.ignored) for each in values])]
+
+
+def _describe_depth(values: list[Values]) -> list[tuple[str, list[str]]]:
+    known = [max(1, each.known) for each in values]
+    return [
+        ("smallest", [_number(each.low) for each in values]),
+        ("mean", [_number(v.total / n) for v, n in zip(values, known, strict=True)]),
+        ("largest", [_number(each.high) for each in values]),
+        ("(invalid)", [_percent(each.ignored) for each in values]),
+    ]
+
+
+def _describe_copies(samples: Samples, findings: Findings) -> list[str]:
+    """Images whose bytes occur twice, in one split or, which is a leak, in two."""
+    digests, lines = np.array(findings.digests, np.uint64), [""]
+    within = []
+    for number in range(OTHER + 1):
+        found = digests[(samples.splits == number) & (digests > 0)]
+        copies = len(found) - len(np.unique(found))
+        within += [f"{copies} in {COLUMNS[number]}"] if len(found) else []
+    lines.append(f"copies of an image within a split: {', '.join(within) or 'none'}")
+    pairs = list(find_copies(samples, findings))
+    lines.append(f"copies across splits: {len(pairs)}{', a leak' if pairs else ''}")
+    for a, b in pairs[:PAIRS]:
+        sides = (f"{samples.name(i)} ({COLUMNS[samples.splits[i]]})" for i in (a, b))
+        lines.append("  " + " = ".join(sides))
+    return lines + ([f"  and {len(pairs) - PAIRS} more"] if len(pairs) > PAIRS else [])
+
+
+def _describe_problems(findings: Findings) -> list[str]:
+    lines = ["", f"members that cannot be used: {findings.num_problems}"]
+    lines += [f"  {problem}" for problem in findings.problems[:LISTED]]
+    more = findings.num_problems - LISTED
+    return lines + ([f"  and {more} more"] if more > 0 else [])
+
+
+def _table(
+    title: str, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]
+) -> list[str]:
+    first = max(len(title), *(len(name) for name, _ in rows)) + 2
+    lines = [f"  {title:<{first}}" + "".join(f"{head:>12}" for head in heads)]
+    lines += [f"  {name:<{first}}" + "".join(f"{v:>12}" for v in values) for name, values in rows]
+    return lines
+
+
+def _share(count: int, total: int) -> str:
+    return "absent" if not count else _percent(count / total)
+
+
+def _percent(share: float) -> str:
+    return "-" if np.isnan(share) else f"{100 * share:.3g} %"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if np.isfinite(value) else "-"
+
+
+def pick(samples: Samples) -> list[Shown]:
+    """Samples spread over all for the contact sheet, without those that cannot be used."""
+    shown = []
+    spread = np.linspace(0, len(samples) - 1, min(SHOWN, len(samples))).round().astype(int)
+    for i in spread.tolist():
+        caption = f"{COLUMNS[samples.splits[i]]} {samples.name(i)}"
+        try:
+            shown.append(show(samples.load(i), samples.task.outputs, caption))
+        except ValueError:
+            continue  # the report names it
+    return shown
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m datasets.check",
+        description="Read labelled data once and report what it holds and what cannot be used. "
+        "Exit status 0 if all of it can be.",
+    )
+    add = parser.add_argument
+    add(
+        "paths",
+        nargs="+",
+        type=parse_path,
+        metavar="PATH",
+        help="folder, zip, HDF5 shard, or address",
+    )
+    add("--task", required=True, metavar="NAME|FILE.json", help="how the data is laid out")
+    add("--split-by", metavar="FIELD=VALUE", help="as in training")
+    add("--out", type=Path, metavar="FILE", help="contact sheet: .png, or .html with the report")
+    add("--workers", type=int, default=os.cpu_count(), help="processes (all cores)")
+    args = parser.parse_args(argv)
+    if args.split_by and "=" not in args.split_by:
+        parser.error(f"--split-by {args.split_by}: expected FIELD=VALUE")
+    if args.workers < 1:
+        parser.error(f"--workers {args.workers}: expected at least 1")
+    if args.out and args.out.suffix.lower() not in (".png", ".html"):
+        parser.error(f"--out {args.out}: expected a file of .png or .html")
+    return args
+
+
+def run(args: argparse.Namespace) -> None:
+    """Check as the command line says; UserError if something cannot be used."""
+    split_by = tuple(args.split_by.split("=", 1)) if args.split_by else None
+    task = load_task(args.task)
+    samples = list_samples(open_stores(args.paths), task, split_by)
+    findings = examine(samples, args.workers)
+    report = "\n".join(describe(samples, findings))
+    print(report)
+    if args.out:
+        write_sheet(args.out, f"{task.name}: {len(samples)} samples", report, pick(samples))
+    if findings.num_problems:
+        total = samples.shards.size
+        raise UserError(f"{findings.num_problems} of {total} members cannot be used")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Check as the command line says: the exit status."""
+    return run_command(partial(run, parse(argv)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Cut-out figures in rooms: images with exact masks and depth."""

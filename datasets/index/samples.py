@@ -1,0 +1,278 @@
+"""Stores and a task go in; where each sample's image and targets lie comes out, for one split."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from datasets.index.splits import Divider, choose, divider
+from datasets.index.templates import compile_lines, fill_template, literal_length
+from datasets.stores import Store, index_cache
+from datasets.stores.index_cache import Columns
+from datasets.task import Output, Task, UserError
+
+_SHOWN = 12  # paths listed in an error
+
+
+@dataclass(frozen=True)
+class SampleTable:
+    """Samples of one split, in order of image name, then shard; 24 bytes a sample of two outputs.
+
+    columns: for the image (its name is empty) and for each output, `shard:NAME` int32 (n), a
+    position in `stores`, and `member:NAME` int32 (int64 above 2**31 members) (n), a position in
+    that store.
+    """
+
+    stores: list[Store]
+    columns: Columns
+
+    def __len__(self) -> int:
+        return len(self.image_shard)
+
+    @property
+    def image_shard(self) -> np.ndarray:
+        """Which store each sample's image lies in, int32 (n)."""
+        return self.columns["shard:"]
+
+    @property
+    def image_member(self) -> np.ndarray:
+        """Which member of that store it is, integer (n)."""
+        return self.columns["member:"]
+
+    def image(self, i: int) -> tuple[int, int]:
+        """Shard and member number of sample i's image: `stores[shard].read_at(member)`."""
+        return self.target(i, "")
+
+    def target(self, i: int, name: str) -> tuple[int, int]:
+        """Shard and member number of sample i's target for the output called `name`."""
+        return int(self.columns[f"shard:{name}"][i]), int(self.columns[f"member:{name}"][i])
+
+    def read(self, shard: int, member: int) -> bytes:
+        """The encoded bytes of what `image` or `target` named."""
+        return self.stores[shard].read_at(member)
+
+    def key(self, i: int) -> str:
+        """Member name of sample i's image."""
+        shard, member = self.image(i)
+        return self.stores[shard].names()[member]
+
+
+class _Images(NamedTuple):
+    """All images, in order of name, then shard: int32, int64, bytes and bytes, each (n)."""
+
+    shard: np.ndarray
+    member: np.ndarray
+    name: np.ndarray
+    text: np.ndarray  # what decides the split: the field's value, or the group
+
+
+def find_samples(
+    stores: list[Store], task: Task, split: str, split_by: tuple[str, str] | None = None
+) -> SampleTable:
+    """Join every image of a split with its targets, by the fields both templates capture.
+
+    A target below the same leading folder of the same shard comes first, then one of the same
+    shard, then one of another; never one that already belongs to an image nearer to it.
+    split: train, val or test. split_by: (field, value) puts that value into val, the rest into
+    train, and leaves a test split of the names alone. UserError: no image fits, the split is empty
+    or unknown, an image of it has no target or two. The table of large shards is kept beside the
+    first, see `index_cache`.
+    """
+    kept, key = _kept_table(stores, task, split, split_by)
+    columns = index_cache.load(kept, key)
+    if columns is None:
+        columns = index_cache.keep(kept, key, _find(stores, task, split, split_by))
+    return SampleTable(stores, columns)
+
+
+def find_groups(stores: list[Store], task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Shard and member numbers, int64 (n, 1 + outputs), of each image of any split and its targets,
+    in order of image name; -1 where there is no target. UserError: no image fits, or two targets.
+    """
+    pattern = compile_lines(task.image)
+    images = _find_images(stores, task, pattern, lambda match: b"")
+    everything = np.arange(len(images.shard))
+    found = [(images.shard, images.member)] + [
+        _find_targets(stores, task, output, pattern, images, everything, required=False)
+        for output in task.outputs
+    ]
+    shards, members = (np.stack(columns, axis=1) for columns in zip(*found, strict=True))
+    return shards.astype(np.int64), members.astype(np.int64)
+
+
+def _kept_table(
+    stores: list[Store], task: Task, split: str, split_by: tuple[str, str] | None
+) -> tuple[Any, Any]:
+    """Where a table may be kept, None if nowhere, and what it depends on."""
+    stamps = [store.stamp() for store in stores]
+    if sum(map(len, stores)) < index_cache.MIN_MEMBERS or None in stamps:
+        return None, None
+    layout = [task.image, [[output.name, output.files] for output in task.outputs]]
+    how = [task.splits, task.split, task.val_share, task.metadata, split, split_by]
+    question = [[store.place()[1] for store in stores], layout, how]
+    digest = hashlib.blake2b(json.dumps(question).encode(), digest_size=8).hexdigest()
+    return index_cache.at(stores[0].place()[0], f"samples-{digest}"), [question, stamps]
+
+
+def _find(
+    stores: list[Store], task: Task, split: str, split_by: tuple[str, str] | None
+) -> dict[str, np.ndarray]:
+    """The columns of a SampleTable."""
+    pattern = compile_lines(task.image)
+    images = _find_images(stores, task, pattern, divider(stores, task, pattern, split_by))
+    chosen = np.flatnonzero(choose(images.text, task, split, split_by))
+    found = {"": (images.shard[chosen], images.member[chosen])}
+    for output in task.outputs:
+        found[output.name] = _find_targets(stores, task, output, pattern, images, chosen)
+    columns = {}
+    for name, (shard, member) in found.items():
+        wide = member.max() >= 2**31
+        columns[f"shard:{name}"] = shard.astype(np.int32)
+        columns[f"member:{name}"] = member.astype(np.int64 if wide else np.int32)
+    return columns
+
+
+def _find_images(
+    stores: list[Store],
+    task: Task,
+    pattern: re.Pattern[bytes],
+    divide: Divider,
+) -> _Images:
+    """Every member that the image template fits and no target template fits more closely.
+
+    UserError if there is none.
+    """
+    closer = [
+        compile_lines(output.files)
+        for output in task.outputs
+        if literal_length(output.files) > literal_length(task.image)
+    ]  # bg_fg_{part}/{key}.jpg fits masks too, but bg_fg_mask_{part}/{key}.jpg says more of a name
+    shards, members, names, texts = [], [], [], []
+    for number, store in enumerate(stores):
+        starts, found, decisive = array("q"), [], []
+        for match in pattern.finditer(store.names().blob):
+            if any(target.match(match[0]) for target in closer):
+                continue
+            text = divide(match)
+            if text is None:
+                continue
+            starts.append(match.start())
+            found.append(match[0])
+            decisive.append(text)
+        shards.append(np.full(len(found), number, np.int32))
+        members.append(_member_of(store, starts))
+        names.append(np.array(found, "S"))  # fixed width: no Python object a name is kept
+        texts.append(np.array(decisive, "S"))
+        store.columns.release()
+    if not any(map(len, shards)):
+        raise UserError(f"{_paths(stores)}: no image fits {task.image}")
+    order = np.argsort(np.concatenate(names), kind="stable")
+    columns = [shards, members, names, texts]
+    del shards, members, names, texts  # each column is freed as soon as it is sorted
+    return _Images(*(np.concatenate(columns.pop(0))[order] for _ in _Images._fields))
+
+
+def _member_of(store: Store, starts: array) -> np.ndarray:
+    """Member numbers, int64, of the names that begin at these places of the blob."""
+    return np.searchsorted(store.names().starts, np.array(starts, np.int64)).astype(np.int64)
+
+
+def _find_targets(
+    stores: list[Store],
+    task: Task,
+    output: Output,
+    pattern: re.Pattern[bytes],
+    images: _Images,
+    chosen: np.ndarray,
+    required: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Shard int32 and member int64 of the target of each chosen image, -1 where there is none and
+    none is required."""
+    files = compile_lines(output.files)
+    fields = [name for name in files.groupindex if name in pattern.groupindex]
+    if not fields:
+        raise UserError(f"output {output.name}: {output.files} shares no field with {task.image}")
+    shards, members, keys = [], [], []
+    for number, store in enumerate(stores):
+        starts, found = _hash_fields(files.finditer(store.names().blob), fields)
+        shards.append(np.full(len(starts), number, np.int32))
+        members.append(_member_of(store, starts))
+        keys.append(found)
+        store.columns.release()
+    shard, member = np.concatenate(shards), np.concatenate(members)
+    keys = np.concatenate(keys, axis=1)
+    del shards, members
+    wanted = _hash_fields(map(pattern.match, images.name), fields)[1]
+    first, second = _join(images.shard, wanted, shard, keys)
+    first, second = first[chosen], second[chosen]
+    for i in np.flatnonzero((first < 0) & required | (second >= 0))[:1]:
+        image = images.name[chosen[i]]
+        where = f"{stores[images.shard[chosen[i]]].path}: {image.decode()}: "
+        if first[i] < 0:
+            expected = fill_template(output.files, pattern.match(image))
+            raise UserError(f"{where}no target for {output.name}, expected {expected}")
+        both = (
+            f"{stores[shard[at]].path}: {stores[shard[at]].names()[member[at]]}"
+            for at in (first[i], second[i])
+        )
+        raise UserError(f"{where}two targets for {output.name}: {' and '.join(both)}")
+    absent = first < 0
+    if absent.all():
+        return np.full(len(first), -1, np.int32), np.full(len(first), -1)
+    return np.where(absent, -1, shard[first]), np.where(absent, -1, member[first])
+
+
+def _hash_fields(
+    matches: Iterable[re.Match[bytes]], fields: Sequence[str]
+) -> tuple[array, np.ndarray]:
+    """Where matches begin; uint64 (2, n): hashes of (leading folder, fields) and of the fields.
+
+    Python's own hash, 64 bits, keyed anew in each process: nobody can prepare names that collide,
+    and 2.4 million names do so by chance once in some million runs. It is never stored.
+    """
+    starts, near, far = array("q"), array("q"), array("q")
+    for match in matches:
+        texts = match.group(*fields)
+        starts.append(match.start())
+        near.append(hash((match[1], texts)))
+        far.append(hash((texts,)))
+    return starts, np.array([near, far], np.int64).view(np.uint64)
+
+
+def _join(
+    image_shard: np.ndarray, wanted: np.ndarray, shard: np.ndarray, keys: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions int64 (n images) of the target and of a second one that fits as well, -1 for none.
+
+    wanted uint64 (2, n images) and keys uint64 (2, n targets) come from `_hash_fields`.
+    """
+    first = np.full(len(image_shard), -1)
+    second, free = first.copy(), np.ones(len(shard), bool)
+
+    def link(images: np.ndarray, targets: np.ndarray, row: int) -> None:
+        images, targets = images[first[images] < 0], targets[free[targets]]
+        targets = targets[np.argsort(keys[row][targets], kind="stable")]
+        offered, sought = keys[row][targets], wanted[row][images]
+        begin = np.searchsorted(offered, sought)
+        count = np.searchsorted(offered, sought, "right") - begin
+        first[images[count > 0]] = targets[begin[count > 0]]
+        second[images[count > 1]] = targets[begin[count > 1] + 1]
+        free[first[images[count > 0]]] = False
+
+    for row in (0, 1):  # the same folder of the same shard, then the same shard, then anywhere
+        for number in np.unique(shard):
+            link(np.flatnonzero(image_shard == number), np.flatnonzero(shard == number), row)
+    link(np.flatnonzero(first < 0), np.flatnonzero(free), 1)
+    return first, second
+
+
+def _paths(stores: list[Store]) -> str:
+    more = [f"and {len(stores) - _SHOWN} more"] if len(stores) > _SHOWN else []
+    return ", ".join([str(store.path) for store in stores[:_SHOWN]] + more)

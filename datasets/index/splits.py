@@ -1,0 +1,168 @@
+"""Image names and a task go in; what decides each image's split, and the choice, come out."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import re
+from collections.abc import Callable
+
+import numpy as np
+
+from datasets.index.templates import compile_lines
+from datasets.stores import Store
+from datasets.task import Task, UserError
+
+_SHOWN = 12  # values listed in an error
+
+
+Divider = Callable[[re.Match[bytes]], bytes | None]
+
+
+def divider(
+    stores: list[Store],
+    task: Task,
+    pattern: re.Pattern[bytes],
+    split_by: tuple[str, str] | None,
+) -> Divider:
+    """A function from an image's match to the text that decides its split.
+
+    A split by a field divides what the names call train and val; for images of a test split, which
+    no such split may take, the function gives None.
+    """
+    divide = _divider(stores, task, pattern, split_by)
+    others = {value for name, value in task.splits.items() if name != "test"}
+    test = task.splits.get("test", "")
+    if split_by is None or "split" not in pattern.groupindex or not test or test in others:
+        return divide
+    held_out = test.encode()
+    return lambda match: None if match["split"] == held_out else divide(match)
+
+
+def _divider(
+    stores: list[Store],
+    task: Task,
+    pattern: re.Pattern[bytes],
+    split_by: tuple[str, str] | None,
+) -> Divider:
+    fields = pattern.groupindex
+    if split_by is None:
+        if "split" in fields:
+            return lambda match: match["split"]
+        if task.split == "tail":
+            return lambda match: b""
+        group = "group" if "group" in fields else "key"
+        return lambda match: match[group]
+    field = split_by[0]
+    if field in fields:
+        return lambda match: match[field]
+    rows, columns = _read_metadata(stores, task.metadata) if task.metadata else ({}, [])
+    if field not in columns:
+        known = ", ".join([*fields, *columns])
+        absent = f" ({task.metadata} was not found)" if task.metadata and not columns else ""
+        raise UserError(f"split by {field!r}: no such field, expected one of {known}{absent}")
+
+    def look_up(match: re.Match[bytes]) -> bytes:
+        row = rows.get(match["key"].decode())
+        if row is None:
+            key, name = match["key"].decode(), match[0].decode()
+            raise UserError(f"{name}: {task.metadata} has no row with the id {key!r}")
+        return row[field].encode()
+
+    return look_up
+
+
+def _read_metadata(
+    stores: list[Store], template: str
+) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Rows by id and the columns, from every CSV of that name; UserError names one that is not."""
+    pattern, rows, columns = compile_lines(template), {}, {}
+    for store in stores:
+        for match in pattern.finditer(store.names().blob):
+            where = f"{store.path}: {match[0].decode()}"
+            try:
+                text = store.read(match[0].decode()).decode("utf-8-sig")
+                read = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+                table = list(read)
+            except (UnicodeDecodeError, csv.Error) as error:
+                raise UserError(f"{where}: not a CSV table: {error}") from None
+            if "id" not in (read.fieldnames or []):
+                raise UserError(f"{where}: expected a column id")
+            for row in table:
+                if None in row or None in row.values():
+                    raise UserError(f"{where}: the row of {row['id']!r} has too many or few values")
+                if rows.setdefault(row["id"], row) != row:
+                    raise UserError(f"{where}: the id {row['id']!r} has two different rows")
+            columns |= dict.fromkeys(read.fieldnames)
+    missing = next((c for row in rows.values() for c in columns if c not in row), None)
+    if missing:
+        raise UserError(f"{template}: only some of these files have a column {missing}")
+    return rows, list(columns)
+
+
+def choose(
+    texts: np.ndarray, task: Task, split: str, split_by: tuple[str, str] | None
+) -> np.ndarray:
+    """Bool (n): which images, in order of name, belong to the split; UserError if none does.
+
+    texts: bytes (n), what the divider said of each.
+    """
+    number, has_split = len(texts), "{split}" in task.image
+    if split_by is None and has_split:
+        if split not in task.splits:
+            raise UserError(f"split {split!r}: expected one of {', '.join(task.splits)}")
+        mask = texts == task.splits[split].encode()
+        if not mask.any():
+            raise UserError(
+                f"split {split!r} has no sample: no image where {{split}} is "
+                f"{task.splits[split]!r}, found {_values(texts)}"
+            )
+        return mask
+    if split not in ("train", "val"):
+        raise UserError(
+            f"split {split!r} has no sample: {task.image} names no split, so that there are "
+            "train and val only"
+            if split_by is None
+            else f"split {split!r} has no sample: a split by {split_by[0]} gives train and val only"
+        )
+    if split_by is not None:
+        is_val = texts == split_by[1].encode()
+        if not is_val.any():
+            raise UserError(
+                f"split by {split_by[0]}: no sample has the value {split_by[1]!r}, "
+                f"expected one of {_values(texts)}"
+            )
+    else:
+        if number < 2:
+            raise UserError(f"{number} sample fits {task.image}, expected at least two to split")
+        is_val = _tail(number, task) if task.split == "tail" else _hashed(texts, task)
+    mask = is_val if split == "val" else ~is_val
+    if not mask.any():
+        raise UserError(f"split {split!r} has no sample: all {number} are on the other side")
+    return mask
+
+
+def _num_val(groups: int, task: Task) -> int:
+    return min(max(1, round(task.val_share * groups)), groups - 1)
+
+
+def _tail(number: int, task: Task) -> np.ndarray:
+    return np.arange(number) >= number - _num_val(number, task)
+
+
+def _hashed(texts: np.ndarray, task: Task) -> np.ndarray:
+    """Bool (n): the groups whose BLAKE2b hash comes first, so that the same names split alike."""
+    digests = (hashlib.blake2b(text, digest_size=8).digest() for text in texts)
+    hashes = np.fromiter((int.from_bytes(d, "big") for d in digests), np.uint64, len(texts))
+    groups = np.unique(hashes)
+    if len(groups) < 2:
+        raise UserError(f"{task.image}: all samples are in one group, expected at least two")
+    return hashes < groups[_num_val(len(groups), task)]
+
+
+def _values(texts: np.ndarray) -> str:
+    """The distinct values, as an error lists them."""
+    values = [value.decode() for value in np.unique(texts)]
+    more = [f"and {len(values) - _SHOWN} more"] if len(values) > _SHOWN else []
+    return ", ".join(values[:_SHOWN] + more)

@@ -1,0 +1,79 @@
+"""Pack stores of any kind into zip or HDF5 shards: `python -m datasets.pack SRC... DST`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+from datasets import load_task
+from datasets.pack.packing import pack
+from datasets.pack.plan import Recipe
+from datasets.stores import parse_path
+from utils.command import run_command
+
+MIB = 2**20
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m datasets.pack",
+        description="Copy folders, zips, HDF5 shards or ARTeFACT's parquet files into shards, "
+        "bytes verbatim unless --size or --quality say otherwise.",
+    )
+    add = parser.add_argument
+    add(
+        "src",
+        nargs="+",
+        type=parse_path,
+        help="folder, zip, HDF5 shard, parquet file, or an address",
+    )
+    add("dst", type=Path, help="shard to write: .zip, .h5 or .hdf5")
+    add("--task", help="pack what this task reads, a sample's files in one shard")
+    add("--shard-size", type=float, default=0, metavar="MIB", help="several shards DST-00000 ...")
+    add("--shard-samples", type=int, default=0, metavar="N", help="at most N samples a shard")
+    add("--size", type=int, nargs=2, metavar=("H", "W"), help="resize; targets take the nearest")
+    add("--quality", type=int, metavar="Q", help="re-encode JPEG images, 1 to 100")
+    add("--prefix", action="store_true", help="put each source's members below its own name")
+    add("--workers", type=int, default=os.cpu_count(), help="processes, each writes a shard")
+    add("--force", action="store_true", help="replace DST if it is there")
+    args = parser.parse_args(argv)
+    if args.shard_size < 0 or args.shard_samples < 0:
+        parser.error("--shard-size and --shard-samples: expected a positive number")
+    if args.size and min(args.size) < 1:
+        parser.error("--size: expected two positive numbers")
+    if args.quality is not None and not 1 <= args.quality <= 100:
+        parser.error(f"--quality {args.quality}: expected 1 to 100")
+    return args
+
+
+def run(args: argparse.Namespace) -> None:
+    """Pack as the command line says and print what came of it."""
+    recipe = Recipe(
+        task=load_task(args.task) if args.task else None,
+        shard_bytes=round(args.shard_size * MIB),
+        shard_samples=args.shard_samples,
+        size=tuple(args.size) if args.size else None,
+        quality=args.quality,
+        prefix=args.prefix,
+    )
+    packed = pack(args.src, args.dst, args.force, recipe, args.workers)
+    if packed.left_out:
+        print(f"{packed.left_out} members that the task does not use left out", file=sys.stderr)
+    found = f" ({packed.finished} found finished)" if packed.finished else ""
+    several = f" in {packed.shards} shards{found}" if packed.shards > 1 else ""
+    print(
+        f"{args.dst}: {packed.members} members{several}, {packed.before} bytes before, "
+        f"{packed.after} bytes after, ratio {packed.after / max(packed.before, 1):.3f}"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Pack as the command line says: the exit status."""
+    return run_command(partial(run, parse(argv)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

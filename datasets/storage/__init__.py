@@ -1,1 +1,0 @@
-"""Folders and shards, here or elsewhere: names, where their bytes are, how they are written."""

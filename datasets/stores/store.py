@@ -1,0 +1,274 @@
+"""A folder, a zip or an HDF5 shard goes in; member names and the bytes of any member come out."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from datasets.stores import index_cache
+from datasets.stores.blocks import BlockCache, from_environment
+from datasets.stores.files import File, LocalFile
+from datasets.stores.hdf5files import read_layout
+from datasets.stores.index_cache import Columns
+from datasets.stores.names import Names
+from datasets.stores.zipfiles import read_directory, utf8_name
+from datasets.task import UserError
+
+SHARD_SUFFIXES = (".zip", ".h5", ".hdf5")
+
+
+class Store:
+    """Named members, read as bytes. Pickles, forks, spawns: each process opens its own handle.
+
+    path: where the store lies; the text of its address if that is not on this machine.
+    columns: arrays that say where each member lies; `names` and `starts` as in `Names`.
+    """
+
+    def __init__(self, path: Path | str, columns: Columns) -> None:
+        self.path = path
+        self.columns = columns
+        self._names = Names(memoryview(columns["names"]), columns["starts"])
+
+    def names(self) -> Names:
+        """Names of all members, in the store's order."""
+        return self._names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def read(self, name: str) -> bytes:
+        """Bytes of the member with this name; UserError names shard and member."""
+        index = self._names.find(name)
+        if index < 0:
+            raise UserError(f"{self.path}: {name}: no such member")
+        return self.read_at(index)
+
+    def read_at(self, index: int) -> bytes:
+        """Bytes of member 0 <= index < len; UserError names shard and member."""
+        raise NotImplementedError
+
+    def sizes(self) -> np.ndarray:
+        """Bytes of each member, int64 (n)."""
+        raise NotImplementedError
+
+    def stamp(self) -> dict[str, Any] | None:
+        """What changes when the store does; None if nothing short of reading it would tell."""
+        return None
+
+    def place(self) -> tuple[Path | None, str]:
+        """The folder where an index may be kept, None if nowhere, and the store's name there."""
+        return None, str(self.path)
+
+    def _checked(self, index: int, data: bytes, size: int, crc: int) -> bytes:
+        if len(data) != size:
+            raise self._error(index, f"{len(data)} bytes, expected {size}")
+        if zlib.crc32(data) != crc:
+            raise self._error(index, "damaged, its CRC-32 does not match")
+        return data
+
+    def _error(self, index: int, what: str) -> UserError:
+        return UserError(f"{self.path}: {self._names[index]}: {what}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_names"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._names = Names(memoryview(self.columns["names"]), self.columns["starts"])
+
+
+class FolderStore(Store):
+    """Files below a folder: names relative to it with `/`, sorted; hidden files are skipped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._root = os.path.realpath(path)
+        try:
+            found = sorted(os.fsencode(name) for name in self._walk(""))
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.filename}: {error.strerror}") from None
+        if not found:
+            raise UserError(f"{path}: the folder holds no files")
+        names = Names.collect(path, found)
+        blob = np.frombuffer(names.blob, np.uint8)
+        super().__init__(path, Columns({"names": blob, "starts": names.starts}))
+
+    def _walk(self, below: str) -> Iterator[str]:
+        for entry in os.scandir(self.path / below):
+            name = below + entry.name
+            if entry.name.startswith(".") or entry.name == "__MACOSX":
+                continue
+            if not entry.is_dir():
+                if entry.is_file() or entry.is_symlink():  # a broken link is named when it is read
+                    yield name
+            elif not entry.is_symlink():
+                yield from self._walk(name + "/")
+            else:
+                self._inside(name)  # a link to a folder within: its files are listed where they are
+
+    def _inside(self, name: str) -> str:
+        """The real path of a member; UserError if a symbolic link leads out of the folder."""
+        real = os.path.realpath(os.path.join(self._root, name))
+        if not real.startswith(os.path.join(self._root, "")):
+            raise UserError(f"{self.path}: {name}: a symbolic link out of the folder")
+        return real
+
+    def read_at(self, index: int) -> bytes:
+        real = self._inside(self._names[index])
+        try:
+            with open(real, "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise self._error(index, f"cannot be read: {error.strerror}") from None
+
+    def sizes(self) -> np.ndarray:
+        try:
+            found = [os.path.getsize(self._inside(name)) for name in self._names]
+        except OSError as error:
+            raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from None
+        return np.array(found, np.int64)
+
+
+class Shard(Store):
+    """One file that holds all members. A large one's index is kept beside it, see `index_cache`."""
+
+    def __init__(self, file: File | Path) -> None:
+        self._file = file = LocalFile(file) if isinstance(file, Path) else file
+        self._stamp = file.stamp()
+        kept = index_cache.at(file.folder, file.name)
+        key = [type(self).__name__, self._stamp]
+        columns = index_cache.load(kept, key)
+        if columns is None:
+            columns = Columns(self._index(self._stamp["size"]))
+            if len(columns["starts"]) > index_cache.MIN_MEMBERS:  # starts has one more
+                columns = index_cache.keep(kept, key, columns.arrays)
+        super().__init__(file.path, columns)
+
+    def _index(self, length: int) -> dict[str, np.ndarray]:
+        """The columns, read from a shard of `length` bytes."""
+        raise NotImplementedError
+
+    def stamp(self) -> dict[str, Any]:
+        return self._stamp
+
+    def place(self) -> tuple[Path | None, str]:
+        return self._file.folder, self._file.name
+
+
+class ZipStore(Shard):
+    """A zip (zip64 too), members stored or deflated. Opening reads the central directory alone."""
+
+    def _index(self, length: int) -> dict[str, np.ndarray]:
+        return read_directory(self._file, length)
+
+    def read_at(self, index: int) -> bytes:
+        columns, name = self.columns.arrays, self._names.raw(index)
+        size, packed = columns["size"].item(index), columns["packed"].item(index)
+        offset = columns["offset"].item(index)
+        # The local header may be longer than the central entry says: 64 bytes to spare.
+        data = self._file.read(30 + len(name) + 64 + packed, offset)
+        if len(data) < 30 or data[:4] != b"PK\3\4":
+            raise self._error(index, "damaged, no member begins where the zip says")
+        end_of_name = 30 + int.from_bytes(data[26:28], "little")
+        found = data[30:end_of_name]
+        if found != name and utf8_name(found, int.from_bytes(data[6:8], "little")) != name:
+            raise self._error(index, f"damaged, the member that lies there is called {found!r}")
+        start = end_of_name + int.from_bytes(data[28:30], "little")
+        data = data[start : start + packed]
+        if len(data) < packed:
+            data = self._file.read(packed, offset + start)
+        if columns["deflated"].item(index):
+            inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+            try:
+                data = inflate.decompress(data, size + 1)  # never more than one byte too many
+            except zlib.error as error:
+                raise self._error(index, f"damaged: {error}") from None
+        return self._checked(index, data, size, columns["crc"].item(index))
+
+    def sizes(self) -> np.ndarray:
+        return self.columns["size"].astype(np.int64)
+
+
+class Hdf5Store(Shard):
+    """An HDF5 shard as `datasets.pack` writes it, see `hdf5files`. h5py says where the members lie;
+    they are then read as a zip's are, without h5py."""
+
+    def _index(self, length: int) -> dict[str, np.ndarray]:
+        return read_layout(self._file.path, self._file.whole(length), length)
+
+    def read_at(self, index: int) -> bytes:
+        columns = self.columns.arrays
+        begin, end = columns["offset"].item(index), columns["offset"].item(index + 1)
+        data = self._file.read(end - begin, begin)
+        return self._checked(index, data, end - begin, columns["crc"].item(index))
+
+    def sizes(self) -> np.ndarray:
+        return np.diff(self.columns["offset"].astype(np.int64))
+
+
+def parse_path(text: str) -> Path | str:
+    """Where data lies, from a command line: a Path, or the text itself if it is an address."""
+    return text if _is_address(text) else Path(text)
+
+
+def open_stores(paths: Sequence[Path | str], keep: BlockCache | None = None) -> list[Store]:
+    """One store for each zip, HDF5 shard or folder; a folder of shards gives one for each, sorted.
+
+    A str with `://` is an address, see `remote`; `{000..019}` in it counts. keep: where parts of
+    such files are kept, by default what `blocks.from_environment` says.
+    UserError names a path that is missing, of another kind, given twice, or that cannot be opened.
+    """
+    shards = []
+    for path in paths:
+        shards += _expand_address(path) if _is_address(path) else _expand_path(Path(path))
+    if not shards:
+        raise UserError("no data paths given")
+    real = [path if _is_address(path) else os.path.realpath(path) for path in shards]
+    for i, path in enumerate(real):
+        if path in real[:i]:
+            raise UserError(f"{shards[i]}: given twice")
+    if any(map(_is_address, shards)) and keep is None:
+        keep = from_environment()
+    return [_open(path, keep) for path in shards]
+
+
+def _is_address(path: Path | str) -> bool:
+    return isinstance(path, str) and "://" in path
+
+
+def _expand_address(url: str) -> list[str]:
+    from datasets.stores.remote import expand
+
+    return expand(url, SHARD_SUFFIXES)
+
+
+def _expand_path(path: Path) -> list[Path]:
+    if path.is_dir():
+        inside = sorted(p for p in path.iterdir() if _is_shard(p) and p.is_file())
+        return inside or [path]
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    if not _is_shard(path):
+        raise UserError(f"{path}: expected a folder or a file of {', '.join(SHARD_SUFFIXES)}")
+    return [path]
+
+
+def _is_shard(path: Path) -> bool:
+    return path.suffix.lower() in SHARD_SUFFIXES and not path.name.startswith(".")
+
+
+def _open(path: Path | str, keep: BlockCache | None) -> Store:
+    if _is_address(path):
+        from datasets.stores.remote import RemoteFile  # http.client and ssl, which few runs need
+
+        kind = ZipStore if urlsplit(path).path.lower().endswith(".zip") else Hdf5Store
+        return kind(RemoteFile(path, keep))
+    if path.is_dir():
+        return FolderStore(path)
+    return ZipStore(path) if path.suffix.lower() == ".zip" else Hdf5Store(path)

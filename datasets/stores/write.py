@@ -1,0 +1,99 @@
+"""Names and bytes go in; a zip or HDF5 shard, complete or not there at all, comes out."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+import zlib
+from array import array
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from datasets.stores.hdf5files import HDF5_FORMAT, index_crc
+from datasets.stores.names import Names
+from datasets.task import UserError
+
+CHUNK = 2**24  # bytes copied at a time
+# HDF5 1.8's own layout of headers, the oldest with checksums: a flipped bit in them is an error.
+HDF5_VERSIONS = ("v108", "v108")
+
+
+def write_zip(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
+    """Write (name, bytes) pairs into an uncompressed zip; equal members give equal files.
+
+    UserError names the file and a member whose name is unsafe or occurs twice, or why it cannot be
+    written. The file appears when it is complete.
+    """
+    with _replacing(path) as partial, zipfile.ZipFile(partial, "w") as file:
+        for name, data in _named_once(path, members):
+            info = zipfile.ZipInfo(name)  # 1980-01-01, stored
+            info.create_system, info.external_attr = 3, 0o644 << 16  # Unix, wherever it is written
+            file.writestr(info, data)
+
+
+def write_hdf5(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
+    """Write (name, bytes) pairs into an HDF5 shard, see `hdf5files`; as `write_zip` otherwise.
+
+    The bytes pass through a temporary file beside it: contiguous storage needs their number first.
+    """
+    import h5py
+
+    offsets, name_offsets, crcs = array("Q", [0]), array("Q", [0]), array("I")
+    names = bytearray()
+    with _replacing(path) as partial, tempfile.TemporaryFile(dir=path.parent) as spool:
+        for name, data in _named_once(path, members):
+            spool.write(data)
+            names += name.encode()
+            offsets.append(offsets[-1] + len(data))
+            name_offsets.append(len(names))
+            crcs.append(zlib.crc32(data))
+        spool.seek(0)
+        index = {
+            "offsets": np.array(offsets, np.uint64),
+            "names": np.frombuffer(bytes(names), np.uint8),
+            "name_offsets": np.array(name_offsets, np.uint64),
+            "crc32": np.array(crcs, np.uint32),
+        }
+        with h5py.File(partial, "w", libver=HDF5_VERSIONS) as file:
+            file.attrs["format"] = np.bytes_(HDF5_FORMAT)  # fixed length, in the header
+            file.attrs["index_crc32"] = np.uint32(index_crc(index))
+            data = file.create_dataset("data", (offsets[-1],), np.uint8)
+            for begin in range(0, offsets[-1], CHUNK):
+                data[begin : begin + CHUNK] = np.frombuffer(spool.read(CHUNK), np.uint8)
+            for name, values in index.items():
+                file[name] = values
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place if all goes well and vanishes if not."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        if partial.exists():  # not replaced: something failed
+            partial.unlink()
+
+
+def _named_once(path: Path, members: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+    """The members as they come; UserError if a name is unsafe or repeated, or if there is none."""
+    encoded = {}
+    for name, data in members:
+        if name in encoded:
+            raise UserError(f"{path}: {name}: the name occurs twice")
+        try:
+            encoded[name] = name.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{path}: {name!r}: the name is not UTF-8") from None
+        yield name, data
+    if not encoded:
+        raise UserError(f"{path}: no members to write")
+    Names.collect(path, encoded.values())

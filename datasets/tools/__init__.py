@@ -1,1 +1,0 @@
-"""What check, compose and pack do, each in processes over many samples."""
