@@ -2,10 +2,14 @@
 
 import io
 import json
+import os
 import sys
 import traceback
 from pathlib import Path
 from typing import NamedTuple
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: more threads would wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
