@@ -356,6 +356,12 @@ def test_states_that_do_not_fit():
     adamw.optimizer = make_optimizer("adamw", [adamw.model, adamw.criterion], 0.1, 0.9, 0.01)
     with pytest.raises(ValueError, match="checkpoint does not fit these settings"):
         adamw.load_state_dict(state)
+    source = make_learner()
+    train_step(source, [batch_of(2)])
+    state = copy.deepcopy(source.state_dict())
+    state["optimizer"]["state"][0]["momentum_buffer"] = torch.zeros(7)
+    with pytest.raises(ValueError, match="does not fit these settings: its optimizer's momentum"):
+        make_learner().load_state_dict(state)
 
 
 def rank_of_two(rank, port, folder):

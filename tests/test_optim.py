@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from utils.optim import SCHEDULES, Schedule, make_optimizer
+from utils.optim import SCHEDULES, Schedule, check_moments, make_optimizer
 
 
 def make_schedule(kind, warmup=0, total=100, lr=2.0, **settings):
@@ -146,3 +146,28 @@ def test_names_that_are_none():
         make_schedule("step")
     with pytest.raises(ValueError, match="optimizer 'adam': expected one of sgd, adamw"):
         make_optimizer("adam", [nn.Linear(1, 1)], 0.1, 0.9, 0.0)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_moments_are_of_their_parameters_shapes_and_types(name):
+    layer = torch.nn.Linear(3, 2)
+    optimizer = make_optimizer(name, [layer], 0.1, 0.9, 0.01)
+    check_moments(optimizer, optimizer.state_dict())
+    layer(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    check_moments(optimizer, optimizer.state_dict())
+    key = {"adamw": "exp_avg_sq", "sgd": "momentum_buffer"}[name]
+    for spoil in (
+        lambda moments: moments.update({key: moments[key].flatten()[:1]}),
+        lambda moments: moments.update({key: moments[key][None]}),
+        lambda moments: moments.update({key: torch.zeros(0)}),
+        lambda moments: moments.update({key: moments[key].double()}),
+        lambda moments: moments.update({key: moments[key].tolist()}),
+        lambda moments: moments.update({f"{key}_2": moments.pop(key)}),
+        lambda moments: moments.update(step=torch.zeros(2)),
+    ):
+        for number in (0, 1):
+            state = copy.deepcopy(optimizer.state_dict())
+            spoil(state["state"][number])
+            with pytest.raises(ValueError, match="its optimizer"):
+                check_moments(optimizer, state)

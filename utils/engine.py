@@ -16,7 +16,7 @@ from datasets.task import UserError
 from utils.checkpoint import rng_state, set_rng_state
 from utils.compute import Compute
 from utils.distributed import Ranks
-from utils.optim import Schedule
+from utils.optim import Schedule, check_moments
 from utils.predict import Predictor
 
 
@@ -86,6 +86,7 @@ class Learner:
             groups = state["optimizer"]["param_groups"], self.optimizer.param_groups
             if len({"betas" in group for group, *_ in groups}) > 1:  # torch would not notice
                 raise UserError("its optimizer is another one")
+            check_moments(self.optimizer, state["optimizer"])
             for name in self._stateful():
                 getattr(self, name).load_state_dict(state[name])
             self.parts = state["parts"]

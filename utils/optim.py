@@ -33,6 +33,30 @@ def make_optimizer(
     raise UserError(f"optimizer {name!r}: expected one of {', '.join(OPTIMIZERS)}")
 
 
+def check_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """UserError unless the moments of `state`, which are to be loaded, are their parameters'.
+
+    torch compares neither shapes nor types, and a fused step reads and writes beyond what is short.
+    """
+    adamw = isinstance(optimizer, torch.optim.AdamW)
+    names = {"step", "exp_avg", "exp_avg_sq"} if adamw else {"momentum_buffer"}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    saved = [number for group in state["param_groups"] for number in group["params"]]
+    for number, parameter in zip(saved, parameters, strict=True):
+        moments = state["state"].get(number, {})
+        if moments and moments.keys() != names:
+            known = ", ".join(map(str, moments))
+            raise UserError(f"its optimizer has {known} of a parameter, expected {sorted(names)}")
+        for name, moment in moments.items():
+            shape = () if name == "step" else tuple(parameter.shape)
+            found = (tuple(moment.shape), moment.dtype) if torch.is_tensor(moment) else moment
+            if found != (shape, parameter.dtype):
+                raise UserError(
+                    f"its optimizer's {name} of parameter {number} is {found}, "
+                    f"expected {(shape, parameter.dtype)}"
+                )
+
+
 class Schedule:
     """Sets the optimiser's learning rate: a factor of the base rate, from 0 to 1, before each step.
 
