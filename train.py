@@ -257,13 +257,20 @@ def run(args: Namespace, tasks: list[Task]) -> int:
                 skipped.settle()
                 line = meter.flush() | {"lr": learner.schedule.lr} | skipped.count
                 if ranks.any(not math.isfinite(line["loss"])):
-                    raise UserError(diverged(args, step))
+                    raise UserError(diverged(args, step, "the loss"))
                 logger.log(step, {f"train/{name}": value for name, value in line.items()})
                 bar.set_postfix_str(report.postfix(line), refresh=False)
+            late = logged and ranks.any(time.monotonic() - saved > SAVE_SECONDS)
+            saves = end or due or late
+            broken = checkpoint.not_finite(learner.state_dict()) if saves else None
+            if saves and ranks.any(broken is not None):
+                raise UserError(diverged(args, step, broken or "the state of another rank"))
             if due:
                 found = validate(args, data, learner, skipped)
                 learner.schedule.evaluated(found.score)
                 logger.log(step, {f"val/{name}": value for name, value in found.scores.items()})
+                if not math.isfinite(found.scores["loss"]):
+                    raise UserError(diverged(args, step, "the loss on validation images"))
                 logger.images(step, found.pictures)
                 where = f"step {step} (epoch {step / steps.epoch:.1f})"
                 bar.write(report.evaluation(where, line, found.scores, [t.best for t in tasks]))
@@ -276,7 +283,7 @@ def run(args: Namespace, tasks: list[Task]) -> int:
                     )
                 meter.restart()
             logger.skipped(step, skipped.listed)
-            if end or due or (logged and time.monotonic() - saved > SAVE_SECONDS):
+            if saves:
                 saved = time.monotonic()
                 facts = {"step": step, "best": best, "learner": learner.state_dict()}
                 ranks.save(args.out / "last.pt", facts | about)
@@ -595,11 +602,13 @@ def split_notice(args: Namespace, tasks: list[Task], learner: Learner) -> str:
     )
 
 
-def diverged(args: Namespace, step: int) -> str:
-    """What to do about a loss that is not a number."""
+def diverged(args: Namespace, step: int, what: str) -> str:
+    """What to do about a loss or a state that is not a number, and from where to go on."""
     clip = "" if args.clip else ", or --clip 1"
-    what = f"step {step}: the loss is infinite or not a number, and not saved"
-    return f"{what}: try a smaller --lr than {args.lr:g}{clip}"
+    last = args.out / "last.pt"
+    good = f"the last good checkpoint is {last}" if last.exists() else "no checkpoint came before"
+    what = f"step {step}: {what} is infinite or not a number, and not saved"
+    return f"{what}: try a smaller --lr than {args.lr:g}{clip}; {good}"
 
 
 def announcement(args: Namespace, data: list[TaskData], learner: Learner, steps: Steps) -> str:

@@ -173,6 +173,17 @@ def test_a_folder_that_is_missing(tmp_path):
         checkpoint.save(tmp_path / "none" / "last.pt", STATE)
 
 
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_what_is_not_finite_is_found_wherever_it_is(value, dtype):
+    largest = torch.tensor([torch.finfo(dtype).max, torch.finfo(dtype).min], dtype=dtype)
+    state = {"best": value, "none": torch.zeros(0), "model": [largest, {"w": torch.ones(2, 3)}]}
+    assert checkpoint.not_finite(state) is None
+    state["model"][1]["w"] = torch.ones(2, 3, dtype=dtype)
+    state["model"][1]["w"][1, 2] = value
+    assert checkpoint.not_finite(state) == "model/1/w"
+
+
 def test_weights_of_best_and_last():
     plain, averaged = {"w": torch.zeros(2)}, {"w": torch.ones(2)}
     assert checkpoint.weights({"model": averaged}) == averaged

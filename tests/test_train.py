@@ -349,6 +349,49 @@ def test_a_loss_that_is_not_a_number_is_not_saved(run_train, tiny_json, tmp_path
     assert len(list(tmp_path.glob("runs/*/last.pt"))) == 1
 
 
+@pytest.mark.parametrize("part", ["weight", "buffer", "moment", "average", "validation"])
+def test_what_diverges_leaves_the_last_good_checkpoint(
+    run_train, tiny_json, tmp_path, monkeypatch, part
+):
+    """Every logged loss is finite; the third step leaves what is not."""
+    path, data = tiny_json
+    step, validate, done = engine.train_step, train.validate, []
+
+    def spoilt(learner, *rest):
+        terms = step(learner, *rest)
+        done.append(1)
+        if len(done) == 3 and part != "validation":
+            moments = next(iter(learner.optimizer.state.values()))
+            found = {
+                "weight": next(learner.model.parameters()),
+                "buffer": next(b for b in learner.model.buffers() if b.ndim == 1),
+                "moment": moments["exp_avg_sq"],
+                "average": next(learner.averaged.parameters()),
+            }[part]
+            found.data[(0,) * found.ndim] = float("inf")
+        return terms
+
+    def judged(*args):
+        found = validate(*args)
+        if len(done) == 3 and part == "validation":
+            found.scores["loss"] = float("nan")
+        return found
+
+    monkeypatch.setattr(engine, "train_step", spoilt)
+    monkeypatch.setattr(train, "validate", judged)
+    words = ("--task", path, "--data", data, "--steps", "6", "--ema", "0.9", "--optimizer", "adamw")
+    ran = run_train(*words, "--eval-steps", "1")
+    assert ran.status == 2
+    lines = [line for line in ran.err.splitlines() if line.startswith("error: step 3: ")]
+    assert len(lines) == 1
+    assert "infinite or not a number" in lines[0]
+    assert lines[0].endswith(f"the last good checkpoint is {Path('runs/tiny/last.pt')}")
+    for name in ("last.pt", "best.pt"):
+        state = checkpoint.load(tmp_path / "runs" / "tiny" / name)
+        assert state["step"] <= 2
+        assert checkpoint.not_finite(state) is None
+
+
 def test_a_task_file_of_the_repository_trains(run_train, make_data, tmp_path):
     path = REPOSITORY / "datasets" / "nyuv2.json"
     data = make_data(train.load_task(str(path)), "data.h5", num=6)

@@ -62,6 +62,30 @@ def _damaged(path: Path) -> str | None:
         return folders[0] if folders else file.testzip()
 
 
+def not_finite(state: Any) -> str | None:
+    """The first tensor within that holds infinity or NaN, by its keys; waits once for a device."""
+    devices: dict[torch.device, dict[str, torch.Tensor]] = {}
+    for name, tensor in _tensors(state):
+        if tensor.is_floating_point() and tensor.numel():
+            devices.setdefault(tensor.device, {})[name] = tensor
+    for tensors in devices.values():
+        ends = [torch.stack(tensor.aminmax()).isfinite().all() for tensor in tensors.values()]
+        for name, finite in zip(tensors, torch.stack(ends).tolist(), strict=True):
+            if not finite:
+                return name
+    return None
+
+
+def _tensors(state: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor of nested dicts and lists, and the keys that lead to it."""
+    if isinstance(state, torch.Tensor):
+        yield name, state.detach()
+    elif isinstance(state, dict | list | tuple):
+        items = state.items() if isinstance(state, dict) else enumerate(state)
+        for key, value in items:
+            yield from _tensors(value, f"{name}/{key}".strip("/"))
+
+
 def newest(runs: Path, name: str) -> Iterator[tuple[Path, list[str]]]:
     """Checkpoints of that file name in the folders of `runs`, the newest first, and the tasks that
     each was trained for. One that cannot be used is passed over with a line on stderr."""
