@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets import TASKS
-from datasets.task import MOST, Output, Task, UserError
+from datasets.task import MAX_UINT16, Output, Task, UserError
 from utils.command import run_command
 from utils.flags import infer_parser
 
@@ -141,11 +141,11 @@ def scores(
 
     from datasets.dataset import eval_batches, open_split
     from utils.engine import evaluate
-    from utils.metrics import make_metrics
+    from utils.metrics import metrics_of
 
     task, size = trained
     dataset = open_split(task, inputs(args, task), args.evaluate, size, args.split_by)
-    metrics = {o.name: make_metrics(o.kind, o.classes) for o in task.outputs}
+    metrics = metrics_of(task.outputs)
     batches = eval_batches(dataset, 4, workers=2, on_bad=skipped.add)
     none = torch.zeros(())
     found = evaluate(predictor, batches, lambda *_: (none, {}), metrics, skipped.ranks)
@@ -275,9 +275,9 @@ def write(stem: Path, image: Tensor, predictions: list[tuple[Output, Tensor]]) -
             data = values * np.uint8(255)
             view = visualize.mask_overlay(pixels, values)
         else:
-            fits = output.unit == "m" and output.max_depth * 1000 <= MOST
-            scale = 1000 if fits else MOST / output.max_depth
-            data = np.clip(np.rint(values * scale), 0, MOST).astype(np.uint16)
+            fits = output.unit == "m" and output.max_depth * 1000 <= MAX_UINT16
+            scale = 1000 if fits else MAX_UINT16 / output.max_depth
+            data = np.clip(np.rint(values * scale), 0, MAX_UINT16).astype(np.uint16)
             view = visualize.depth_picture(values, output.max_depth)
         save_picture(Path(f"{stem}_{output.name}.png"), data)
         save_picture(Path(f"{stem}_{output.name}_view.png"), view)

@@ -150,12 +150,11 @@ def check_defaults(task: Task, parser: Parser) -> None:
 
 def check_best(task: Task) -> None:
     """Refuse a task whose best checkpoint nothing would pick."""
-    from utils.metrics import LOWER_IS_BETTER, make_metrics
+    from utils.metrics import picking_scores
 
     name, _, metric = task.best.partition("/")
     output = next(output for output in task.outputs if output.name == name)
-    known = make_metrics(output.kind, output.classes).compute()
-    known = [m for m in known if not m.startswith("baseline") and m not in LOWER_IS_BETTER]
+    known = picking_scores(output)
     if metric not in known:
         raise UserError(
             f"task {task.name}: best is {task.best!r}, expected {name}/ and one of "
@@ -312,17 +311,17 @@ class Validation(NamedTuple):
 def validate(
     args: Namespace, data: list[TaskData], learner: Learner, skipped: Skipped
 ) -> Validation:
-    """Every task's validation split: scores, confusion matrices, some predictions as pictures."""
+    """Every task's validation split: its scores, their counts, some predictions as pictures."""
     from datasets.dataset import eval_batches
     from utils.engine import evaluate
-    from utils.metrics import make_metrics
+    from utils.metrics import metrics_of
     from utils.predict import Predictor
     from utils.visualize import sample_panel
 
     predictor = Predictor(learner.averaged, learner.compute, args.tile, args.tile // 8)
-    scores, confusion, pictures, losses = {}, {}, {}, []
+    scores, counts, pictures, losses = {}, {}, {}, []
     for task, _, val in data:
-        metrics = {o.name: make_metrics(o.kind, o.classes) for o in task.outputs}
+        metrics = metrics_of(task.outputs)
         size = min(setting(args, task, "bs"), task.defaults.get("bs", PER_TASK["bs"]))
         batches = eval_batches(val, size, args.workers, learner.ranks.part, skipped.add)
         found = evaluate(
@@ -330,9 +329,7 @@ def validate(
         )
         losses.append(found.scores["loss"])
         scores |= found.scores
-        for o in task.outputs:
-            if o.kind == "classes":
-                confusion[o.name] = metrics[o.name].confusion.cpu()
+        counts |= {name: metric.state().cpu() for name, metric in metrics.items()}
         names = [output.name for output in task.outputs]
         targets = {name: [shown.targets[name] for shown in found.shown] for name in names}
         predictions = {name: [shown.predictions[name] for shown in found.shown] for name in names}
@@ -342,7 +339,7 @@ def validate(
     skipped.settle()
     scores["loss"] = sum(losses)
     score = sum(scores[task.best] for task, _, _ in data) / len(data)
-    return Validation(score, scores, {"scores": scores, "confusion": confusion}, pictures)
+    return Validation(score, scores, {"scores": scores, "counts": counts}, pictures)
 
 
 class Steps(NamedTuple):
@@ -417,7 +414,9 @@ def model_spec(args: Namespace, tasks: list[Task]) -> ModelSpec:
     from models.unet import HeadSpec, ModelSpec
 
     heads = {
-        output.name: HeadSpec(output.kind, output.channels, output.decoder, output.max_depth)
+        output.name: HeadSpec(
+            output.kind, output.channels, output.decoder, getattr(output, "max_depth", 1.0)
+        )
         for task in tasks
         for output in task.outputs
     }
@@ -638,19 +637,21 @@ def conclude(out: Path, tasks: list[Task]) -> None:
     """Draw the curves and the confusion of the best checkpoint; print its scores."""
     from utils import checkpoint
     from utils.charts import draw_confusion, draw_curves
-    from utils.metrics import ClassMetrics
+    from utils.metrics import metrics_of
 
     draw_curves(out / "metrics.jsonl", out / "curves.png")
     best = checkpoint.load(out / "best.pt")
     for task in tasks:
+        metrics = metrics_of(task.outputs)
         for output in task.outputs:
-            if output.kind == "classes":
-                metrics = ClassMetrics(output.classes)
-                metrics.load_state(best["confusion"][output.name].flatten())
-                draw_confusion(
-                    metrics.confusion, output.classes, out / f"confusion_{output.name}.png"
-                )
-                print(report.class_table(output.name, metrics.per_class()))
+            found = metrics[output.name]
+            found.load_state(best["counts"][output.name])
+            if found.confusion is not None:
+                chart = out / f"confusion_{output.name}.png"
+                draw_confusion(found.confusion, output.labels, chart)
+            table = found.table(output.name)
+            if table is not None:
+                print(table)
     for task in tasks:
         print(report.best(task.best, best["scores"], best["step"]))
     print(f"best weights in {out}/best.pt, curves in {out}/curves.png, pictures in {out}/samples")

@@ -1,6 +1,6 @@
 """Cityscapes, read from its official zips: the benchmark's 19 classes, or 24 of those annotated."""
 
-from datasets.task import Output, Task
+from datasets.task import Classes, Task
 
 # name: (label id in *_gtFine_labelIds.png, colour), as published with the data set. The ids below
 # 4, and 255 (the licence plate's -1 in eight bits), are what nobody scores.
@@ -51,9 +51,8 @@ def _task(name: str, about: str, without: tuple[str, ...]) -> Task:
         about=about,
         image="leftImg8bit/{split}/{city}/{key}_leftImg8bit.png",
         outputs=(
-            Output(
+            Classes(
                 name=name,
-                kind="classes",
                 files="gtFine/{split}/{city}/{key}_gtFine_labelIds.png",
                 classes=tuple(kept),
                 colors=tuple(color for _, color in kept.values()),

@@ -1,6 +1,6 @@
 """Damage on photographs, paintings and manuscripts: the 16 classes of ARTeFACT's export."""
 
-from datasets.task import Output, Task
+from datasets.task import Classes, Task
 
 # Label value = position. 255 marks what lies outside the object.
 CLASSES = {
@@ -27,9 +27,8 @@ DAMAGE = Task(
     about="16 kinds of damage on analogue media, from crops at native scale (ARTeFACT export)",
     image="image/{key}.*",
     outputs=(
-        Output(
+        Classes(
             name="damage",
-            kind="classes",
             files="annotation/{key}.png",
             classes=tuple(CLASSES),
             colors=tuple(CLASSES.values()),

@@ -1,14 +1,14 @@
 """Mask and depth of a figure in a room, as in the zips of the mask + depth course."""
 
-from datasets.task import Output, Task
+from datasets.task import Depth, Mask, Task
 
 MASKDEPTH = Task(
     name="maskdepth",
     about="foreground mask and relative depth, one decoder each",
     image="bg_fg_{part}/{key}.jpg",
     outputs=(
-        Output(name="mask", kind="mask", files="bg_fg_mask_{part}/{key}.jpg", loss="bce+dice"),
-        Output(name="depth", kind="depth", files="depthMap/{key}.jpg", loss="l1+grad", weight=2.0),
+        Mask(name="mask", files="bg_fg_mask_{part}/{key}.jpg", loss="bce+dice"),
+        Depth(name="depth", files="depthMap/{key}.jpg", loss="l1+grad", weight=2.0),
     ),
     best="mask/iou",
     resize=True,

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import string
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    NamedTuple,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 if TYPE_CHECKING:  # the nouns cost no import of torch: `train.py --help` reads them
     from torch import Tensor
 
 IGNORE = 255  # in `classes` and `mask` targets: this pixel moves nothing
 NO_DEPTH = -1.0  # in `depth` targets: no ground truth here
-MOST = 65535  # that a label file, or a file of depth, can say
+MAX_UINT16 = 65535  # the most that a file of labels or of depth can say
 
-KINDS = ("classes", "mask", "depth")
 SPLITS = ("train", "val", "test")
+
+Noun = TypeVar("Noun")
 
 
 class UserError(ValueError):
@@ -58,79 +69,167 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Output:
-    """One thing the network predicts for every pixel: `kind` fixes head, losses, metrics, picture.
+    """One thing the network predicts. Its kind is a subclass with its own keys, see `KINDS`.
 
     files: template of the target's store member, such as `annotation/{key}.png`.
     decoder: outputs of one task that name the same decoder share it; empty means a decoder of its
     own.
-    loss: default terms, such as `ce+dice` or `l1+2*grad`. weight: share of this output in the
-    total.
+    loss: terms, such as `ce+dice` or `l1+2*grad`; empty means the kind's default. weight: share of
+    this output in the total.
 
-    `classes`: `classes` and `colors` ("RRGGBB", one each); `values`: the file's value of each class
-        (default 0, 1, 2, ...); `ignored`: file values that become IGNORE; `ignored_colors`: the
-        same for labels stored as colours. Any other value in a file is an error.
-    `mask`: `threshold`: a pixel is foreground where the file's value is at least this; `ignored`:
-        file values from 2 to 253, in lossless files.
-    `depth`: depth = file value * `scale` (0: the file's full range is 1); `max_depth`: the largest
-        depth the head can say, in `unit` ("m", or "" for relative depth in [0, 1]); `missing`: the
-        file value that means "no ground truth" (-1: there is none).
+    A kind says of itself: dtype of its targets; fill: what a target holds where nothing is known;
+    balanced: whether its losses take class weights.
     """
 
+    kind: ClassVar[str]
+    dtype: ClassVar[str]
+    fill: ClassVar[float]
+    default_loss: ClassVar[str]
+    balanced: ClassVar[bool] = False
+
     name: str
-    kind: str
     files: str
     decoder: str = ""
     loss: str = ""
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not _is_plain(self.name):
+            raise UserError(f"output name {self.name!r}: expected letters, digits, '-' and '_'")
+        if not 0 <= self.weight < math.inf:
+            raise UserError(f"output {self.name}: weight is {self.weight}, expected 0 or more")
+        self._default("loss", self.default_loss)
+        self._default("decoder", self.name)
+
+    def _default(self, key: str, value: Any) -> None:
+        """Fill in a key that was left empty."""
+        object.__setattr__(self, key, getattr(self, key) or value)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the head."""
+        return 1
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the ids in a target mean, in their order; () where it holds no ids."""
+        return ()
+
+    def target_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """The shape of a target of an image of that height and width."""
+        return size
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that `Output.from_json` turns into an equal output."""
+        return {"name": self.name, "kind": self.kind} | asdict(self)
+
+    @staticmethod
+    def from_json(value: Any) -> Output:
+        """The output that a JSON object describes; UserError names the key that does not fit."""
+        if not isinstance(value, dict):
+            raise UserError(f"expected an object for output, got {value!r}")
+        keys = {key: item for key, item in value.items() if key != "kind"}
+        if "kind" not in value:
+            raise UserError("key 'kind' is missing")
+        name, kind = value.get("name"), KINDS.get(str(value["kind"]))
+        if kind is None:
+            known = ", ".join(KINDS)
+            raise UserError(f"output {name}: kind is {value['kind']!r}, not one of {known}")
+        for key in keys:
+            others = [other for other, noun in KINDS.items() if key in _hints(noun)]
+            if others and kind.kind not in others:
+                raise UserError(
+                    f"output {name}: {key} is a key of {' and '.join(others)}, not of {kind.kind}"
+                )
+        return _build(kind, keys)
+
+
+@dataclass(frozen=True)
+class Classes(Output):
+    """One class per pixel.
+
+    classes and colors ("RRGGBB"): one each. values: the file's value of each class (default 0, 1,
+    2, ...). ignored: file values that become IGNORE; ignored_colors: the same for labels stored as
+    colours. Any other value in a file is an error.
+    """
+
+    kind, dtype, fill, default_loss, balanced = "classes", "uint8", IGNORE, "ce", True
+
     classes: tuple[str, ...] = ()
     colors: tuple[str, ...] = ()
     values: tuple[int, ...] = ()
     ignored: tuple[int, ...] = (IGNORE,)
     ignored_colors: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        num = len(self.classes)
+        if not 2 <= num <= IGNORE:
+            raise UserError(f"output {self.name}: {num} classes, expected 2 to {IGNORE}")
+        for what in ("colors", "values"):
+            listed = getattr(self, what)
+            if listed and len(listed) != num:
+                raise UserError(f"output {self.name}: {len(listed)} {what} for {num} classes")
+        if not all(0 <= value <= MAX_UINT16 for value in self.values):
+            raise UserError(f"output {self.name}: values {self.values}, expected 0 to {MAX_UINT16}")
+        if len(set(self.values)) != len(self.values):
+            raise UserError(f"output {self.name}: a file value stands for two classes")
+        _check_colors(self.name, self.colors + self.ignored_colors)
+        self._default("values", tuple(range(num)))
+
+    @property
+    def channels(self) -> int:
+        """One per class."""
+        return len(self.classes)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes."""
+        return self.classes
+
+
+@dataclass(frozen=True)
+class Mask(Output):
+    """Foreground or background at each pixel.
+
+    threshold: a pixel is foreground where the file's value is at least this. ignored: file values
+    from 2 to 253 that become IGNORE, in lossless files.
+    """
+
+    kind, dtype, fill, default_loss = "mask", "uint8", IGNORE, "bce"
+
     threshold: int = 128
+    ignored: tuple[int, ...] = (IGNORE,)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """0 and 1."""
+        return ("background", "foreground")
+
+
+@dataclass(frozen=True)
+class Depth(Output):
+    """The distance of what each pixel shows.
+
+    depth = file value * scale (0: the file's full range is 1). max_depth: the largest depth the
+    head can say, in `unit` ("m", or "" for relative depth in [0, 1]). missing: the file value that
+    means "no ground truth" (-1: there is none).
+    """
+
+    kind, dtype, fill, default_loss = "depth", "float32", NO_DEPTH, "l1"
+
     scale: float = 0.0
     max_depth: float = 1.0
     unit: str = ""
     missing: int = -1
 
     def __post_init__(self) -> None:
-        if not _is_plain(self.name):
-            raise UserError(f"output name {self.name!r}: expected letters, digits, '-' and '_'")
-        if self.kind not in KINDS:
-            raise UserError(
-                f"output {self.name}: kind is {self.kind!r}, not one of {', '.join(KINDS)}"
-            )
-        if self.kind == "classes" and not 2 <= len(self.classes) <= IGNORE:
-            raise UserError(
-                f"output {self.name}: {len(self.classes)} classes, expected 2 to {IGNORE}"
-            )
-        for what in ("colors", "values"):
-            listed = getattr(self, what)
-            if listed and len(listed) != len(self.classes):
-                raise UserError(
-                    f"output {self.name}: {len(listed)} {what} for {len(self.classes)} classes"
-                )
-        if not all(0 <= value <= MOST for value in self.values):
-            raise UserError(f"output {self.name}: values {self.values}, expected 0 to {MOST}")
-        if not 0 <= self.weight < math.inf:
-            raise UserError(f"output {self.name}: weight is {self.weight}, expected 0 or more")
-        if len(set(self.values)) != len(self.values):
-            raise UserError(f"output {self.name}: a file value stands for two classes")
-        for color in self.colors + self.ignored_colors:
-            if len(color) != 6 or set(color) - set(string.hexdigits):
-                raise UserError(f"output {self.name}: colour {color!r}, expected six hex digits")
-        if self.kind == "depth" and (self.max_depth <= 0 or self.scale < 0):
+        super().__post_init__()
+        if self.max_depth <= 0 or self.scale < 0:
             raise UserError(f"output {self.name}: max_depth must be positive, scale not negative")
-        default = {"classes": "ce", "mask": "bce", "depth": "l1"}[self.kind]
-        object.__setattr__(self, "loss", self.loss or default)
-        object.__setattr__(self, "decoder", self.decoder or self.name)
-        if self.kind == "classes" and not self.values:
-            object.__setattr__(self, "values", tuple(range(len(self.classes))))
 
-    @property
-    def channels(self) -> int:
-        """Channels of the head: one per class, one for a mask or a depth."""
-        return len(self.classes) if self.kind == "classes" else 1
+
+KINDS: dict[str, type[Output]] = {"classes": Classes, "mask": Mask, "depth": Depth}
 
 
 @dataclass(frozen=True)
@@ -194,13 +293,15 @@ class Task:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that `Task.from_json` turns into an equal Task."""
-        return asdict(self)
+        return asdict(self) | {"outputs": tuple(output.to_json() for output in self.outputs)}
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> Task:
         """The Task that a JSON object describes; UserError names the key that does not fit."""
-        outputs = [_build(Output, item) for item in _expect(value, "outputs", (list, tuple))]
-        return replace(_build(Task, {**value, "outputs": outputs}), outputs=tuple(outputs))
+        listed = value.get("outputs")
+        if not isinstance(listed, list | tuple):
+            raise UserError(f"outputs: expected a list, got {listed!r}")
+        return _build(Task, value | {"outputs": [Output.from_json(item) for item in listed]})
 
     def empty_batch(self, images: int, size: tuple[int, int]) -> Batch:
         """A batch of that many images as the loader makes them, all 0."""
@@ -208,7 +309,7 @@ class Task:
 
         targets = {
             output.name: torch.zeros(
-                images, *size, dtype=torch.float32 if output.kind == "depth" else torch.uint8
+                images, *output.target_shape(size), dtype=getattr(torch, output.dtype)
             )
             for output in self.outputs
         }
@@ -225,7 +326,7 @@ def read_task(path: Path) -> Task:
         return Task.from_json(value)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: not a task: {error}") from None
 
 
@@ -234,40 +335,39 @@ def _is_plain(name: str) -> bool:
     return name.replace("_", "").replace("-", "").isalnum()
 
 
-def _expect(value: dict[str, Any], name: str, kind: type | tuple) -> Any:
-    if not isinstance(value.get(name), kind):
-        raise UserError(f"{name}: expected a list, got {value.get(name)!r}")
-    return value[name]
+def _check_colors(name: str, colors: tuple[str, ...]) -> None:
+    for color in colors:
+        if len(color) != 6 or set(color) - set(string.hexdigits):
+            raise UserError(f"output {name}: colour {color!r}, expected six hex digits")
 
 
-def _build(noun: type, value: Any) -> Any:
+@functools.cache
+def _hints(noun: type) -> dict[str, Any]:
+    """The type of each key of a dataclass."""
+    hints = get_type_hints(noun)
+    return {f.name: hints[f.name] for f in fields(noun)}
+
+
+def _build(noun: type[Noun], value: dict[str, Any]) -> Noun:
     """A dataclass from a JSON object: lists become tuples, keys that do not fit are named."""
-    if not isinstance(value, dict):
-        raise UserError(f"expected an object for {noun.__name__.lower()}, got {value!r}")
-    known = {f.name: f.type for f in fields(noun)}
+    known = _hints(noun)
     for name, item in value.items():
         if name not in known:
             raise UserError(f"unknown key {name!r}, expected one of {', '.join(known)}")
         if not _fits(item, known[name]):
-            raise UserError(f"{name}: expected {known[name]}, got {item!r}")
-    missing = [
-        n for n in ("name", "kind", "files", "image", "best") if n in known and n not in value
-    ]
-    if missing:
-        raise UserError(f"key {missing[0]!r} is missing")
+            expected = getattr(known[name], "__name__", "") if not get_args(known[name]) else ""
+            raise UserError(f"{name}: expected {expected or known[name]}, got {item!r}")
+    for f in fields(noun):
+        if f.default is f.default_factory is MISSING and f.name not in value:
+            raise UserError(f"key {f.name!r} is missing")
     return noun(**{n: tuple(item) if isinstance(item, list) else item for n, item in value.items()})
 
 
-def _fits(item: Any, annotation: str) -> bool:
-    """Whether a JSON value fits one of the annotations that the nouns above use."""
-    base, _, inner = annotation.partition("[")
-    if base == "tuple":
-        element = inner.split(",")[0]
-        plain = {"str": str, "int": int, "float": (int, float)}.get(element, object)
-        return isinstance(item, (list, tuple)) and all(isinstance(part, plain) for part in item)
-    if base == "dict":
-        return isinstance(item, dict)
-    if base == "bool":
-        return isinstance(item, bool)
-    kind = {"str": str, "int": int, "float": (int, float)}[base]
-    return isinstance(item, kind) and not isinstance(item, bool)
+def _fits(item: Any, hint: Any) -> bool:
+    """Whether a JSON value is of that type: lists pass for tuples, whole numbers for others."""
+    base = get_origin(hint) or hint
+    if base is tuple:
+        return isinstance(item, list | tuple) and all(_fits(x, get_args(hint)[0]) for x in item)
+    if isinstance(item, bool):
+        return base is bool
+    return isinstance(item, int | float if base is float else base)

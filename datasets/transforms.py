@@ -98,8 +98,9 @@ class TrainTransform:
         targets = {}
         for name, target in sample.targets.items():
             output = _output(self.task, name)
-            moved = move.apply(target[None], self.size, smooth=False, fill=_fill(output))[0]
-            targets[name] = _come_closer(moved, move.zoom, output) if output.unit else moved
+            moved = move.apply(target[None], self.size, smooth=False, fill=output.fill)[0]
+            metric = getattr(output, "unit", "")
+            targets[name] = _come_closer(moved, move.zoom, output) if metric else moved
         return Sample(_recolor(image, rng), targets, sample.key)
 
     def _draw(self, sample: Sample, rng: np.random.Generator) -> Move:
@@ -128,7 +129,7 @@ class TrainTransform:
         labels = [
             sample.targets[o.name]
             for o in self.task.outputs
-            if o.kind != "depth" and o.name in sample.targets
+            if o.labels and o.name in sample.targets
         ]
         rooms = [full - side for full, side in zip(sample.image.shape[-2:], crop, strict=True)]
         best, most = None, -1
@@ -196,7 +197,3 @@ def _count_labels(target: Tensor) -> int:
 
 def _output(task: Task, name: str) -> Output:
     return next(output for output in task.outputs if output.name == name)
-
-
-def _fill(output: Output) -> float:
-    return NO_DEPTH if output.kind == "depth" else IGNORE

@@ -1,6 +1,6 @@
 """Logits of classes or of a mask and uint8 labels go in, one scalar per loss comes out, in float32.
 
-Labels are class ids; IGNORE_INDEX means that a pixel moves nothing. With no labelled pixel every
+Labels are class ids; IGNORE means that a pixel moves nothing. With no labelled pixel every
 loss is exactly 0 and so is its gradient. Other labels are below the number of classes: the loader
 sees to it, nothing here waits for the device to check. One channel is a mask: class 1 against 0.
 """
@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-IGNORE_INDEX = 255
+from datasets.task import IGNORE
+
 SLICE = 1 << 15  # pixels scored at a time: their float32 logits fit a cache
 nll_backward = torch.ops.aten.nll_loss_backward
 log_softmax_backward = torch.ops.aten._log_softmax_backward_data
@@ -62,7 +63,7 @@ def dice(logits: Tensor, target: Tensor) -> Tensor:
     if logits.shape[1] > 1:
         return class_terms(logits, target, ("dice",))["dice"]
     probs = logits.squeeze(1).float().sigmoid()
-    truth, labelled = target == 1, target != IGNORE_INDEX
+    truth, labelled = target == 1, target != IGNORE
     overlap = torch.where(truth, probs, 0).sum()
     area = torch.where(labelled, probs.square(), 0).sum()
     return 1 - _dice(overlap, area, truth.sum())
@@ -126,7 +127,7 @@ class ClassSums(torch.autograd.Function):
             if gamma is not None:
                 scalars[2] += weight @ _focus(nll, gamma)
             if dice:
-                labelled = (label != IGNORE_INDEX).float()
+                labelled = (label != IGNORE).float()
                 classes[0].index_add_(0, label, torch.exp(-nll).double())
                 classes[1, : x.shape[1]] += labelled @ log_p.exp_().square_()
                 classes[2].index_add_(0, label, labelled.double())
@@ -150,9 +151,9 @@ class ClassSums(torch.autograd.Function):
             if ctx.dice:
                 slope -= of_overlap.index_select(0, label) * torch.exp(-nll)
             none = slope.new_zeros(())
-            change = nll_backward(slope, log_p, label, None, 0, IGNORE_INDEX, none)
+            change = nll_backward(slope, log_p, label, None, 0, IGNORE, none)
             if ctx.dice:
-                labelled = (label != IGNORE_INDEX).float()
+                labelled = (label != IGNORE).float()
                 change += log_p.exp().square_().mul_(2 * of_area).mul_(labelled[:, None])
             out.copy_(log_softmax_backward(change, log_p, 1, log_p.dtype))
         return found, None, None, None, None
@@ -163,7 +164,7 @@ def _scored(logits: Tensor, target: Tensor, table: Tensor) -> tuple[Tensor, ...]
     -log p of the true class, 0 where ignored, each (P,)."""
     log_p, label = F.log_softmax(logits.float(), dim=1), target.long()
     # not `F.cross_entropy` of (N, C, H, W), which has no deterministic kernel on CUDA
-    nll = F.nll_loss(log_p, label, ignore_index=IGNORE_INDEX, reduction="none")
+    nll = F.nll_loss(log_p, label, ignore_index=IGNORE, reduction="none")
     return log_p, label, table.index_select(0, label), nll
 
 
@@ -186,9 +187,9 @@ def _mask_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """-log p of the true side, float32 (N, H, W); 0 where ignored."""
     truth = (target == 1).float()
     nll = F.binary_cross_entropy_with_logits(logits.squeeze(1).float(), truth, reduction="none")
-    return torch.where(target != IGNORE_INDEX, nll, 0)
+    return torch.where(target != IGNORE, nll, 0)
 
 
 def _labelled_mean(values: Tensor, target: Tensor) -> Tensor:
     """Mean over labelled pixels of values (N, H, W) that are 0 where ignored."""
-    return values.sum() / (target != IGNORE_INDEX).sum().clamp(min=1)
+    return values.sum() / (target != IGNORE).sum().clamp(min=1)

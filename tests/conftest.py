@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.task import Output, Task
+from datasets.task import Classes, Depth, Mask, Task
 from utils.command import one_line
 
 SMALL = ("--width", "4", "--depth", "2", "--size", "32", "32", "--bs", "2")
@@ -24,9 +24,9 @@ TINY = Task(
     name="tiny",
     image="img/{key}.png",
     outputs=(
-        Output("parts", "classes", "parts/{key}.png", "seg", classes=("a", "b", "c")),
-        Output("edge", "mask", "edge/{key}.png", "seg"),
-        Output("near", "depth", "near/{key}.png", scale=0.001, max_depth=5, unit="m", missing=0),
+        Classes("parts", "parts/{key}.png", "seg", classes=("a", "b", "c")),
+        Mask("edge", "edge/{key}.png", "seg"),
+        Depth("near", "near/{key}.png", scale=0.001, max_depth=5, unit="m", missing=0),
     ),
     best="parts/miou",
     val_share=0.3,

@@ -12,9 +12,9 @@ import pytest
 from datasets.index import find_samples, samples
 from datasets.stores import Shard, index_cache, open_stores, write_hdf5, write_zip
 from datasets.stores.index_cache import Columns
-from datasets.task import Output, Task
+from datasets.task import Mask, Task
 
-TASK = Task("t", "image/{key}.png", (Output("m", "mask", "mask/{key}.png"),), "m/iou")
+TASK = Task("t", "image/{key}.png", (Mask("m", "mask/{key}.png"),), "m/iou")
 KEYS = [f"{i:03d}" for i in range(40)]
 WRITERS = {"s.zip": write_zip, "s.h5": write_hdf5}
 

@@ -11,18 +11,15 @@ from PIL import Image
 
 from datasets.check import __main__ as check
 from datasets.stores.write import write_hdf5, write_zip
-from datasets.task import IGNORE, Output, Task
+from datasets.task import IGNORE, Classes, Depth, Mask, Task
 
 TASK = Task(
     name="toy",
     image="{split}/img/{key}.png",
     outputs=(
-        Output("kinds", "classes", "{split}/kinds/{key}.png", classes=("a", "b", "c")),
-        Output("edge", "mask", "{split}/edge/{key}.png"),
-        Output(
-            *("near", "depth", "{split}/near/{key}.png"),
-            **{"scale": 0.001, "max_depth": 5, "unit": "m", "missing": 0},
-        ),
+        Classes("kinds", "{split}/kinds/{key}.png", classes=("a", "b", "c")),
+        Mask("edge", "{split}/edge/{key}.png"),
+        Depth("near", "{split}/near/{key}.png", scale=0.001, max_depth=5, unit="m", missing=0),
     ),
     best="kinds/miou",
 )

@@ -356,7 +356,10 @@ def best_file(tmp_path_factory):
     """An untrained network of the tiny task, as train.py would keep it."""
     from models.unet import HeadSpec, ModelSpec, UNet
 
-    heads = {o.name: HeadSpec(o.kind, o.channels, o.decoder, o.max_depth) for o in TINY.outputs}
+    heads = {
+        o.name: HeadSpec(o.kind, o.channels, o.decoder, getattr(o, "max_depth", 1.0))
+        for o in TINY.outputs
+    }
     spec = ModelSpec(heads, width=4, depth=2)
     config = {"tasks": [TINY.to_json()], "sizes": [[32, 32]], "model": spec.to_json()}
     path = tmp_path_factory.mktemp("weights") / "best.pt"
@@ -454,7 +457,7 @@ def test_ctrl_c_anywhere_is_one_line(run_train, run_infer, monkeypatch, script):
 def test_outputs_that_cannot_be(values, named):
     given = {"name": "a", "kind": "classes", "files": "a/{key}.png", "classes": ("x", "y")}
     with pytest.raises(ValueError, match=".*".join(named)):
-        Output(**given | values)
+        Output.from_json(given | values)
 
 
 def test_a_bug_keeps_its_traceback(run_train, tiny_json, monkeypatch):

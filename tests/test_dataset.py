@@ -13,7 +13,7 @@ from PIL import Image
 from datasets import TASKS, dataset, demo, load_task
 from datasets.class_weights import class_histogram, class_weights
 from datasets.dataset import BadMember, eval_batches, open_split, open_task, overfit, train_loader
-from datasets.task import IGNORE, Output, Task
+from datasets.task import IGNORE, Classes, Task
 
 DATASETS = Path(__file__).parents[1] / "datasets"
 EVERY_TASK = [*TASKS.values(), *(load_task(str(path)) for path in sorted(DATASETS.glob("*.json")))]
@@ -44,7 +44,7 @@ def test_every_task_reads_its_layout(task, make_data):
                 assert 0 <= target[target >= 0].min() <= target.max() <= output.max_depth
             else:
                 assert target.dtype == torch.uint8
-                known = {*range(max(2, len(output.classes))), IGNORE}
+                known = {*range(len(output.labels)), IGNORE}
                 assert set(target.unique().tolist()) <= known
     assert data.train[0, 0].image.shape == (3, 32, 40)
     expected = (3, 32, 40) if task.resize else (3, 40, 48)
@@ -150,7 +150,7 @@ def test_overfitting_sees_the_same_samples_alike(tiny_task, make_data, num):
 
 
 def two_classes(name="two", ignored=(255,)):
-    output = Output("two", "classes", "l/{key}.png", classes=("a", "b", "c"), ignored=ignored)
+    output = Classes("two", "l/{key}.png", classes=("a", "b", "c"), ignored=ignored)
     return Task(name, "i/{key}.png", (output,), "two/miou", val_share=0.5)
 
 

@@ -11,13 +11,13 @@ from PIL import Image, ImageOps
 
 from datasets import TASKS, decode, images, load_task
 from datasets.decode import check_same_size, decode_image, decode_target
-from datasets.task import IGNORE, NO_DEPTH, Output, UserError
+from datasets.task import IGNORE, NO_DEPTH, Classes, Depth, Mask, UserError
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 DAMAGE = TASKS["damage"].outputs[0]
-MASK = Output("mask", "mask", "m/{key}.png")
-DEPTH = Output("depth", "depth", "d/{key}.png")
-METRES = Output("metres", "depth", "d/{key}.png", scale=0.001, max_depth=10.0, unit="m", missing=0)
+MASK = Mask("mask", "m/{key}.png")
+DEPTH = Depth("depth", "d/{key}.png")
+METRES = Depth("metres", "d/{key}.png", scale=0.001, max_depth=10.0, unit="m", missing=0)
 
 real_data = pytest.mark.skipif(not DATA.is_dir(), reason="the real images are not here")
 
@@ -175,14 +175,12 @@ def test_colours_equal_ids():
 
 
 def test_grey_colours_that_are_no_ids_are_looked_up_as_colours():
-    camvid = Output("c", "classes", "x", classes=("sky", "road"), colors=("808080", "804080"))
+    camvid = Classes("c", "x", classes=("sky", "road"), colors=("808080", "804080"))
     assert labels(np.full((1, 2, 3), 128, np.uint8), camvid) == [[0, 0]]
 
 
 def test_of_two_classes_of_one_colour_the_first_is_meant():
-    output = Output(
-        "c", "classes", "x", classes=("a", "b", "c"), colors=("00ff00", "FF0000", "ff0000")
-    )
+    output = Classes("c", "x", classes=("a", "b", "c"), colors=("00ff00", "FF0000", "ff0000"))
     assert labels(np.array([[[255, 0, 0], [0, 255, 0]]], np.uint8), output) == [[1, 0]]
 
 
@@ -193,20 +191,20 @@ def test_cityscapes_ids_are_mapped_and_the_rest_is_ignored():
 
 
 def test_a_class_at_255_beats_the_default_ignored_value():
-    assert labels(
-        grey([0, 255]), Output("c", "classes", "x", classes=("a", "b"), values=(0, 255))
-    ) == [[0, 1]]
+    assert labels(grey([0, 255]), Classes("c", "x", classes=("a", "b"), values=(0, 255))) == [
+        [0, 1]
+    ]
 
 
 def test_16_bit_values():
-    output = Output("c", "classes", "x", classes=("a", "b"), values=(0, 1000), ignored=(65535, -1))
+    output = Classes("c", "x", classes=("a", "b"), values=(0, 1000), ignored=(65535, -1))
     assert labels(np.array([[1000, 0, 65535]], np.uint16), output) == [[1, 0, IGNORE]]
     with pytest.raises(ValueError, match="label value 999 is not one of -1..0, 1000, 65535"):
         labels(np.array([[999]], np.uint16), output)
 
 
 def test_one_bit_labels_are_ids_0_and_1():
-    output = Output("c", "classes", "x", classes=("a", "b"))
+    output = Classes("c", "x", classes=("a", "b"))
     assert labels(Image.fromarray(grey([0, 255])).convert("1"), output) == [[0, 1]]
 
 
@@ -232,7 +230,7 @@ def test_an_unseen_colour_is_named():
 
 
 def test_colours_without_a_colour_table_are_named():
-    output = Output("c", "classes", "x", classes=("a", "b"))
+    output = Classes("c", "x", classes=("a", "b"))
     with pytest.raises(ValueError, match="annotation/x.png: .*output c lists no colors"):
         labels(np.array([[[1, 2, 3]]], np.uint8), output)
     with pytest.raises(ValueError, match="label value 9 is not one of 0..1, 255"):
@@ -291,18 +289,18 @@ def test_a_mask_of_zeros_and_ones_asks_for_its_threshold():
     with pytest.raises(ValueError) as caught:
         mask(grey([0, 1, 1]))
     assert str(caught.value) == 'm/x.png: holds only 0 and 1: set "threshold": 1 in the task'
-    assert mask(grey([0, 1, 1]), Output("mask", "mask", "m", threshold=1)) == [[0, 1, 1]]
+    assert mask(grey([0, 1, 1]), Mask("mask", "m", threshold=1)) == [[0, 1, 1]]
     assert mask(grey([0, 0, 0])) == [[0, 0, 0]]
 
 
 @pytest.mark.parametrize("threshold", [1, 128])
 def test_a_mask_of_0_1_255_is_ambiguous(threshold):
     with pytest.raises(ValueError, match="m/x.png: holds 1 and 255"):
-        mask(grey([0, 1, 255]), Output("mask", "mask", "m", threshold=threshold))
+        mask(grey([0, 1, 255]), Mask("mask", "m", threshold=threshold))
 
 
 def test_ignored_values_between_the_extremes_only():
-    output = Output("mask", "mask", "m", ignored=(0, 128, 255))
+    output = Mask("mask", "m", ignored=(0, 128, 255))
     assert mask(grey([0, 128, 129, 255]), output) == [[0, IGNORE, 1, 1]]
     assert IGNORE not in mask(np.full((8, 8), 128, np.uint8), output, "JPEG")[0]
 
@@ -359,7 +357,7 @@ def test_float_depth_is_kept_and_what_is_not_a_number_is_missing():
 
 
 def test_missing_is_a_file_value():
-    output = Output("depth", "depth", "d", missing=255)
+    output = Depth("depth", "d", missing=255)
     assert depth(grey([0, 255]), output).tolist() == [[0.0, NO_DEPTH]]
 
 

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from datasets.task import Classes, Depth, Mask
 from losses import Criterion, LossSpec
 from models.unet import HeadSpec, ModelSpec, UNet
 from utils.compute import Compute
 from utils.distributed import Ranks
 from utils.engine import Learner, evaluate, train_step
-from utils.metrics import make_metrics
+from utils.metrics import metrics_of
 from utils.optim import Schedule, make_optimizer
 from utils.predict import Predictor
 
@@ -28,6 +29,11 @@ HEADS = {
 SPEC = ModelSpec(HEADS, width=4, depth=1, convs=(1, 1, 1), norm="none")
 TERMS = {"parts": "ce", "edge": "bce", "near": "l1"}
 CPU = torch.device("cpu")
+OUTPUTS = (
+    Classes("parts", "", classes=("a", "b", "c")),
+    Mask("edge", ""),
+    Depth("near", "", max_depth=5.0),
+)
 
 
 class Batch(NamedTuple):
@@ -262,7 +268,7 @@ def test_unlabelled_batches_move_nothing_but_the_decay():
 
 def scores_of(learner, batches, tile=0, overlap=0, show=0):
     predictor = Predictor(learner.averaged, learner.compute, tile, overlap)
-    metrics = {name: make_metrics(head.kind, ("a", "b", "c")) for name, head in SPEC.heads.items()}
+    metrics = metrics_of(OUTPUTS)
     return evaluate(predictor, batches, learner.criterion, metrics, learner.ranks, show)
 
 

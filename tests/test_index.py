@@ -10,7 +10,7 @@ import pytest
 from datasets import TASKS, load_task
 from datasets.index import compile_template, find_samples
 from datasets.stores import open_stores, write_hdf5, write_zip
-from datasets.task import Output, Task
+from datasets.task import Mask, Task
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 CITYSCAPES, DAMAGE, MASKDEPTH = TASKS["cityscapes"], TASKS["damage"], TASKS["maskdepth"]
@@ -25,7 +25,7 @@ def real(*parts):
 
 def task_of(image, *files, **settings):
     """A task with one mask output a template."""
-    outputs = tuple(Output(name=f"mask{i}", kind="mask", files=f) for i, f in enumerate(files))
+    outputs = tuple(Mask(name=f"mask{i}", files=f) for i, f in enumerate(files))
     return Task(name="t", image=image, outputs=outputs, best="mask0/iou", **settings)
 
 

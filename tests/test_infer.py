@@ -14,7 +14,7 @@ from PIL import Image
 import infer
 from datasets import TASKS
 from datasets.stores import write_zip
-from datasets.task import Output, Task
+from datasets.task import Classes, Depth, Task
 from models.unet import HeadSpec, ModelSpec, UNet
 from utils import checkpoint
 
@@ -24,7 +24,10 @@ OUTPUTS = ("parts", "edge", "near")
 def keep(path, *tasks, size=(32, 32), seed=0):
     """A best.pt of an untrained network whose answers vary from pixel to pixel."""
     outputs = [output for task in tasks for output in task.outputs]
-    heads = {o.name: HeadSpec(o.kind, o.channels, o.decoder, o.max_depth) for o in outputs}
+    heads = {
+        o.name: HeadSpec(o.kind, o.channels, o.decoder, getattr(o, "max_depth", 1.0))
+        for o in outputs
+    }
     spec = ModelSpec(heads, width=4, depth=2)
     torch.manual_seed(seed)
     model = UNet(spec)
@@ -98,8 +101,8 @@ def test_what_is_written_is_what_the_network_says(run_infer, network, tmp_path, 
 def values_task():
     """File values that are not 0, 1, 2, one of them beyond 8 bits, and relative depth."""
     outputs = (
-        Output("kind", "classes", "k/{key}.png", classes=("a", "b"), values=(7, 300)),
-        Output("far", "depth", "f/{key}.png"),
+        Classes("kind", "k/{key}.png", classes=("a", "b"), values=(7, 300)),
+        Depth("far", "f/{key}.png"),
     )
     return Task("values", "i/{key}.png", outputs, "kind/miou")
 
@@ -121,7 +124,7 @@ def test_files_hold_the_values_of_the_task(run_infer, tmp_path):
     [("m", 65.0, 1000), ("m", 80.0, 65535 / 80), ("cm", 8000.0, 65535 / 8000), ("", 1.0, 65535)],
 )
 def test_the_largest_depth_fits_the_file(tmp_path, unit, max_depth, scale):
-    output = Output("far", "depth", "f/{key}.png", unit=unit, max_depth=max_depth)
+    output = Depth("far", "f/{key}.png", unit=unit, max_depth=max_depth)
     values = torch.tensor([[0.0, 0.25, 0.9], [0.99, 1.0, 0.5]]) * max_depth
     infer.write(tmp_path / "x", torch.zeros(3, 2, 3, dtype=torch.uint8), [(output, values)])
     data = opened(tmp_path / "x_far.png")

@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from datasets.task import IGNORE
 from losses import TERMS, Criterion, LossSpec, depth, parse_terms, segmentation
-from losses.segmentation import IGNORE_INDEX
 
 NUM_CLASSES = 5
 SIZE = (2, 11, 13)  # odd, so that the coarse scales of the gradient loss do not divide it
@@ -26,7 +26,7 @@ def scene(kind, seed=0, ignored=0.3):
     channels = NUM_CLASSES if kind == "classes" else 1
     target = torch.randint(0, max(channels, 2), SIZE, generator=generator, dtype=torch.uint8)
     prediction = torch.randn(n, channels, h, w, generator=generator)
-    return prediction, target.masked_fill(void, IGNORE_INDEX)
+    return prediction, target.masked_fill(void, IGNORE)
 
 
 def perfect(kind, target):
@@ -35,12 +35,12 @@ def perfect(kind, target):
         return torch.where(target < 0, 0.7, target).unsqueeze(1)
     if kind == "mask":
         return torch.where(target == 1, 50.0, -50.0).unsqueeze(1)
-    label = torch.where(target == IGNORE_INDEX, 0, target).long()
+    label = torch.where(target == IGNORE, 0, target).long()
     return 50.0 * F.one_hot(label, NUM_CLASSES).permute(0, 3, 1, 2).float()
 
 
 def unlabelled(kind, target):
-    return target < 0 if kind == "depth" else target == IGNORE_INDEX
+    return target < 0 if kind == "depth" else target == IGNORE
 
 
 @pytest.mark.parametrize(("kind", "term"), [pair for pair in ALL_TERMS if pair != ("depth", "bce")])
@@ -117,7 +117,7 @@ def test_cross_entropy_equals_torch(weights):
     logits, target = scene("classes")
     weights = None if weights is None else torch.tensor(weights)
     logits.requires_grad_()
-    expected = F.cross_entropy(logits, target.long(), weight=weights, ignore_index=IGNORE_INDEX)
+    expected = F.cross_entropy(logits, target.long(), weight=weights, ignore_index=IGNORE)
     actual = segmentation.cross_entropy(logits, target, weights)
     torch.testing.assert_close(actual, expected)
     torch.testing.assert_close(
@@ -130,7 +130,7 @@ def test_pixels_that_weigh_nothing_cost_nothing(term):
     logits, target = scene("classes")
     logits.requires_grad_()
     weights = torch.tensor([0.0, 1.0, 1.0, 1.0, 1.0])  # and no pixel but of class 0, or ignored
-    for label in (0, IGNORE_INDEX):
+    for label in (0, IGNORE):
         loss = TERMS["classes"][term](logits, torch.full_like(target, label), weights)
         assert loss.item() == 0
         assert (torch.autograd.grad(loss, logits)[0] == 0).all()
@@ -138,7 +138,7 @@ def test_pixels_that_weigh_nothing_cost_nothing(term):
 
 def test_bce_equals_torch():
     logits, target = scene("mask")
-    known = target != IGNORE_INDEX
+    known = target != IGNORE
     expected = F.binary_cross_entropy_with_logits(logits[:, 0][known], target[known].float())
     torch.testing.assert_close(segmentation.bce(logits, target), expected)
 
@@ -314,7 +314,7 @@ def test_learned_weights_are_bounded_and_rest_without_a_label():
     assert total.item() == pytest.approx(np.exp(6) * logged["mask/bce"].item() - 3, rel=1e-5)
 
     learned = Criterion(SPECS, uncertainty=True)
-    total, _ = learned(predictions, {"mask": torch.full_like(targets["mask"], IGNORE_INDEX)})
+    total, _ = learned(predictions, {"mask": torch.full_like(targets["mask"], IGNORE)})
     total.backward()
     assert total.item() == 0
     assert (learned.log_variances.grad == 0).all()
@@ -351,7 +351,7 @@ def test_sums_in_slices_have_the_gradient_of_their_formulas(terms, gamma, monkey
     weights = torch.tensor([0.5, 1.0, 2.0, 0.0, 3.0])
     names = [name for name, _ in parse_terms("classes", terms)]
 
-    labelled = (target != IGNORE_INDEX).flatten()
+    labelled = (target != IGNORE).flatten()
     truth = F.one_hot(target.long().flatten()[labelled], NUM_CLASSES).double()
     plain = logits.double().requires_grad_()
     p = plain.movedim(1, -1).flatten(0, 2)[labelled].softmax(1)  # (P, C)

@@ -9,11 +9,21 @@ from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as citys
 from cityscapesscripts.helpers.labels import id2label
 from torchmetrics import classification as reference
 
+from datasets.task import IGNORE, Classes, Depth, Mask
 from losses.weighted import TERMS
-from utils.metrics import BIN, IGNORE_INDEX, ClassMetrics, DepthMetrics, MaskMetrics, make_metrics
+from utils.metrics import BIN, METRICS, ClassMetrics, DepthMetrics, MaskMetrics, picking_scores
 
 NAMES = ("clean", "peel", "dust", "hair", "fold", "stamp")
 SIZE = (5, 9, 7)
+OUTPUTS = {
+    "classes": Classes("c", "", classes=NAMES),
+    "mask": Mask("m", ""),
+    "depth": Depth("d", "", max_depth=8.0),
+}
+
+
+def fresh(kind):
+    return METRICS[kind].of(OUTPUTS[kind])
 
 
 def class_scene(seed=0, known=(0, 1, 2, 3, 4, 5)):
@@ -23,7 +33,7 @@ def class_scene(seed=0, known=(0, 1, 2, 3, 4, 5)):
     target = known[torch.randint(0, len(known), SIZE, generator=generator)]
     logits = torch.randn(SIZE[0], len(NAMES), *SIZE[1:], generator=generator)
     logits += 2 * torch.nn.functional.one_hot(target.long(), len(NAMES)).permute(0, 3, 1, 2)
-    return logits, target.masked_fill(torch.rand(SIZE, generator=generator) < 0.3, IGNORE_INDEX)
+    return logits, target.masked_fill(torch.rand(SIZE, generator=generator) < 0.3, IGNORE)
 
 
 def mask_scene(seed=0):
@@ -31,7 +41,7 @@ def mask_scene(seed=0):
     target = (torch.rand(SIZE, generator=generator) < 0.3).byte()
     logits = torch.randn(SIZE, generator=generator) + target
     void = torch.rand(SIZE, generator=generator) < 0.3
-    return logits.unsqueeze(1), target.masked_fill(void, IGNORE_INDEX)
+    return logits.unsqueeze(1), target.masked_fill(void, IGNORE)
 
 
 def depth_scene(seed=0):
@@ -61,7 +71,7 @@ def test_class_scores_equal_torchmetrics(known):
     ids = logits.argmax(1)
 
     def theirs(metric, average):
-        metric = metric(len(NAMES), average=average, ignore_index=IGNORE_INDEX)
+        metric = metric(len(NAMES), average=average, ignore_index=IGNORE)
         return metric(ids, target.long()).double()
 
     def close(a, b):
@@ -81,7 +91,7 @@ def test_class_scores_equal_torchmetrics(known):
     close([row.precision for row in rows], theirs(reference.MulticlassPrecision, "none"))
     close([row.recall for row in rows], recall)
 
-    confusion = reference.MulticlassConfusionMatrix(len(NAMES), ignore_index=IGNORE_INDEX)
+    confusion = reference.MulticlassConfusionMatrix(len(NAMES), ignore_index=IGNORE)
     assert torch.equal(ours.confusion, confusion(ids, target.long()))
 
 
@@ -94,7 +104,7 @@ def test_class_scores_equal_cityscapes(monkeypatch):
     guess = np.where(
         rng.random(truth.shape) < 0.5, truth, rng.integers(0, num_classes - 1, truth.shape)
     )
-    truth[rng.random(truth.shape) < 0.2] = IGNORE_INDEX
+    truth[rng.random(truth.shape) < 0.2] = IGNORE
 
     monkeypatch.setattr(cityscapes.args, "evalLabels", [])
     matrix = cityscapes.generateMatrix(cityscapes.args)
@@ -163,7 +173,7 @@ def test_mask_scores_equal_torchmetrics():
         "accuracy": reference.BinaryAccuracy,
     }
     for name, metric in theirs.items():
-        expected = metric(ignore_index=IGNORE_INDEX)(logits[:, 0], target.int()).item()
+        expected = metric(ignore_index=IGNORE)(logits[:, 0], target.int()).item()
         assert found[name] == pytest.approx(expected, rel=1e-6), name
 
 
@@ -218,14 +228,14 @@ def test_depth_scores_by_hand():
 def test_a_perfect_prediction_scores_best(kind):
     prediction, target = SCENES[kind]()
     if kind == "classes":
-        known = torch.where(target == IGNORE_INDEX, 0, target)
-        found = scores(make_metrics(kind, NAMES), known, target)
+        known = torch.where(target == IGNORE, 0, target)
+        found = scores(fresh(kind), known, target)
         assert found["miou"] == found["f1"] == found["pixel_accuracy"] == found["fwiou"] == 1
     elif kind == "mask":
-        found = scores(make_metrics(kind), (target == 1).float().unsqueeze(1), target)
+        found = scores(fresh(kind), (target == 1).float().unsqueeze(1), target)
         assert found["iou"] == found["f1"] == found["accuracy"] == 1
     else:
-        found = scores(make_metrics(kind), target.unsqueeze(1), target)
+        found = scores(fresh(kind), target.unsqueeze(1), target)
         assert found["mae"] == found["rmse"] == found["absrel"] == found["logstd"] == 0
         assert found["delta1"] == 1
 
@@ -233,29 +243,27 @@ def test_a_perfect_prediction_scores_best(kind):
 @pytest.mark.parametrize("kind", SCENES)
 def test_an_ignored_pixel_counts_nowhere(kind):
     prediction, target = SCENES[kind]()
-    void = ((target < 0) if kind == "depth" else (target == IGNORE_INDEX)).unsqueeze(1)
+    void = ((target < 0) if kind == "depth" else (target == IGNORE)).unsqueeze(1)
     changed = torch.where(void, torch.rand_like(prediction) + 0.1, prediction)
     assert not torch.equal(changed, prediction)
-    assert scores(make_metrics(kind, NAMES), changed, target) == scores(
-        make_metrics(kind, NAMES), prediction, target
-    )
+    assert scores(fresh(kind), changed, target) == scores(fresh(kind), prediction, target)
 
 
 @pytest.mark.parametrize("kind", SCENES)
 @pytest.mark.parametrize("sizes", [(1, 1, 1, 1, 1), (2, 3), (4, 1)])
 def test_any_split_into_batches_scores_the_same(kind, sizes):
     prediction, target = SCENES[kind]()
-    streamed = make_metrics(kind, NAMES)
+    streamed = fresh(kind)
     for p, t in zip(prediction.split(sizes), target.split(sizes), strict=True):
         streamed.update(p, t)
-    whole = scores(make_metrics(kind, NAMES), prediction, target)
+    whole = scores(fresh(kind), prediction, target)
     assert streamed.compute() == pytest.approx(whole, rel=1e-12)
 
 
 @pytest.mark.parametrize("kind", SCENES)
 def test_the_states_of_two_ranks_add_up(kind):
     prediction, target = SCENES[kind]()
-    whole, first, second, idle, merged = (make_metrics(kind, NAMES) for _ in range(5))
+    whole, first, second, idle, merged = (fresh(kind) for _ in range(5))
     whole.update(prediction, target)
     first.update(prediction[:2], target[:2])
     second.update(prediction[2:], target[2:])
@@ -268,8 +276,8 @@ def test_the_states_of_two_ranks_add_up(kind):
 @pytest.mark.parametrize("kind", SCENES)
 def test_without_a_labelled_pixel_scores_are_nan(kind):
     prediction, target = SCENES[kind]()
-    void = torch.full_like(target, -1.0 if kind == "depth" else IGNORE_INDEX)
-    found = scores(make_metrics(kind, NAMES), prediction, void)
+    void = torch.full_like(target, -1.0 if kind == "depth" else IGNORE)
+    found = scores(fresh(kind), prediction, void)
     assert all(math.isnan(score) for score in found.values())
     assert all(type(score) is float for score in found.values())
 
@@ -277,4 +285,16 @@ def test_without_a_labelled_pixel_scores_are_nan(kind):
 @pytest.mark.parametrize("kind", ["classes", "mask", "depth"])
 def test_no_metric_has_the_name_of_a_loss_term(kind):
     """Both are logged as OUTPUT/NAME."""
-    assert not set(make_metrics(kind, ("a", "b")).compute()) & set(TERMS[kind])
+    assert not set(fresh(kind).compute()) & set(TERMS[kind])
+
+
+def test_errors_cannot_pick_the_best_checkpoint():
+    assert picking_scores(OUTPUTS["depth"]) == ["delta1", "delta2", "delta3"]
+    assert picking_scores(OUTPUTS["mask"]) == ["iou", "f1", "precision", "recall", "accuracy"]
+
+
+@pytest.mark.parametrize("kind", SCENES)
+def test_what_is_drawn_and_what_falls_are_scores(kind):
+    metrics = fresh(kind)
+    assert metrics.HEADLINE
+    assert {*metrics.HEADLINE, *metrics.LOWER} <= metrics.compute().keys()

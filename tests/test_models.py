@@ -382,7 +382,10 @@ def test_a_copy_does_not_run_the_original(mode):
 
 @pytest.mark.parametrize("task", EVERY_TASK, ids=lambda task: task.name)
 def test_every_task_has_its_network(task):
-    heads = {o.name: HeadSpec(o.kind, o.channels, o.decoder, o.max_depth) for o in task.outputs}
+    heads = {
+        o.name: HeadSpec(o.kind, o.channels, o.decoder, getattr(o, "max_depth", 1.0))
+        for o in task.outputs
+    }
     found = network(heads=heads).eval()(images(1, 3, 17, 22))
     for output in task.outputs:
         assert found[output.name].shape == (1, output.channels, 17, 22)

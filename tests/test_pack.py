@@ -19,7 +19,7 @@ from datasets.pack.packing import pack
 from datasets.pack.plan import Recipe
 from datasets.pack.reencode import reencode_image, reencode_target
 from datasets.stores import open_stores, parse_path, write_hdf5, write_zip
-from datasets.task import Output, Task
+from datasets.task import Mask, Task
 
 RNG = np.random.default_rng(1)
 MEMBERS = {f"image/{i}.png": RNG.integers(0, 256, 500, np.uint8).tobytes() for i in range(9)}
@@ -174,7 +174,7 @@ def test_the_module_runs_as_a_command(tmp_path):
     assert contents(tmp_path / "a.h5") == MEMBERS
 
 
-PAIRS = Task("t", "image/{key}.*", (Output("m", "mask", "mask/{key}.png"),), "m/iou")
+PAIRS = Task("t", "image/{key}.*", (Mask("m", "mask/{key}.png"),), "m/iou")
 
 
 def pairs(path, keys, size=1000, extra=()):

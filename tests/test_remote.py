@@ -21,11 +21,11 @@ from datasets.index import find_samples
 from datasets.stores import blocks, open_stores, remote, write_hdf5, write_zip
 from datasets.stores.blocks import BlockCache
 from datasets.stores.remote import RemoteFile, expand
-from datasets.task import Output, Task
+from datasets.task import Mask, Task
 
 RNG = np.random.default_rng(0)
 MEMBERS = {f"image/{i:03d}.bin": RNG.bytes(37 * i) for i in range(60)}
-TASK = Task("t", "image/{key}.png", (Output("m", "mask", "mask/{key}.png"),), "m/iou")
+TASK = Task("t", "image/{key}.png", (Mask("m", "mask/{key}.png"),), "m/iou")
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

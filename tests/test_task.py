@@ -8,7 +8,7 @@ from cityscapesscripts.helpers.labels import labels
 
 from datasets import TASKS, load_task
 from datasets.cityscapes import NOT_IN_BENCHMARK, RARE
-from datasets.task import IGNORE, Output, Task, read_task
+from datasets.task import IGNORE, Mask, Task, read_task
 
 FILES = sorted((Path(__file__).parents[1] / "datasets").glob("*.json"))
 EVERY_TASK = {**TASKS, **{path.stem: load_task(str(path)) for path in FILES}}
@@ -159,6 +159,12 @@ def output(**values):
         (output(kind="depth", scale=-1), "scale"),
         (output(weight="2"), "weight: expected float"),
         (output(thresh=3), "unknown key 'thresh'"),
+        (output(scale=0.5), "output m: scale is a key of depth, not of mask"),
+        (output(kind="depth", ignored=[7]), "output m: ignored is a key of classes and mask, not"),
+        (output(kind=None), "kind is None"),
+        (output(kind="classes", classes=["a", "b"], values=[True, 2]), "values: expected tuple"),
+        ({**BASE, "outputs": [{"name": "m", "files": "m/{key}.png"}]}, "'kind' is missing"),
+        ({**BASE, "outputs": [{"name": "m", "kind": "mask"}]}, "'files' is missing"),
         (output(name="a.b"), "'a.b'"),
         (output(name="a/b"), "'a/b'"),
         (output(name=""), "output name"),
@@ -190,7 +196,15 @@ def test_missing_and_unknown_tasks(tmp_path):
         load_task("street")
 
 
+def test_an_output_says_its_own_keys_alone():
+    """A file of one kind never shows settings that mean nothing there."""
+    shared = {"name", "kind", "files", "decoder", "loss", "weight"}
+    mask, depth = TASKS["maskdepth"].to_json()["outputs"]
+    assert mask.keys() == shared | {"threshold", "ignored"}
+    assert depth.keys() == shared | {"scale", "max_depth", "unit", "missing"}
+
+
 def test_an_output_is_frozen():
-    mask = Output("m", "mask", "m/{key}.png")
+    mask = Mask("m", "m/{key}.png")
     with pytest.raises(AttributeError):
         mask.name = "n"

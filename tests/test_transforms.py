@@ -10,16 +10,16 @@ import torch.nn.functional as nnf
 
 from datasets import TASKS, load_task, transforms
 from datasets.decode import decode_image, decode_target
-from datasets.task import IGNORE, NO_DEPTH, Output, Sample, Task
+from datasets.task import IGNORE, NO_DEPTH, Classes, Depth, Mask, Sample, Task
 from datasets.transforms import Box, EvalTransform, Move, TrainTransform
 
 DATASETS = Path(__file__).parents[1] / "datasets"
 DATA = Path(__file__).parents[2] / "shared" / "data"
 EVERY_TASK = [*TASKS.values(), *(load_task(str(path)) for path in sorted(DATASETS.glob("*.json")))]
 
-ROW = Output("row", "classes", "r/{key}.png", classes=tuple(map(str, range(200))))
-SIDE = Output("side", "mask", "s/{key}.png")
-COLUMN = Output("column", "depth", "c/{key}.png", max_depth=1000.0)
+ROW = Classes("row", "r/{key}.png", classes=tuple(map(str, range(200))))
+SIDE = Mask("side", "s/{key}.png")
+COLUMN = Depth("column", "c/{key}.png", max_depth=1000.0)
 
 
 def coordinates_task(**settings) -> Task:
@@ -145,8 +145,8 @@ def test_labels_and_depths_are_copied_never_mixed():
 
 
 def test_metric_depth_is_divided_by_the_zoom():
-    metres = Output("metres", "depth", "d/{key}.png", unit="m", max_depth=3.0)
-    relative = Output("relative", "depth", "d/{key}.png")
+    metres = Depth("metres", "d/{key}.png", unit="m", max_depth=3.0)
+    relative = Depth("relative", "d/{key}.png")
     depth = torch.tensor([[2.0, NO_DEPTH]]).repeat(20, 10)
     image = torch.zeros(3, 20, 20, dtype=torch.uint8)
     sample = Sample(image, {"metres": depth, "relative": depth.clone()}, "")

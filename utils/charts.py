@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from utils.logger import read_metrics
+from utils.metrics import METRICS
 from utils.visualize import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# How a metric is read: 1 if higher is better, -1 if lower is. Others are not drawn.
-HEADLINES = {"miou": 1, "iou": 1, "delta1": 1, "absrel": -1, "rmse": -1}
+# The scores that are drawn: 1 if higher is better, -1 if lower is.
+HEADLINES = {
+    score: -1 if score in metrics.LOWER else 1
+    for metrics in METRICS.values()
+    for score in metrics.HEADLINE
+}
 RATES = ("lr", "learning_rate")
 MANY = 60  # points from which a loss is smoothed, and no point is marked
 

@@ -8,14 +8,14 @@ Nothing waits for the device before `compute`. A score that no pixel defines is 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-IGNORE_INDEX = 255  # in targets of classes and masks: this pixel counts nowhere
-
-LOWER_IS_BETTER = ("mae", "rmse", "absrel", "logstd")
+from datasets.task import IGNORE, Output
+from utils import report
 
 FLOOR = 1e-6  # predicted depths below this count as this in ratios and logarithms
 BIN = 1.25 ** (1 / 8)  # ratio of neighbouring constants that stand for a baseline of depth
@@ -24,10 +24,38 @@ NUM_BINS = 720  # from 1.25^-45 (4e-5) to 1.25^45 (2e4)
 
 
 class Metrics:
-    """Sums over pixels. Subclasses fill them in `update` and turn them into scores in `compute`."""
+    """Sums over pixels. Subclasses fill them in `update` and turn them into scores in `compute`.
+
+    LOWER: the scores that are better when lower. HEADLINE: those that charts draw.
+    """
+
+    LOWER: ClassVar[tuple[str, ...]] = ()
+    HEADLINE: ClassVar[tuple[str, ...]]
 
     def __init__(self, sums: Tensor) -> None:
         self.sums = sums
+
+    @classmethod
+    def of(cls, output: Output) -> Self:
+        """For the predictions and targets of this output."""
+        raise NotImplementedError
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Count a batch: what the network's head gives, and the targets."""
+        raise NotImplementedError
+
+    def compute(self) -> dict[str, float]:
+        """Scores of all that was counted."""
+        raise NotImplementedError
+
+    @property
+    def confusion(self) -> Tensor | None:
+        """int64 (C, C): rows are the truth, columns the prediction; None without classes."""
+        return None
+
+    def table(self, name: str) -> str | None:
+        """Scores of each class as lines of text below the output's name; None without classes."""
+        return None
 
     def state(self) -> Tensor:
         """The sums, 1-D, to be added to other ranks'. On the CPU before the first update."""
@@ -55,9 +83,16 @@ class ClassScore(NamedTuple):
 class ClassMetrics(Metrics):
     """Scores of class labels, from the confusion matrix of all pixels that are not ignored."""
 
+    HEADLINE = ("miou",)
+
     def __init__(self, classes: tuple[str, ...]) -> None:
         super().__init__(torch.zeros(len(classes), len(classes), dtype=torch.int64))
         self.classes = classes
+
+    @classmethod
+    def of(cls, output: Output) -> Self:
+        """One row and column for each class."""
+        return cls(output.labels)
 
     @property
     def confusion(self) -> Tensor:
@@ -85,6 +120,10 @@ class ClassMetrics(Metrics):
         )
         rows = torch.stack(columns, dim=1).tolist()
         return [ClassScore(name, *row) for name, row in zip(self.classes, rows, strict=True)]
+
+    def table(self, name: str) -> str:
+        """IoU, F1, precision, recall and share of the pixels, in per cent."""
+        return report.class_table(name, self.per_class())
 
     def compute(self) -> dict[str, float]:
         """Scores of the whole set, in [0, 1].
@@ -116,8 +155,15 @@ class ClassMetrics(Metrics):
 class MaskMetrics(Metrics):
     """Scores of a mask's foreground: 0 is background, 1 foreground, other pixels are ignored."""
 
+    HEADLINE = ("iou",)
+
     def __init__(self) -> None:
         super().__init__(torch.zeros(2, 2, dtype=torch.int64))
+
+    @classmethod
+    def of(cls, output: Output) -> Self:
+        """Masks are all alike."""
+        return cls()
 
     @torch.no_grad()
     def update(self, prediction: Tensor, target: Tensor) -> None:
@@ -153,8 +199,16 @@ class DepthMetrics(Metrics):
     depth of 0 is scored by mae and rmse only.
     """
 
+    LOWER = ("mae", "rmse", "absrel", "logstd")
+    HEADLINE = ("delta1", "absrel", "rmse")
+
     def __init__(self) -> None:
         super().__init__(torch.zeros(NUM_SUMS + 2 * NUM_BINS, dtype=torch.float64))
+
+    @classmethod
+    def of(cls, output: Output) -> Self:
+        """Of depth in any unit."""
+        return cls()
 
     @torch.no_grad()
     def update(self, prediction: Tensor, target: Tensor) -> None:
@@ -228,17 +282,32 @@ class DepthMetrics(Metrics):
         return absrel.item(), delta1.item()
 
 
-def make_metrics(kind: str, classes: tuple[str, ...] = ()) -> Metrics:
-    """Metrics of one output; kind is "classes", "mask" or "depth"."""
-    if kind == "classes":
-        return ClassMetrics(classes)
-    return {"mask": MaskMetrics, "depth": DepthMetrics}[kind]()
+METRICS: dict[str, type[Metrics]] = {
+    "classes": ClassMetrics,
+    "mask": MaskMetrics,
+    "depth": DepthMetrics,
+}
+
+
+def metrics_of(outputs: Sequence[Output]) -> dict[str, Metrics]:
+    """Fresh metrics by output name."""
+    return {output.name: METRICS[output.kind].of(output) for output in outputs}
+
+
+def picking_scores(output: Output) -> list[str]:
+    """The scores of an output that can pick the best checkpoint: higher is better."""
+    metrics = METRICS[output.kind].of(output)
+    return [
+        score
+        for score in metrics.compute()
+        if score not in metrics.LOWER and not score.startswith("baseline")
+    ]
 
 
 def _confusion(ids: Tensor, target: Tensor, num_classes: int) -> Tensor:
     """int64 (C, C) counts of (truth, prediction); ids and target (N, H, W)."""
     num_bins = num_classes**2
-    bins = torch.where(target != IGNORE_INDEX, target.long() * num_classes + ids, num_bins)
+    bins = torch.where(target != IGNORE, target.long() * num_classes + ids, num_bins)
     return _histogram(bins, num_bins, torch.ones_like(bins)).view(num_classes, num_classes)
 
 

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-IGNORE = 255
+from datasets.task import IGNORE
+
 IGNORED_COLOR = "5A5A5A"
 MASK_COLOR = "FF2D6F"
 CELL = 320  # pixels: larger pictures shrink to fit this square, tiny ones grow by a whole factor

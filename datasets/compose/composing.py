@@ -12,7 +12,7 @@ from PIL import Image
 from datasets.compose.composite import Composite, assume_floor, compose, draw_height
 from datasets.compose.ingredients import Kit, Side, Survey
 from datasets.scenes.room import relative_depth
-from datasets.task import Output, Task, UserError
+from datasets.task import Depth, Mask, Task, UserError
 
 PARTS = ("train", "val")
 ROOMS, FIGURES = 40, 3  # drawn for a composite at most: rooms, and figures for each of them
@@ -42,11 +42,10 @@ class Plan(NamedTuple):
 def make_task(plan: Plan) -> Task:
     """The task that reads the shards as they are: the figure's mask and metric depth."""
     field = "{split}" if plan.recipe.val_share else "{part}"
-    outputs = [Output("mask", "mask", f"bg_fg_mask_{field}/{{key}}.jpg", loss="bce+dice")]
+    outputs = [Mask("mask", f"bg_fg_mask_{field}/{{key}}.jpg", loss="bce+dice")]
     if plan.kit.depths is not None:
-        depth = Output(
+        depth = Depth(
             "depth_m",
-            "depth",
             "depth_mm/{key}.png",
             loss="silog+grad",
             scale=0.001,
