@@ -144,7 +144,8 @@ def scores(
     from utils.metrics import metrics_of
 
     task, size = trained
-    dataset = open_split(task, inputs(args, task), args.evaluate, size, args.split_by)
+    dataset = open_split(task, inputs(args, task), args.evaluate, args.split_by)
+    predictor = replace(predictor, size=size if task.resize else None)
     metrics = metrics_of(task.outputs)
     batches = eval_batches(dataset, 4, workers=2, on_bad=skipped.add)
     none = torch.zeros(())
@@ -233,27 +234,10 @@ def member(store: Store, i: int) -> Found:
 
 
 def predict(image: Tensor, trained: Trained, predictor: Predictor) -> list[tuple[Output, Tensor]]:
-    """What the network sees in an image uint8 (3, H, W): per output (H, W), class id or 0 and 1 as
-    uint8, depth as float32. Of a task that resizes, the answer is brought back to the image's size.
-    """
-    import torch
-    from torchvision.transforms.v2 import functional as F
-
+    """What the network sees in an image uint8 (3, H, W): per output (H, W)."""
     task, size = trained
-    full = image.shape[-2:]
-    asked = image
-    if task.resize:  # to what the network was trained at, which needs no tiles
-        asked, predictor = F.resize(image, list(size), antialias=True), replace(predictor, tile=0)
-    decided = {}
-    for (rows, columns), found in predictor(asked[None], tuple(o.name for o in task.outputs)):
-        for name, prediction in found.items():
-            if task.resize:  # logits scale better than labels
-                prediction = F.resize(prediction.float(), list(full), antialias=False)
-                rows, columns = slice(None), slice(None)
-            part = predictor.model.decided(name, prediction)[0].cpu()
-            if name not in decided:
-                decided[name] = torch.empty(full, dtype=part.dtype)
-            decided[name][rows, columns] = part
+    predictor = replace(predictor, size=size if task.resize else None)
+    decided = predictor.labels(image, tuple(output.name for output in task.outputs))
     return [(output, decided[output.name]) for output in task.outputs]
 
 

@@ -318,9 +318,12 @@ def validate(
     from utils.predict import Predictor
     from utils.visualize import sample_panel
 
-    predictor = Predictor(learner.averaged, learner.compute, args.tile, args.tile // 8)
     scores, counts, pictures, losses = {}, {}, {}, []
     for task, _, val in data:
+        resized = setting(args, task, "size") if task.resize else None
+        predictor = Predictor(
+            learner.averaged, learner.compute, args.tile, args.tile // 8, size=resized
+        )
         metrics = metrics_of(task.outputs)
         size = min(setting(args, task, "bs"), task.defaults.get("bs", PER_TASK["bs"]))
         batches = eval_batches(val, size, args.workers, learner.ranks.part, skipped.add)

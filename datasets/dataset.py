@@ -20,7 +20,7 @@ from datasets.index import SampleTable, find_samples
 from datasets.sampler import InfiniteBatchSampler
 from datasets.stores import open_stores
 from datasets.task import Batch, Sample, Task, UserError
-from datasets.transforms import EvalTransform, TrainTransform
+from datasets.transforms import TrainTransform
 
 
 class BadMember(UserError):
@@ -43,14 +43,15 @@ class DenseDataset(Dataset[Sample]):
     """The labelled images of one split. An item is asked for as (epoch, index): the epoch draws the
     augmentation, so that neither workers nor a restart change what is seen.
 
-    indices: a part of the table, None for all of it. frozen: every epoch draws what epoch 0 drew.
+    transform: None leaves samples as they are: evaluation sees native sizes. indices: the part of
+    the table that is used. frozen: every epoch draws what epoch 0 drew.
     """
 
     def __init__(
         self,
         table: SampleTable,
         task: Task,
-        transform: TrainTransform | EvalTransform,
+        transform: TrainTransform | None = None,
         seed: int = 0,
     ) -> None:
         self.table, self.task = table, task
@@ -64,8 +65,15 @@ class DenseDataset(Dataset[Sample]):
     def __getitem__(self, item: tuple[int, int]) -> Sample:
         epoch, index = item
         index = int(self.indices[index])
+        if self.transform is None:
+            return self.load(index)
         draw = np.random.SeedSequence([self.seed, 0 if self.frozen else epoch, index])
         return self.transform(self.load(index), int(draw.generate_state(1, np.uint64)[0] >> 1))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of a batch without a single image."""
+        return self.transform.size if self.transform else (1, 1)
 
     def load(self, index: int) -> Sample:
         """One sample at its native size; BadMember names the member that does not fit."""
@@ -132,7 +140,7 @@ def open_task(
     train = DenseDataset(
         find_samples(stores, task, "train", split_by), task, TrainTransform(task, size), seed
     )
-    val = DenseDataset(find_samples(stores, task, "val", split_by), task, EvalTransform(task, size))
+    val = DenseDataset(find_samples(stores, task, "val", split_by), task)
     return TaskData(task, train, val)
 
 
@@ -140,12 +148,10 @@ def open_split(
     task: Task,
     paths: Sequence[Path | str],
     split: str,
-    size: tuple[int, int],
     split_by: tuple[str, str] | None = None,
 ) -> DenseDataset:
-    """One split of a task as evaluation sees it: never augmented."""
-    table = find_samples(open_stores(paths), task, split, split_by)
-    return DenseDataset(table, task, EvalTransform(task, size))
+    """One split of a task as evaluation sees it: at native size, never augmented."""
+    return DenseDataset(find_samples(open_stores(paths), task, split, split_by), task)
 
 
 def overfit(data: TaskData, num: int) -> TaskData:
@@ -177,7 +183,7 @@ def train_loader(
         batch_sampler=InfiniteBatchSampler(
             len(dataset), batch, dataset.seed, start, part, neighbours
         ),
-        collate_fn=partial(_stack, task=dataset.task, size=dataset.transform.size),
+        collate_fn=partial(_stack, task=dataset.task, size=dataset.size),
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
@@ -201,7 +207,7 @@ def eval_batches(
         _Readable(dataset),
         batch_size=batch,
         sampler=[(0, index) for index in range(rank, len(dataset), world)],
-        collate_fn=partial(_stack_sizes, task=dataset.task, size=dataset.transform.size),
+        collate_fn=partial(_stack_sizes, task=dataset.task, size=dataset.size),
         num_workers=workers,
         worker_init_fn=_start_worker,
         generator=torch.Generator(),

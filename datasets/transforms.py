@@ -144,25 +144,6 @@ class TrainTransform:
         return best
 
 
-@dataclass(frozen=True)
-class EvalTransform:
-    """No randomness: resized to `size` (height, width) with `task.resize`, otherwise untouched."""
-
-    task: Task
-    size: tuple[int, int]
-
-    def __call__(self, sample: Sample, seed: int = 0) -> Sample:
-        """The sample to evaluate; `seed` changes nothing, the call is that of TrainTransform."""
-        if not self.task.resize:
-            return sample
-        image = _resize(sample.image, self.size, smooth=True).contiguous()
-        targets = {
-            name: _resize(target[None], self.size, smooth=False)[0]
-            for name, target in sample.targets.items()
-        }
-        return Sample(image, targets, sample.key)
-
-
 def _resize(pixels: Tensor, size: tuple[int, int], smooth: bool) -> Tensor:
     """(C, H, W) to (C, *size): bilinear with antialiasing, or the nearest pixel."""
     method = InterpolationMode.BILINEAR if smooth else InterpolationMode.NEAREST_EXACT

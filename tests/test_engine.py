@@ -6,9 +6,11 @@ import socket
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from datasets.task import Classes, Depth, Mask
@@ -266,8 +268,8 @@ def test_unlabelled_batches_move_nothing_but_the_decay():
     assert all(term == 0 for term in terms.values())
 
 
-def scores_of(learner, batches, tile=0, overlap=0, show=0):
-    predictor = Predictor(learner.averaged, learner.compute, tile, overlap)
+def scores_of(learner, batches, tile=0, overlap=0, show=0, size=None):
+    predictor = Predictor(learner.averaged, learner.compute, tile, overlap, size=size)
     metrics = metrics_of(OUTPUTS)
     return evaluate(predictor, batches, learner.criterion, metrics, learner.ranks, show)
 
@@ -298,6 +300,36 @@ def test_scores_do_not_depend_on_the_tile(tile, overlap):
     tiled = scores_of(learner, batches, tile, overlap)
     for name, value in whole.scores.items():
         assert tiled.scores[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+
+
+def test_a_task_that_resizes_is_scored_at_the_labels_own_size():
+    """Against numpy, from predictions that torch brings back to the size of each image."""
+    learner = make_learner()
+    batches = [batch_of(3, (50, 37), seed=1), batch_of(2, (20, 64), seed=2)]
+    confusion, squares = np.zeros((3, 3)), []
+    for batch in batches:
+        small = F.interpolate(batch.image, (16, 24), mode="bilinear", antialias=True)
+        with torch.no_grad():
+            found = learner.model.eval()(small / 255)
+        at_native = {
+            name: F.interpolate(found[name], batch.image.shape[-2:], mode="bilinear").numpy()
+            for name in ("parts", "near")
+        }
+        labels = at_native["parts"].argmax(1)
+        np.add.at(confusion, (batch.targets["parts"].numpy(), labels), 1)
+        squares.append(np.square(at_native["near"][:, 0] - batch.targets["near"].numpy()).ravel())
+    hit = confusion.diagonal()
+    iou = hit / (confusion.sum(0) + confusion.sum(1) - hit)
+
+    found = scores_of(learner, batches, show=5, size=(16, 24))
+    assert found.scores["parts/miou"] == pytest.approx(iou.mean(), abs=1e-3)
+    rmse = np.sqrt(np.concatenate(squares).mean())
+    assert found.scores["near/rmse"] == pytest.approx(rmse, rel=1e-3)
+    assert found.metrics["parts"].confusion.sum() == 3 * 50 * 37 + 2 * 20 * 64
+    for shown, size in zip(found.shown, [(50, 37)] * 3 + [(20, 64)] * 2, strict=True):
+        assert shown.image.shape[1:] == shown.targets["parts"].shape == size
+        assert shown.predictions["parts"].shape == size
+    assert torch.equal(found.shown[-1].predictions["parts"], torch.tensor(labels[-1]).byte())
 
 
 def test_ignored_pixels_do_not_score():

@@ -13,6 +13,7 @@ from PIL import Image
 
 import infer
 from datasets import TASKS
+from datasets.dataset import open_split
 from datasets.stores import write_zip
 from datasets.task import Classes, Depth, Task
 from models.unet import HeadSpec, ModelSpec, UNet
@@ -205,6 +206,29 @@ def test_tasks_that_resize_come_back_at_native_size(run_infer, tmp_path, words):
         found = model(torch.from_numpy(small).permute(2, 0, 1)[None] / 255)["parts"]
     expected = torch.nn.functional.interpolate(found, (61, 90), mode="bilinear").argmax(1)[0]
     assert (ids == expected.numpy()).mean() > 0.95
+
+
+@pytest.mark.parametrize("resize", [False, True])
+def test_scores_are_those_of_the_files_that_are_written(run_infer, make_data, tmp_path, resize):
+    """At the labels' own size, counted by numpy, whatever size the network was trained at."""
+    task = replace(TINY, resize=resize)
+    keep(tmp_path / "net.pt", task, size=(24, 32))
+    data = make_data(task)
+    words = ("--weights", "net.pt", "--input", data)
+    scores = json.loads(run_infer(*words, "--evaluate", "train").out)
+    assert run_infer(*words).status == 0
+    confusion, apart = np.zeros((3, 3)), []
+    train = open_split(task, [data], "train")
+    for name in map(train.table.key, range(len(train))):
+        key = Path(name).stem
+        truth, found = opened(data / f"parts/{key}.png"), opened(f"predictions/img/{key}_parts.png")
+        np.add.at(confusion, (truth[truth < 255], found[truth < 255]), 1)
+        truth, found = opened(data / f"near/{key}.png"), opened(f"predictions/img/{key}_near.png")
+        apart.append(np.abs(found.astype(float) - truth)[truth > 0])
+    hit = confusion.diagonal()
+    iou = hit / (confusion.sum(0) + confusion.sum(1) - hit)
+    assert scores["parts/miou"] == pytest.approx(iou.mean(), abs=1e-4)
+    assert scores["near/mae"] == pytest.approx(np.concatenate(apart).mean() / 1000, abs=1e-3)
 
 
 def test_tiles_and_mirrors(run_infer, network, tmp_path):

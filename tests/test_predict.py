@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from models.unet import HeadSpec, ModelSpec, UNet
+from utils import predict
 from utils.compute import Compute, amp_dtype, make_compute
-from utils.predict import Predictor, spans
+from utils.predict import Predictor, enlarged, spans
 
 HEADS = {"parts": HeadSpec("classes", 3, "seg"), "near": HeadSpec("depth", 1, "near", 5.0)}
 SPEC = ModelSpec(HEADS, width=4, depth=1, convs=(1, 1, 1), norm="none")
@@ -26,12 +27,13 @@ def image_of(*size, num=2):
 
 def assembled(predictor, image, outputs=("parts", "near")):
     """The tiles' answers in one piece; every pixel must be answered for once."""
-    found, times = {}, torch.zeros(image.shape[-2:])
-    for (rows, columns), predictions in predictor(image, outputs):
-        times[rows, columns] += 1
+    found, times = {}, torch.zeros(len(image), *image.shape[-2:])
+    for (some, rows, columns), predictions in predictor(image, outputs):
+        times[some, rows, columns] += 1
         for name, prediction in predictions.items():
-            size = (*prediction.shape[:2], *image.shape[-2:])
-            found.setdefault(name, torch.full(size, torch.nan))[..., rows, columns] = prediction
+            size = (len(image), prediction.shape[1], *image.shape[-2:])
+            whole = found.setdefault(name, torch.full(size, torch.nan))
+            whole[some, :, rows, columns] = prediction
     assert (times == 1).all()
     return found
 
@@ -93,6 +95,57 @@ def test_a_narrow_overlap_shows_the_tiles():
     whole = assembled(Predictor(model, CPU), image)
     narrow = assembled(Predictor(model, CPU, 32, 0), image)
     assert not torch.allclose(whole["parts"], narrow["parts"], atol=1e-3)
+
+
+@pytest.mark.parametrize("small", [(8, 8), (5, 13), (1, 1), (40, 30)])
+@pytest.mark.parametrize("full", [(16, 24), (37, 9), (8, 8)])
+def test_predictions_are_enlarged_as_torch_does(small, full):
+    found = torch.randn(2, 3, *small, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.interpolate(found, full, mode="bilinear")
+    for step in (1, 5, 100):
+        bands = [slice(top, min(top + step, full[0])) for top in range(0, full[0], step)]
+        parts = torch.cat([enlarged(found, full, band) for band in bands], dim=2)
+        assert torch.allclose(parts, expected, atol=1e-5)
+
+
+class Echo(torch.nn.Module):
+    """A network that says what it sees."""
+
+    stride = 1
+
+    def forward(self, image, outputs):
+        return dict.fromkeys(outputs, image)
+
+
+def test_what_is_resized_comes_back_to_its_place():
+    """A ramp is the same at any scale, but where it is cut: half a pixel off would show."""
+    image = (torch.arange(80)[:, None] + torch.arange(120)).to(torch.uint8)
+    found = assembled(Predictor(Echo(), CPU, size=(16, 40)), image.expand(1, 3, 80, 120), ("x",))
+    apart = (255 * found["x"] - image)[..., 4:-4, 4:-4]
+    assert apart.abs().max() < 0.01
+
+
+@pytest.mark.parametrize("at_once", [1, 50, 1100, 3000, 10**6])
+def test_resized_images_do_not_depend_on_how_many_come_back_at_once(monkeypatch, at_once):
+    model, image = network(), image_of(31, 33, num=3)
+    expected = assembled(Predictor(model, CPU, size=(16, 24)), image)
+    monkeypatch.setattr(predict, "AT_ONCE", at_once)
+    predictor = Predictor(model, CPU, tile=8, overlap=4, size=(16, 24))
+    for name, found in assembled(predictor, image).items():
+        assert torch.allclose(found, expected[name], atol=1e-6)
+    for area, parts in predictor(image, ("parts",)):
+        num, _, rows, columns = parts["parts"].shape
+        assert parts["parts"][:, 0].shape == image[:, 0][area].shape
+        assert num * rows * columns <= max(at_once, image.shape[-1])
+
+
+def test_labels_of_one_image():
+    model, image = network(), image_of(24, 40, num=1)
+    tiles, whole = (Predictor(model, CPU, tile, 16) for tile in (32, 0))
+    found, expected = tiles.labels(image[0], ("parts", "near")), assembled(whole, image)
+    assert found["parts"].dtype == torch.uint8
+    assert torch.equal(found["parts"], expected["parts"][0].argmax(0).to(torch.uint8))
+    assert torch.allclose(found["near"], expected["near"][0, 0], atol=1e-5)
 
 
 def test_the_mirrored_image_is_averaged_in():

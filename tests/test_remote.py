@@ -156,7 +156,7 @@ def test_a_hundred_lost_connections_and_every_sample_once(kind, workers, serve, 
     members = {f"image/{key}.png": png(int(key)) for key in keys}
     members |= {f"mask/{key}.png": png(255) for key in keys}
     server, url = serve({f"/s.{kind}": shard(tmp_path, kind, members)}, one_in(3, 100))
-    data = open_split(TASK, [f"{url}/s.{kind}"], "train", (8, 8))
+    data = open_split(TASK, [f"{url}/s.{kind}"], "train")
     seen = []
     for batch in eval_batches(data, 4, workers):
         for image, key in zip(batch.image, batch.keys, strict=True):
@@ -174,7 +174,7 @@ def test_training_over_lost_connections(serve, tmp_path):
     members = {f"image/{i:03d}.png": png(i) for i in range(100)}
     members |= {f"mask/{i:03d}.png": png(255) for i in range(100)}
     server, url = serve({"/s.zip": shard(tmp_path, "zip", members)}, one_in(3, 100))
-    data = open_split(TASK, [f"{url}/s.zip"], "train", (8, 8))
+    data = open_split(TASK, [f"{url}/s.zip"], "train")
     assert len(data) == 90
     batches = list(islice(train_loader(data, 5, 2, shuffle="shards"), 36))
     keys = [key for batch in batches for key in batch.keys]

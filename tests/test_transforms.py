@@ -11,7 +11,7 @@ import torch.nn.functional as nnf
 from datasets import TASKS, load_task, transforms
 from datasets.decode import decode_image, decode_target
 from datasets.task import IGNORE, NO_DEPTH, Classes, Depth, Mask, Sample, Task
-from datasets.transforms import Box, EvalTransform, Move, TrainTransform
+from datasets.transforms import Box, Move, TrainTransform
 
 DATASETS = Path(__file__).parents[1] / "datasets"
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -186,12 +186,8 @@ def test_global_random_state_is_neither_read_nor_moved():
 
 
 def test_transforms_pickle():
-    sample = coordinates(40, 50)
-    for transform in (
-        TrainTransform(coordinates_task(rotate=9.0), (16, 16)),
-        EvalTransform(coordinates_task(resize=True), (16, 16)),
-    ):
-        assert same(pickle.loads(pickle.dumps(transform))(sample, 7), transform(sample, 7))
+    sample, transform = coordinates(40, 50), TrainTransform(coordinates_task(rotate=9.0), (16, 16))
+    assert same(pickle.loads(pickle.dumps(transform))(sample, 7), transform(sample, 7))
 
 
 def test_colour_changes_touch_the_image_alone(monkeypatch):
@@ -252,22 +248,6 @@ def test_images_without_labels_are_augmented_too():
     )
     assert moved.image.shape == (3, 16, 16)
     assert moved.targets == {}
-
-
-def test_evaluation_leaves_native_samples_alone():
-    sample = coordinates(37, 53)
-    assert EvalTransform(coordinates_task(rotate=30.0, zoom=(0.5, 2.0)), (16, 16))(sample) is sample
-
-
-def test_evaluation_resizes_and_draws_nothing():
-    transform = EvalTransform(coordinates_task(resize=True, rotate=30.0, zoom=(0.5, 2.0)), (17, 23))
-    resized = transform(coordinates(68, 92), seed=1)
-    assert same(resized, transform(coordinates(68, 92), seed=2))
-    # Every fourth pixel: nearest-exact takes the centre's right neighbour, bilinear the centre.
-    assert resized.targets["row"][:, 0].tolist() == list(range(2, 68, 4))
-    assert resized.targets["column"][0].tolist() == list(range(2, 92, 4))
-    apart = resized.image[0, 1:-1, 1:-1].float() - resized.targets["row"][1:-1, 1:-1]
-    assert apart.abs().max() <= 1
 
 
 @pytest.mark.parametrize("task", EVERY_TASK, ids=lambda task: task.name)

@@ -235,7 +235,9 @@ def evaluate(
 ) -> Evaluation:
     """How good a network is on a data set, from one streamed count per output.
 
-    Loss terms are means over tiles, weighted by their pixels. Ranks each take a part of the batches
+    Everything is counted at the labels' own size: of a task that resizes, predictions are brought
+    back to it. Loss terms are means over the parts that the predictor answers for (tiles, or images
+    that are resized), weighted by their pixels. Ranks each take a part of the batches
     and return the scores of the whole. show: how many samples to keep.
     """
     compute = predictor.compute
@@ -243,8 +245,8 @@ def evaluate(
     sums, pixels, shown = {}, 0, []
     for batch in batches:
         found = {name: torch.empty(t.shape, dtype=t.dtype) for name, t in batch.targets.items()}
-        for (rows, columns), predictions in predictor(batch.image, tuple(batch.targets)):
-            parts = {name: t[:, rows, columns] for name, t in batch.targets.items()}
+        for area, predictions in predictor(batch.image, tuple(batch.targets)):
+            parts = {name: t[area] for name, t in batch.targets.items()}
             targets = compute.targets(parts)
             size = next(iter(parts.values())).numel()
             for name, term in criterion(predictions, targets)[1].items():
@@ -254,7 +256,7 @@ def evaluate(
                 metrics[name].update(predictions[name], target)
                 if len(shown) < show:
                     decided = predictor.model.decided(name, predictions[name])
-                    found[name][:, rows, columns] = decided.to(found[name])
+                    found[name][area] = decided.to(found[name])
         for i, key in enumerate(batch.keys[: show - len(shown)]):
             parts = [{name: t[i] for name, t in each.items()} for each in (batch.targets, found)]
             shown.append(Shown(key, batch.image[i], *parts))
