@@ -118,18 +118,24 @@ def load_network(path: Path, name: str | None) -> tuple[list[Trained], UNet]:
     from models.unet import ModelSpec, UNet
     from utils import checkpoint
 
-    state = checkpoint.load(path)
-    config = state["config"]
-    trained = [
-        Trained(Task.from_json(task), tuple(size))
-        for task, size in zip(config["tasks"], config["sizes"], strict=True)
-    ]
+    state = checkpoint.load(path, "config")
+    try:
+        weights, config = checkpoint.weights(state), state["config"]
+        trained = [
+            Trained(Task.from_json(task), tuple(size))
+            for task, size in zip(config["tasks"], config["sizes"], strict=True)
+        ]
+        model = UNet(ModelSpec.from_json(config["model"]))
+        model.load_state_dict(weights)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(f"{path}: holds no network that fits its weights: {reason}") from None
+    if broken := checkpoint.not_finite(weights):
+        raise UserError(f"{path}: {broken} is infinite or not a number, nothing can be predicted")
     tasks = [each for each in trained if name in (None, each.task.name)]
     if not tasks:
         names = ", ".join(each.task.name for each in trained)
         raise UserError(f"{path}: trained for {names}, not for {name}")
-    model = UNet(ModelSpec.from_json(config["model"]))
-    model.load_state_dict(checkpoint.weights(state))
     return tasks, model.eval()
 
 

@@ -325,6 +325,38 @@ def test_the_newest_run_of_the_task_is_found(run_infer, network, tmp_path):
     assert "runs/new/best.pt" in ran.err
 
 
+SPOILT = {
+    "a weight too few": lambda state: state["model"].popitem(),
+    "a weight too many": lambda state: state["model"].update(more=torch.zeros(2)),
+    "other shapes": lambda state: state["model"].update(
+        {k: w[None] for k, w in state["model"].items()}
+    ),
+    "no weights": lambda state: state.pop("model"),
+    "numbers": lambda state: state.update(model=[1, 2]),
+    "no config": lambda state: state.pop("config"),
+    "a config of text": lambda state: state.update(config="text"),
+    "no network": lambda state: state["config"].pop("model"),
+    "half a network": lambda state: state["config"]["model"].pop("heads"),
+    "another network": lambda state: state["config"]["model"].update(width=5),
+    "no tasks": lambda state: state["config"].pop("tasks"),
+    "no sizes": lambda state: state["config"].update(sizes=[]),
+    "not a number": lambda state: next(iter(state["model"].values())).fill_(float("nan")),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+def test_a_network_that_cannot_be_built(run_infer, network, tmp_path, spoil):
+    state = checkpoint.load(tmp_path / "tiny.pt")
+    spoil(state)
+    checkpoint.save(tmp_path / "spoilt.pt", state)
+    picture("RGB").save(tmp_path / "x.png")
+    ran = run_infer("--weights", "spoilt.pt", "--input", "x.png")
+    assert ran.status == 2
+    (line,) = ran.err.splitlines()
+    assert line.startswith("error: spoilt.pt: ")
+    assert not (tmp_path / "predictions").exists()
+
+
 def test_one_task_of_several(run_infer, tmp_path):
     keep(tmp_path / "both.pt", TINY, values_task())
     picture("RGB").save(tmp_path / "x.png")

@@ -27,9 +27,9 @@ def save(path: Path, state: dict[str, Any]) -> None:
         raise UserError(f"{path}: checkpoint cannot be written: {error}") from None
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Read what `save` wrote, on the CPU; UserError names the file when it is something else, or
-    when a bit of it is not what was written."""
+def load(path: Path, *expected: str) -> dict[str, Any]:
+    """Read what `save` wrote, on the CPU; UserError names the file when it is something else, when
+    a bit of it is not what was written, or when it lacks a part that is expected."""
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
     try:
@@ -49,6 +49,9 @@ def load(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: of an earlier version (format {form}, expected {FORMAT})")
     if form != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this project (format {FORMAT})")
+    for name in expected:
+        if name not in state:
+            raise UserError(f"{path}: holds no {name!r}, a checkpoint of a run does")
     return state
 
 
@@ -92,7 +95,7 @@ def newest(runs: Path, name: str) -> Iterator[tuple[Path, list[str]]]:
     found = sorted(runs.glob(f"*/{name}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in found:
         try:
-            yield path, [task["name"] for task in load(path)["config"]["tasks"]]
+            yield path, [task["name"] for task in load(path, "config")["config"]["tasks"]]
         except ValueError as error:
             print(f"passed over: {error}", file=sys.stderr)
 
