@@ -71,7 +71,7 @@ def parse(words: list[str]) -> tuple[Namespace, list[Task]]:
         path = Path(given.resume) if given.resume else newest(given.task, "last.pt")
         if given.out not in (None, path.parent):
             raise UserError(f"--out {given.out}: a run is resumed in its own folder, {path.parent}")
-        state = checkpoint.load(path)
+        state = checkpoint.load(path, "config")
         if "learner" not in state:
             raise UserError(f"{path}: holds weights alone, --resume expects a last.pt")
         config = state["config"]
@@ -254,8 +254,8 @@ def run(args: Namespace, tasks: list[Task]) -> int:
             logged = step % LOG_STEPS == 0 or due or end
             if logged:
                 skipped.settle()
-                line = meter.flush() | {"lr": learner.schedule.lr} | skipped.count
-                if ranks.any(not math.isfinite(line["loss"])):
+                line = ranks.mean(meter.flush()) | {"lr": learner.schedule.lr} | skipped.count
+                if not math.isfinite(line["loss"]):
                     raise UserError(diverged(args, step, "the loss"))
                 logger.log(step, {f"train/{name}": value for name, value in line.items()})
                 bar.set_postfix_str(report.postfix(line), refresh=False)

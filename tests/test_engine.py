@@ -431,6 +431,7 @@ def rank_of_two(rank, port, folder):
         "scores": found.scores,
         "few": few.scores,
         "stop": stop,
+        "mean": learner.ranks.mean({"b": rank, "a": 0.5} if rank else {"a": 0.5, "b": rank}),
         "said": learner.ranks.first_says(lambda: f"by rank {rank}"),
         "normed": {k: v.clone() for k, v in normed.model.state_dict().items()},
         "normed_scores": same[0],
@@ -457,6 +458,7 @@ def test_two_ranks_equal_one(tmp_path):
         assert torch.allclose(rank["weights"], weights(single), atol=1e-6)
         assert torch.allclose(rank["log_variances"], single.criterion.log_variances, atol=1e-6)
         assert rank["stop"] is True
+        assert rank["mean"] == {"a": 0.5, "b": 0.5}
         assert rank["said"] == "by rank 0"
         for name, value in scores.items():
             assert rank["scores"][name] == pytest.approx(value, rel=1e-4, abs=1e-5), name

@@ -59,6 +59,13 @@ class Ranks:
             dist.all_reduce(tensor)
         return tensor
 
+    def mean(self, values: dict[str, float]) -> dict[str, float]:
+        """Each value's mean over ranks, which all have the same names."""
+        names = sorted(values)
+        total = self.sum(torch.tensor([values[name] for name in names], dtype=torch.float64))
+        means = dict(zip(names, (total / self.world).tolist(), strict=True))
+        return {name: means[name] for name in values}
+
     def union(self, names: Iterable[str]) -> list[str]:
         """The names that any rank has, sorted: what ranks sum must stand in one order."""
         everyone = [list(names)]
