@@ -403,8 +403,11 @@ def training_batches(
     loaders = []
     for d in data:
         batch, start = setting(args, d.task, "bs"), step * args.accum
+        pin = ranks.device.type == "cuda"
         loaders.append(
-            train_loader(d.train, batch, args.workers, start, ranks.part, args.shuffle, skipped.add)
+            train_loader(
+                d.train, batch, args.workers, start, ranks.part, args.shuffle, skipped.add, pin
+            )
         )
     for _ in range(step, total):
         start = time.perf_counter()

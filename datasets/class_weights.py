@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from datasets.dataset import BadMember, DenseDataset, OnBad, refuse
+from utils.files import write_whole
 
 MAX_SAMPLES = 1000  # labels that are decoded at most, spread evenly: enough for a share of 0.001 %
 MAX_WEIGHT = 10.0
@@ -58,9 +58,7 @@ def class_histogram(
             count += found[: len(count)]
     histogram = {name: count.tolist() for name, count in counts.items()}
     cache.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(histogram))
-    part.replace(file)
+    write_whole(file, json.dumps(histogram).encode())
     return histogram
 
 
@@ -71,9 +69,9 @@ def _digest(dataset: DenseDataset) -> str:
     for index in dataset.indices[:: _step(dataset)].tolist():
         for shard, member in (table.target(index, name) for name in names):
             store = table.stores[shard]
-            if store.stamp() is None:  # a folder's own time says nothing of the files below it
+            if store.fingerprint() is None:  # a folder's own time says nothing of its files
                 labels.append(_changed(store.path / store.names()[member]))
-    shards = [[str(store.path), store.stamp()] for store in table.stores]
+    shards = [[str(store.path), store.fingerprint()] for store in table.stores]
     facts = [dataset.task.to_json(), shards, dataset.indices.tolist(), len(table), labels]
     ends = [table.key(0), table.key(len(table) - 1)]
     return hashlib.sha256(json.dumps([facts, ends]).encode()).hexdigest()[:16]

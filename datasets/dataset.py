@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -171,11 +172,13 @@ def train_loader(
     part: tuple[int, int] = (0, 1),
     shuffle: str = "global",
     on_bad: OnBad = refuse,
+    pin: bool = False,
 ) -> Iterator[Batch]:
     """Endless training batches from batch number `start` on. part: rank and number of ranks.
 
     shuffle: "global", or "shards", which keeps to few places of the shards at a time. A batch comes
-    without its bad samples where `on_bad` returns, the others as they would.
+    without its bad samples where `on_bad` returns, the others as they would. pin: in page-locked
+    memory, from which a GPU copies faster; it opens a CUDA context.
     """
     neighbours = dataset.neighbours() if shuffle == "shards" else None
     loader = DataLoader(
@@ -186,7 +189,7 @@ def train_loader(
         collate_fn=partial(_stack, task=dataset.task, size=dataset.size),
         num_workers=workers,
         persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin,
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # not torch's own, which a resumed run must find untouched
     )
@@ -219,12 +222,15 @@ def eval_batches(
 def _start_worker(worker: int) -> None:
     """A signal to the process group, as Ctrl-C and `timeout` send it, is for the main process,
     which needs its workers until the step in hand is saved. They end when it ends them, or when it
-    dies.
+    dies. Windows has no such groups: there they leave Ctrl-C alone.
 
     What a worker inherits is not its garbage to collect: looking at it would copy every page that
     it shares with the main process.
     """
-    os.setpgid(0, 0)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+    else:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.freeze()
 
 

@@ -18,17 +18,24 @@ AHEAD = 4  # items under way for each process: results wait in no longer a queue
 
 
 def run_in_order(
-    function: Callable[[Any, Any], Any], shared: Any, items: Iterable[Any], workers: int
+    function: Callable[[Any, Any], Any],
+    shared: Any,
+    items: Iterable[Any],
+    workers: int,
+    start: str | None = None,
 ) -> Iterator[Any]:
     """`function(shared, item)` for every item, in their order, whatever the number of processes.
 
-    shared: pickled once for each process. Items are taken as they are needed, so that memory does
-    not grow with their number. What the function raises is raised here.
+    shared: pickled once for each process. start: "spawn" where this process runs threads, as torch
+    does; None for the system's own way. Items are taken as they are needed, so that memory does not
+    grow with their number. What the function raises is raised here. Ctrl-C interrupts it in every
+    process, so that it can tidy up, and no item is begun after.
     """
     if workers <= 1:
         yield from (function(shared, item) for item in items)
         return
-    pool = ProcessPoolExecutor(workers, None, _adopt, (function, shared))
+    context = multiprocessing.get_context(start)
+    pool = ProcessPoolExecutor(workers, context, _adopt, (function, shared))
     try:
         waiting = deque()
         for item in items:
@@ -45,11 +52,35 @@ def run_in_order(
         pool.shutdown(cancel_futures=True)
 
 
+class _Worker:
+    """What a process of the pool works with. Ctrl-C ends the item in hand; between two it is left
+    to the parent."""
+
+    def __init__(self, function: Callable[[Any, Any], Any], shared: Any) -> None:
+        self.function, self.shared = function, shared
+        self.busy = self.interrupted = False
+        signal.signal(signal.SIGINT, self._interrupt)
+
+    def _interrupt(self, number: int, frame: Any) -> None:
+        self.interrupted = True
+        if self.busy:
+            self.busy = False
+            raise KeyboardInterrupt
+
+    def call(self, item: Any) -> Any:
+        if self.interrupted:  # what the pool had handed out before
+            raise KeyboardInterrupt
+        self.busy = True
+        try:
+            return self.function(self.shared, item)
+        finally:
+            self.busy = False
+
+
 def _adopt(function: Callable[[Any, Any], Any], shared: Any) -> None:
-    """What a process does first. Ctrl-C is left to the parent, with which this process ends."""
-    global _adopted
-    _adopted = function, shared
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """What a process does first."""
+    global _worker
+    _worker = _Worker(function, shared)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -60,5 +91,4 @@ def _end_with_parent() -> None:
 
 
 def _call(item: Any) -> Any:
-    function, shared = _adopted
-    return function(shared, item)
+    return _worker.call(item)

@@ -65,7 +65,7 @@ def test_a_kept_index_gives_the_same_answers(shard, tmp_path, monkeypatch):
     assert answers(path) == plain
     assert kept(tmp_path)[0] == f".{shard}.index"
     assert [name[:9] for name in kept(tmp_path)[1:]] == [".samples-"] * 2
-    assert not list(tmp_path.glob(".*.partial"))
+    assert not list(tmp_path.glob(".*.part"))
     forbid(monkeypatch)
     assert answers(path) == plain
     assert [store.path for store in open_stores([tmp_path])] == [path]  # no store of its own
@@ -107,7 +107,7 @@ def test_a_damaged_index_is_rebuilt(tmp_path):
 
 
 def test_another_format_is_not_read(tmp_path, monkeypatch):
-    made = index_cache.keep(tmp_path / "x", {"size": 1}, {"a": np.arange(3)})
+    made = index_cache.save(tmp_path / "x", {"size": 1}, {"a": np.arange(3)})
     assert made.path == tmp_path / "x"
     assert index_cache.load(tmp_path / "x", {"size": 1})["a"].tolist() == [0, 1, 2]
     assert index_cache.load(tmp_path / "x", {"size": 2}) is None
@@ -117,7 +117,7 @@ def test_another_format_is_not_read(tmp_path, monkeypatch):
 
 
 def test_a_header_without_pickle(tmp_path):
-    index_cache.keep(
+    index_cache.save(
         tmp_path / "x", [1, "é"], {"a": np.arange(3, dtype=np.uint16), "b": np.ones(0)}
     )
     raw = (tmp_path / "x").read_bytes()
@@ -143,7 +143,7 @@ def test_a_folder_that_may_not_be_written_is_not_trusted(tmp_path, monkeypatch):
     for name in kept(tmp_path):  # an index that lies: valid, of this shard, but of other contents
         found = index_cache.load(tmp_path / name, json_key(tmp_path / name))
         lie = {key: array[::-1].copy() for key, array in found.arrays.items()}
-        index_cache.keep(tmp_path / name, found.key, lie)
+        index_cache.save(tmp_path / name, found.key, lie)
     before = {name: (tmp_path / name).read_bytes() for name in kept(tmp_path)}
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert answers(path) == plain

@@ -253,7 +253,7 @@ def test_an_interrupted_call_is_continued(run_compose, sources):
     before = contents(out)
     (out / "train_0001.zip").unlink()
     (out / "train_0002.zip").write_bytes(before["train_0002.zip"][:5000])
-    (out / ".val_0000.zip.17.partial").write_bytes(b"half")
+    (out / ".val_0000.zip.17.part").write_bytes(b"half")
     kept = (out / "train_0000.zip").stat().st_mtime_ns
     ran = run_compose(*words)
     assert ran.status == 0

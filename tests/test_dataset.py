@@ -285,3 +285,15 @@ def test_a_photograph_on_its_side_fits_its_upright_target(tiny_task, make_data):
     upright = open_task(tiny_task, [make_data(tiny_task, "upright")], (32, 32)).train
     turned = open_task(tiny_task, [folder], (32, 32)).train
     assert torch.equal(turned.load(0).image, upright.load(0).image)
+
+
+@pytest.mark.parametrize("pin", [False, True])
+def test_a_run_on_the_cpu_opens_no_cuda_context(tmp_path, monkeypatch, pin):
+    """Pinning does, so a loader pins where it is told to, not wherever there is a GPU."""
+    folder = known_labels(tmp_path / "data", (72, 18, 0))
+    made, build = [], dataset.DataLoader
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(dataset, "DataLoader", lambda *a, **k: made.append(k) or build(*a, **k))
+    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", lambda loader: iter(()))
+    train_loader(open_task(two_classes(), [folder], (8, 8)).train, 2, 0, pin=pin)
+    assert [settings["pin_memory"] for settings in made] == [pin]

@@ -274,7 +274,7 @@ def test_an_interrupted_call_goes_on(tmp_path, monkeypatch):
     raw = bytearray(shards(tmp_path)[1].read_bytes())
     raw[100] ^= 1
     shards(tmp_path)[1].write_bytes(raw)  # found when it is read back
-    (tmp_path / ".t-00003.zip.77.partial").write_bytes(b"of a call that was killed")
+    (tmp_path / ".t-00003.zip.77.part").write_bytes(b"of a call that was killed")
     with pytest.raises(ValueError, match="other sources or settings; --force"):
         pack(source, target, recipe=Recipe(PAIRS, 0, 3))
     with monkeypatch.context() as patch:

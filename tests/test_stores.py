@@ -1,11 +1,14 @@
 """Stores: a member's bytes come back unchanged, in any process, or an error names it."""
 
+import ast
 import io
 import multiprocessing
 import os
 import pickle
 import struct
 import zipfile
+from graphlib import TopologicalSorter
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -553,3 +556,24 @@ def test_python_reads_what_is_packed(tmp_path):
     with zipfile.ZipFile(io.BytesIO(make("zip", tmp_path).read_bytes())) as file:
         assert file.testzip() is None
         assert {name: file.read(name) for name in file.namelist()} == MEMBERS
+
+
+def test_stores_import_nothing_above_them_and_never_each_other_in_a_circle():
+    room = Path(__file__).parents[1] / "datasets" / "stores"
+    needs = {}
+    for path in room.glob("[!_]*.py"):
+        nodes = ast.walk(ast.parse(path.read_text()))
+        imports = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+        assert {node.module for node in imports if node.module.startswith("datasets")} <= {
+            "datasets.task",
+            "datasets.stores",
+            *(f"datasets.stores.{other.stem}" for other in room.glob("*.py")),
+        }
+        needs[path.stem] = {
+            node.module.rpartition(".")[2] if node.module != "datasets.stores" else alias.name
+            for node in imports
+            if node.module.startswith("datasets.stores")
+            for alias in node.names
+        }
+    assert needs["store"]
+    TopologicalSorter(needs).prepare()  # CycleError names the circle

@@ -14,7 +14,7 @@ def write_whole(path: Path, data: bytes | Callable[[Path], None]) -> None:
     data: the bytes, or what writes them to the path that it is given. OSError, or whatever `data`
     raises, leaves nothing behind.
     """
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")  # other processes have their own
     try:
         if callable(data):
             data(part)

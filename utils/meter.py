@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 
 import torch
 from torch import Tensor
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 
 class Meter:
@@ -47,8 +51,10 @@ class Meter:
 
 def peak_memory(device: torch.device) -> int:
     """Bytes at the worst moment so far: what torch has allocated on a GPU; on a CPU, the resident
-    memory of the process, Python and libraries included."""
+    memory of the process, Python and libraries included; 0 where the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if resource is None:
+        return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -137,8 +137,8 @@ def _begin(out: Path, facts: dict[str, Any], task: Task) -> None:
     """Note what is made here, for a later call, and remove what a killed call left half written."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for partial in out.glob(".*.zip.*.partial"):
-            partial.unlink()
+        for part in out.glob(".*.zip.*.part"):
+            part.unlink()
         (out / "task.json").write_text(json.dumps(task.to_json(), indent=2) + "\n")
         (out / "compose.json").write_text(json.dumps(facts, indent=2) + "\n")
     except OSError as error:

@@ -85,10 +85,10 @@ def find_samples(
     or unknown, an image of it has no target or two. The table of large shards is kept beside the
     first, see `index_cache`.
     """
-    kept, key = _kept_table(stores, task, split, split_by)
-    columns = index_cache.load(kept, key)
+    cached, key = _cached_table(stores, task, split, split_by)
+    columns = index_cache.load(cached, key)
     if columns is None:
-        columns = index_cache.keep(kept, key, _find(stores, task, split, split_by))
+        columns = index_cache.save(cached, key, _find(stores, task, split, split_by))
     return SampleTable(stores, columns)
 
 
@@ -99,26 +99,27 @@ def find_groups(stores: list[Store], task: Task) -> tuple[np.ndarray, np.ndarray
     pattern = compile_lines(task.image)
     images = _find_images(stores, task, pattern, lambda match: b"")
     everything = np.arange(len(images.shard))
-    found = [(images.shard, images.member)] + [
+    columns = [(images.shard, images.member)] + [
         _find_targets(stores, task, output, pattern, images, everything, required=False)
         for output in task.outputs
     ]
-    shards, members = (np.stack(columns, axis=1) for columns in zip(*found, strict=True))
+    shards, members = (np.stack(column, axis=1) for column in zip(*columns, strict=True))
     return shards.astype(np.int64), members.astype(np.int64)
 
 
-def _kept_table(
+def _cached_table(
     stores: list[Store], task: Task, split: str, split_by: tuple[str, str] | None
 ) -> tuple[Any, Any]:
     """Where a table may be kept, None if nowhere, and what it depends on."""
-    stamps = [store.stamp() for store in stores]
-    if sum(map(len, stores)) < index_cache.MIN_MEMBERS or None in stamps:
+    fingerprints = [store.fingerprint() for store in stores]
+    if sum(map(len, stores)) < index_cache.MIN_MEMBERS or None in fingerprints:
         return None, None
     layout = [task.image, [[output.name, output.files] for output in task.outputs]]
     how = [task.splits, task.split, task.val_share, task.metadata, split, split_by]
-    question = [[store.place()[1] for store in stores], layout, how]
+    question = [[store.cache_location()[1] for store in stores], layout, how]
     digest = hashlib.blake2b(json.dumps(question).encode(), digest_size=8).hexdigest()
-    return index_cache.at(stores[0].place()[0], f"samples-{digest}"), [question, stamps]
+    path = index_cache.cache_path(stores[0].cache_location()[0], f"samples-{digest}")
+    return path, [question, fingerprints]
 
 
 def _find(
@@ -128,11 +129,11 @@ def _find(
     pattern = compile_lines(task.image)
     images = _find_images(stores, task, pattern, divider(stores, task, pattern, split_by))
     chosen = np.flatnonzero(choose(images.text, task, split, split_by))
-    found = {"": (images.shard[chosen], images.member[chosen])}
+    located = {"": (images.shard[chosen], images.member[chosen])}
     for output in task.outputs:
-        found[output.name] = _find_targets(stores, task, output, pattern, images, chosen)
+        located[output.name] = _find_targets(stores, task, output, pattern, images, chosen)
     columns = {}
-    for name, (shard, member) in found.items():
+    for name, (shard, member) in located.items():
         wide = member.max() >= 2**31
         columns[f"shard:{name}"] = shard.astype(np.int32)
         columns[f"member:{name}"] = member.astype(np.int64 if wide else np.int32)
@@ -156,7 +157,7 @@ def _find_images(
     ]  # bg_fg_{part}/{key}.jpg fits masks too, but bg_fg_mask_{part}/{key}.jpg says more of a name
     shards, members, names, texts = [], [], [], []
     for number, store in enumerate(stores):
-        starts, found, decisive = array("q"), [], []
+        starts, matched, decisive = array("q"), [], []
         for match in pattern.finditer(store.names().blob):
             if any(target.match(match[0]) for target in closer):
                 continue
@@ -164,11 +165,11 @@ def _find_images(
             if text is None:
                 continue
             starts.append(match.start())
-            found.append(match[0])
+            matched.append(match[0])
             decisive.append(text)
-        shards.append(np.full(len(found), number, np.int32))
+        shards.append(np.full(len(matched), number, np.int32))
         members.append(_member_of(store, starts))
-        names.append(np.array(found, "S"))  # fixed width: no Python object a name is kept
+        names.append(np.array(matched, "S"))  # fixed width: no Python object a name is kept
         texts.append(np.array(decisive, "S"))
         store.columns.release()
     if not any(map(len, shards)):
@@ -180,7 +181,7 @@ def _find_images(
 
 
 def _member_of(store: Store, starts: array) -> np.ndarray:
-    """Member numbers, int64, of the names that begin at these places of the blob."""
+    """Member numbers, int64, of the names that begin at these offsets of the blob."""
     return np.searchsorted(store.names().starts, np.array(starts, np.int64)).astype(np.int64)
 
 
@@ -201,10 +202,10 @@ def _find_targets(
         raise UserError(f"output {output.name}: {output.files} shares no field with {task.image}")
     shards, members, keys = [], [], []
     for number, store in enumerate(stores):
-        starts, found = _hash_fields(files.finditer(store.names().blob), fields)
+        starts, hashes = _hash_fields(files.finditer(store.names().blob), fields)
         shards.append(np.full(len(starts), number, np.int32))
         members.append(_member_of(store, starts))
-        keys.append(found)
+        keys.append(hashes)
         store.columns.release()
     shard, member = np.concatenate(shards), np.concatenate(members)
     keys = np.concatenate(keys, axis=1)

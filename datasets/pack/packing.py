@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
-from datasets.pack.plan import IMAGE, VERBATIM, Plan, Recipe, make_plan
+from datasets.pack.plan import IMAGE, VERBATIM, PackPlan, Recipe, make_plan
 from datasets.pack.reencode import reencode_image, reencode_target
+from datasets.processes import run_in_order
 from datasets.stores import SHARD_SUFFIXES, Store, open_stores, write_hdf5, write_zip
 from datasets.task import UserError
 
@@ -28,6 +29,14 @@ class Packed(NamedTuple):
     shards: int
     finished: int
     left_out: int
+
+
+class Job(NamedTuple):
+    """A shard: its number, where it is written, whether an interrupted call left one there."""
+
+    number: int
+    path: Path
+    is_there: bool
 
 
 def pack(
@@ -61,7 +70,7 @@ def pack(
     num = len(plan.cuts) - 1
     paths = [_numbered(target, i) if numbered else target for i in range(num)]
     resumed = _begin(journal, _digest(plan), there, force)
-    jobs = [(i, path, resumed and path.exists()) for i, path in enumerate(paths)]
+    jobs = [Job(i, path, resumed and path.exists()) for i, path in enumerate(paths)]
     try:
         finished = _run(plan, jobs, workers)
     finally:
@@ -103,15 +112,19 @@ def _refuse_sources(stores: list[Store], target: Path, numbered: bool) -> None:
             raise UserError(f"{store.path}: is a source and would be written")
 
 
-def _digest(plan: Plan) -> str:
+def _digest(plan: PackPlan) -> str:
     """What a shard depends on: the sources as they are now, and the recipe."""
     sources = [
-        [str(store.path), store.stamp() or hashlib.blake2b(store.sizes().tobytes()).hexdigest()]
-        for store in plan.stores
+        [str(store.path), store.fingerprint() or _sizes_digest(store)] for store in plan.stores
     ]
     task = plan.recipe.task and plan.recipe.task.to_json()
     described = json.dumps([sources, task, plan.recipe[1:], len(plan.store)])
     return hashlib.blake2b(described.encode()).hexdigest()
+
+
+def _sizes_digest(store: Store) -> str:
+    """For a folder, whose own time says nothing of its files."""
+    return hashlib.blake2b(store.sizes().tobytes()).hexdigest()
 
 
 def _begin(journal: Path, digest: str, there: list[Path], force: bool) -> bool:
@@ -119,8 +132,8 @@ def _begin(journal: Path, digest: str, there: list[Path], force: bool) -> bool:
     journal is begun. What was half written, by a call that was killed, goes in either case."""
     if journal.exists():
         stem, suffix = journal.name[1:].removesuffix(".packing").rsplit(".", 1)
-        for partial in journal.parent.glob(f".{stem}*.{suffix}.*.partial"):
-            partial.unlink()
+        for part in journal.parent.glob(f".{stem}*.{suffix}.*.part"):
+            part.unlink()
     if there and not force:
         if journal.read_text() != digest:
             raise UserError(
@@ -137,38 +150,25 @@ def _begin(journal: Path, digest: str, there: list[Path], force: bool) -> bool:
     return False
 
 
-def _run(plan: Plan, jobs: list[tuple[int, Path, bool]], workers: int) -> int:
+def _run(plan: PackPlan, jobs: list[Job], workers: int) -> int:
     """Every job, in processes where there are several; how many shards were found finished."""
-    with tqdm(total=len(plan.store), desc="packing", unit="file", disable=None) as progress:
-        if min(workers, len(jobs)) <= 1:
-            return sum(_one(plan, *job, progress) for job in jobs)
-        finished = 0
-        with ProcessPoolExecutor(min(workers, len(jobs)), None, _adopt, (plan,)) as pool:
-            futures = {pool.submit(_one_of_adopted, *job): job[0] for job in jobs}
-            try:
-                for future in as_completed(futures):
-                    finished += future.result()
-                    shard = futures[future]
-                    progress.update(int(plan.cuts[shard + 1] - plan.cuts[shard]))
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
-        return finished
+    workers, num_finished = min(workers, len(jobs)), 0
+    with tqdm(total=len(plan.store), desc="packing", unit="file", disable=None) as bar:
+        one = partial(_one, progress=None if workers > 1 else bar)
+        for job, finished in zip(jobs, run_in_order(one, plan, jobs, workers), strict=True):
+            num_finished += finished
+            bar.update(0 if workers <= 1 else len(_members_of(plan, job)))
+    return num_finished
 
 
-def _adopt(plan: Plan) -> None:
-    global _adopted
-    _adopted = plan
+def _members_of(plan: PackPlan, job: Job) -> range:
+    return range(int(plan.cuts[job.number]), int(plan.cuts[job.number + 1]))
 
 
-def _one_of_adopted(number: int, path: Path, is_there: bool) -> bool:
-    return _one(_adopted, number, path, is_there, None)
-
-
-def _one(plan: Plan, number: int, path: Path, is_there: bool, progress: tqdm | None) -> bool:
+def _one(plan: PackPlan, job: Job, progress: tqdm | None) -> bool:
     """Write a shard and read it back; True if it was there and is right."""
-    members = range(int(plan.cuts[number]), int(plan.cuts[number + 1]))
-    if is_there and _is_right(path, plan, members):
+    path, members = job.path, _members_of(plan, job)
+    if job.is_there and _is_right(path, plan, members):
         if progress is not None:
             progress.update(len(members))
         return True
@@ -182,7 +182,7 @@ def _one(plan: Plan, number: int, path: Path, is_there: bool, progress: tqdm | N
     return False
 
 
-def _is_right(path: Path, plan: Plan, members: range) -> bool:
+def _is_right(path: Path, plan: PackPlan, members: range) -> bool:
     try:
         _verify(path, plan, members)
     except ValueError:  # damaged since: it is written again
@@ -190,7 +190,7 @@ def _is_right(path: Path, plan: Plan, members: range) -> bool:
     return True
 
 
-def _members(plan: Plan, members: range, progress: tqdm | None) -> Iterator[tuple[str, bytes]]:
+def _members(plan: PackPlan, members: range, progress: tqdm | None) -> Iterator[tuple[str, bytes]]:
     for i in members:
         store, role = plan.stores[plan.store[i]], plan.role[i]
         data = store.read_at(int(plan.member[i]))
@@ -208,7 +208,7 @@ def _reencode(data: bytes, name: str, is_image: bool, recipe: Recipe) -> bytes:
     return reencode_target(data, name, recipe.size) if recipe.size else data
 
 
-def _verify(path: Path, plan: Plan, members: range) -> None:
+def _verify(path: Path, plan: PackPlan, members: range) -> None:
     """Read a shard back; UserError unless it holds these members, each with its own CRC-32."""
     (shard,) = open_stores([path])
     if len(shard) != len(members):

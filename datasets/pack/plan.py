@@ -36,7 +36,7 @@ class Recipe(NamedTuple):
         return bool(self.size or self.quality)
 
 
-class Plan(NamedTuple):
+class PackPlan(NamedTuple):
     """Members in the order they are written: store int32, member int64, role uint8, each (m).
 
     cuts: int64 (shards + 1), shard i takes the members from cuts[i] up to cuts[i + 1].
@@ -59,7 +59,7 @@ class Plan(NamedTuple):
         return f"{source_name(store)}/{name}" if self.recipe.prefix else name
 
 
-def make_plan(stores: list[Store], recipe: Recipe) -> Plan:
+def make_plan(stores: list[Store], recipe: Recipe) -> PackPlan:
     """UserError: two sources hold the same name, or the task finds no image in them."""
     counts = [len(store) for store in stores]
     if recipe.task is None:
@@ -73,7 +73,7 @@ def make_plan(stores: list[Store], recipe: Recipe) -> Plan:
     for number, each in enumerate(stores):
         sizes[store == number] = each.sizes()[member[store == number]]
     cuts = _cut(sizes, sample, recipe)
-    return Plan(stores, recipe, store, member, role, sizes, cuts, sum(counts) - len(store))
+    return PackPlan(stores, recipe, store, member, role, sizes, cuts, sum(counts) - len(store))
 
 
 def source_name(store: Store) -> str:
@@ -98,8 +98,8 @@ def _of_task(
         )
     columns = [column.ravel() for column in (shards, members, roles, samples)]
     kept = columns[0] >= 0
-    places = np.stack([columns[0][kept], columns[1][kept]], axis=1)
-    first = np.sort(np.unique(places, axis=0, return_index=True)[1])  # one may be its own target
+    located = np.stack([columns[0][kept], columns[1][kept]], axis=1)
+    first = np.sort(np.unique(located, axis=0, return_index=True)[1])  # one may be its own target
     store, member, role, sample = (column[kept][first] for column in columns)
     return store.astype(np.int32), member, role.astype(np.uint8), sample
 

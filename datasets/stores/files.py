@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from datasets.task import UserError
+
+_SEEKING = threading.Lock()
 
 
 class File(Protocol):
@@ -19,7 +22,7 @@ class File(Protocol):
     folder: Path | None
     name: str
 
-    def stamp(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """`size` in bytes, and what else changes when the file does."""
 
     def read(self, size: int, offset: int) -> bytes:
@@ -27,6 +30,15 @@ class File(Protocol):
 
     def whole(self, length: int) -> Path | BinaryIO:
         """What h5py opens."""
+
+
+def _read_at(file: BinaryIO, size: int, offset: int) -> bytes:
+    """Up to `size` bytes from there on. Without pread, on Windows, threads take turns."""
+    if hasattr(os, "pread"):
+        return os.pread(file.fileno(), size, offset)
+    with _SEEKING:
+        file.seek(offset)
+        return file.read(size)
 
 
 class LocalFile:
@@ -38,7 +50,7 @@ class LocalFile:
         self._file: BinaryIO | None = None
         self._owner = 0  # the process that opened _file
 
-    def stamp(self) -> dict[str, int]:
+    def fingerprint(self) -> dict[str, int]:
         """What changes when the file does: size in bytes, time of change in nanoseconds."""
         try:
             stat = os.stat(self.path)
@@ -53,9 +65,9 @@ class LocalFile:
             if file is None or self._owner != os.getpid():
                 file = self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115
                 self._owner = os.getpid()
-            data = os.pread(file.fileno(), size, offset)
+            data = _read_at(file, size, offset)
             while len(data) < size:  # one call gives at most 2 GiB
-                more = os.pread(file.fileno(), size - len(data), offset + len(data))
+                more = _read_at(file, size - len(data), offset + len(data))
                 if not more:
                     break
                 data += more

@@ -52,30 +52,30 @@ def _read(path: Path | str, file: Any, length: int) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: format is {form!r}, expected an HDF5 shard {HDF5_FORMAT!r}")
     for name, kind in _KINDS.items():
         _check_dataset(path, file, name, np.dtype(kind), length)
-    found = {name: file[name][:] for name in INDEX}
-    if "index_crc32" in file.attrs and file.attrs["index_crc32"] != index_crc(found):
+    index = {name: file[name][:] for name in INDEX}
+    if "index_crc32" in file.attrs and file.attrs["index_crc32"] != index_crc(index):
         raise UserError(f"{path}: damaged, the CRC-32 of its index does not match")
-    data, names, crc = file["data"], found["names"].tobytes(), found["crc32"]
+    data, names, crc = file["data"], index["names"].tobytes(), index["crc32"]
     begin = data.id.get_offset()  # None: chunked, or without a byte
     if begin is None and len(data):
         raise UserError(f"{path}: dataset data: expected contiguous storage, not chunks")
     if not len(crc):
         raise UserError(f"{path}: the shard holds no files")
     for name, end in (("offsets", len(data)), ("name_offsets", len(names))):
-        offsets = found[name]
+        offsets = index[name]
         wrong = len(offsets) != len(crc) + 1 or offsets[0] != 0 or offsets[-1] != end
         if wrong or (offsets[1:] < offsets[:-1]).any():
             raise UserError(f"{path}: dataset {name}: expected {len(crc) + 1} from 0 up to {end}")
-    bounds = zip(found["name_offsets"][:-1], found["name_offsets"][1:], strict=True)
+    bounds = zip(index["name_offsets"][:-1], index["name_offsets"][1:], strict=True)
     listed = Names.collect(path, (names[first:last] for first, last in bounds))
-    too_large = np.diff(found["offsets"]) > MAX_MEMBER
+    too_large = np.diff(index["offsets"]) > MAX_MEMBER
     if too_large.any():
         name = listed[int(too_large.argmax())]
         raise UserError(f"{path}: {name}: claims more than {MAX_MEMBER} bytes")
     return {
         "names": np.frombuffer(listed.blob, np.uint8),
         "starts": listed.starts,
-        "offset": found["offsets"] + np.uint64(begin or 0),
+        "offset": index["offsets"] + np.uint64(begin or 0),
         "crc": crc,
     }
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from datasets.task import UserError
+from utils.files import write_whole
 
 FORMAT = 1  # raise it whenever what is stored, or how it is computed, changes
 MIN_MEMBERS = 10_000  # smaller sets open in an instant: their folders stay as they are
@@ -67,22 +68,20 @@ def _load_again(path: Path, key: Any) -> Columns:
     return columns
 
 
-def keep(path: Path | None, key: Any, arrays: dict[str, np.ndarray]) -> Columns:
+def save(path: Path | None, key: Any, arrays: dict[str, np.ndarray]) -> Columns:
     """Write the arrays to a file and map them from it; as they are if it cannot be written.
 
-    path: from `at`, or None. key: plain JSON values.
+    path: from `cache_path`, or None. key: plain JSON values.
     """
     if path is None:
         return Columns(arrays)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+
+    def write(part: Path) -> None:
+        with open(part, "wb") as file:
+            file.writelines(_encode(key, arrays))
+
     with suppress(OSError):  # no room, no right: the index stays in memory
-        try:
-            with open(partial, "wb") as file:
-                for part in _encode(key, arrays):
-                    file.write(part)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(path, write)
     return load(path, key) or Columns(arrays)
 
 
@@ -131,7 +130,7 @@ def load(path: Path | None, key: Any) -> Columns | None:
     return columns
 
 
-def at(folder: Path | None, name: str) -> Path | None:
+def cache_path(folder: Path | None, name: str) -> Path | None:
     """Where an index of that name lies; None without a folder, or in one that may not be written:
     a file that others put there would be believed."""
     if folder is None or not os.access(folder, os.W_OK):

@@ -49,9 +49,9 @@ class Names(Sequence[str]):
             blob.append(10)
             lengths.append(len(name) + 1)
         starts = np.cumsum(lengths, dtype=np.uint32 if len(blob) < 2**32 else np.uint64)
-        found = cls(bytes(blob), starts)
-        found._check(path)
-        return found
+        names = cls(bytes(blob), starts)
+        names._check(path)
+        return names
 
     def _check(self, path: Path | str) -> None:
         """Refuse unsafe names, names that are not UTF-8, and duplicates."""

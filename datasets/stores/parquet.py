@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from datasets.stores import Store
 from datasets.stores.index_cache import Columns
 from datasets.stores.names import Names
+from datasets.stores.store import Store
 from datasets.task import UserError
 
 IMAGES = ("image", "annotation")  # columns that become files; annotation_rgb says the same again

@@ -43,29 +43,29 @@ class RemoteFile:
         self.folder = cache.folder if cache else None
         self.name = hashlib.blake2b(url.encode(), digest_size=12).hexdigest()
         self._cache = cache
-        self._stamp: dict[str, Any] | None = None
+        self._fingerprint: dict[str, Any] | None = None
         self._link: _Http | _Fsspec | None = None
         self._owner = 0  # the process that opened _link
 
-    def stamp(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """Size in bytes, and what the server says that changes with the content. Asked for once."""
-        if self._stamp is None:
-            self._stamp = self._patiently(lambda link: link.stamp())
-        return self._stamp
+        if self._fingerprint is None:
+            self._fingerprint = self._patiently(lambda link: link.fingerprint())
+        return self._fingerprint
 
     def read(self, size: int, offset: int) -> bytes:
         """Up to `size` bytes; fewer only at the end."""
-        size = max(min(size, self.stamp()["size"] - offset), 0)
+        size = max(min(size, self.fingerprint()["size"] - offset), 0)
         if self._cache is None:
             return self._fetch(size, offset)
-        version = hashlib.blake2b(repr([self.path, self.stamp()]).encode(), digest_size=12)
-        end = self.stamp()["size"]
+        version = hashlib.blake2b(repr([self.path, self.fingerprint()]).encode(), digest_size=12)
+        end = self.fingerprint()["size"]
         return self._cache.read(version.hexdigest(), end, size, offset, self._fetch)
 
     def _fetch(self, size: int, offset: int) -> bytes:
         parts = []
         for begin in range(offset, offset + size, CHUNK):
-            length, total = min(CHUNK, offset + size - begin), self.stamp()["size"]
+            length, total = min(CHUNK, offset + size - begin), self.fingerprint()["size"]
             parts.append(
                 self._patiently(lambda link, b=begin, n=length, t=total: link.fetch(n, b, t))
             )
@@ -130,7 +130,7 @@ class _Http:
         self._connection: http.client.HTTPConnection | None = None
         self._connected: tuple[str, str] | None = None
 
-    def stamp(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         headers, _ = self._get(0, 0, None)
         total = headers.get("Content-Range", "").rpartition("/")[2]
         if not total.isdigit():
@@ -223,7 +223,7 @@ class _Fsspec:
         self._url = url
         self._system, self._path = file_system(url)
 
-    def stamp(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         info = self._call(self._system.info, self._path)
         keys = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
         version = next((info[key] for key in keys if info.get(key)), "")

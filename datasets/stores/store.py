@@ -57,11 +57,11 @@ class Store:
         """Bytes of each member, int64 (n)."""
         raise NotImplementedError
 
-    def stamp(self) -> dict[str, Any] | None:
+    def fingerprint(self) -> dict[str, Any] | None:
         """What changes when the store does; None if nothing short of reading it would tell."""
         return None
 
-    def place(self) -> tuple[Path | None, str]:
+    def cache_location(self) -> tuple[Path | None, str]:
         """The folder where an index may be kept, None if nowhere, and the store's name there."""
         return None, str(self.path)
 
@@ -90,12 +90,12 @@ class FolderStore(Store):
         self.path = path
         self._root = os.path.realpath(path)
         try:
-            found = sorted(os.fsencode(name) for name in self._walk(""))
+            raw = sorted(os.fsencode(name) for name in self._walk(""))
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.filename}: {error.strerror}") from None
-        if not found:
+        if not raw:
             raise UserError(f"{path}: the folder holds no files")
-        names = Names.collect(path, found)
+        names = Names.collect(path, raw)
         blob = np.frombuffer(names.blob, np.uint8)
         super().__init__(path, Columns({"names": blob, "starts": names.starts}))
 
@@ -129,10 +129,10 @@ class FolderStore(Store):
 
     def sizes(self) -> np.ndarray:
         try:
-            found = [os.path.getsize(self._inside(name)) for name in self._names]
+            sizes = [os.path.getsize(self._inside(name)) for name in self._names]
         except OSError as error:
             raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from None
-        return np.array(found, np.int64)
+        return np.array(sizes, np.int64)
 
 
 class Shard(Store):
@@ -140,24 +140,24 @@ class Shard(Store):
 
     def __init__(self, file: File | Path) -> None:
         self._file = file = LocalFile(file) if isinstance(file, Path) else file
-        self._stamp = file.stamp()
-        kept = index_cache.at(file.folder, file.name)
-        key = [type(self).__name__, self._stamp]
-        columns = index_cache.load(kept, key)
+        self._fingerprint = file.fingerprint()
+        cached = index_cache.cache_path(file.folder, file.name)
+        key = [type(self).__name__, self._fingerprint]
+        columns = index_cache.load(cached, key)
         if columns is None:
-            columns = Columns(self._index(self._stamp["size"]))
+            columns = Columns(self._index(self._fingerprint["size"]))
             if len(columns["starts"]) > index_cache.MIN_MEMBERS:  # starts has one more
-                columns = index_cache.keep(kept, key, columns.arrays)
+                columns = index_cache.save(cached, key, columns.arrays)
         super().__init__(file.path, columns)
 
     def _index(self, length: int) -> dict[str, np.ndarray]:
         """The columns, read from a shard of `length` bytes."""
         raise NotImplementedError
 
-    def stamp(self) -> dict[str, Any]:
-        return self._stamp
+    def fingerprint(self) -> dict[str, Any]:
+        return self._fingerprint
 
-    def place(self) -> tuple[Path | None, str]:
+    def cache_location(self) -> tuple[Path | None, str]:
         return self._file.folder, self._file.name
 
 
@@ -176,9 +176,9 @@ class ZipStore(Shard):
         if len(data) < 30 or data[:4] != b"PK\3\4":
             raise self._error(index, "damaged, no member begins where the zip says")
         end_of_name = 30 + int.from_bytes(data[26:28], "little")
-        found = data[30:end_of_name]
-        if found != name and utf8_name(found, int.from_bytes(data[6:8], "little")) != name:
-            raise self._error(index, f"damaged, the member that lies there is called {found!r}")
+        local, flags = data[30:end_of_name], int.from_bytes(data[6:8], "little")
+        if local != name and utf8_name(local, flags) != name:
+            raise self._error(index, f"damaged, the member that lies there is called {local!r}")
         start = end_of_name + int.from_bytes(data[28:30], "little")
         data = data[start : start + packed]
         if len(data) < packed:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import zipfile
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ import numpy as np
 from datasets.stores.hdf5files import HDF5_FORMAT, index_crc
 from datasets.stores.names import Names
 from datasets.task import UserError
+from utils.files import write_whole
 
 CHUNK = 2**24  # bytes copied at a time
 # HDF5 1.8's own layout of headers, the oldest with checksums: a flipped bit in them is an error.
@@ -28,11 +27,15 @@ def write_zip(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
     UserError names the file and a member whose name is unsafe or occurs twice, or why it cannot be
     written. The file appears when it is complete.
     """
-    with _replacing(path) as partial, zipfile.ZipFile(partial, "w") as file:
-        for name, data in _named_once(path, members):
-            info = zipfile.ZipInfo(name)  # 1980-01-01, stored
-            info.create_system, info.external_attr = 3, 0o644 << 16  # Unix, wherever it is written
-            file.writestr(info, data)
+
+    def write(part: Path) -> None:
+        with zipfile.ZipFile(part, "w") as file:
+            for name, data in _named_once(path, members):
+                info = zipfile.ZipInfo(name)  # 1980-01-01, stored
+                info.create_system, info.external_attr = 3, 0o644 << 16  # Unix, on every system
+                file.writestr(info, data)
+
+    _write(path, write)
 
 
 def write_hdf5(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
@@ -42,45 +45,42 @@ def write_hdf5(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
     """
     import h5py
 
-    offsets, name_offsets, crcs = array("Q", [0]), array("Q", [0]), array("I")
-    names = bytearray()
-    with _replacing(path) as partial, tempfile.TemporaryFile(dir=path.parent) as spool:
-        for name, data in _named_once(path, members):
-            spool.write(data)
-            names += name.encode()
-            offsets.append(offsets[-1] + len(data))
-            name_offsets.append(len(names))
-            crcs.append(zlib.crc32(data))
-        spool.seek(0)
-        index = {
-            "offsets": np.array(offsets, np.uint64),
-            "names": np.frombuffer(bytes(names), np.uint8),
-            "name_offsets": np.array(name_offsets, np.uint64),
-            "crc32": np.array(crcs, np.uint32),
-        }
-        with h5py.File(partial, "w", libver=HDF5_VERSIONS) as file:
-            file.attrs["format"] = np.bytes_(HDF5_FORMAT)  # fixed length, in the header
-            file.attrs["index_crc32"] = np.uint32(index_crc(index))
-            data = file.create_dataset("data", (offsets[-1],), np.uint8)
-            for begin in range(0, offsets[-1], CHUNK):
-                data[begin : begin + CHUNK] = np.frombuffer(spool.read(CHUNK), np.uint8)
-            for name, values in index.items():
-                file[name] = values
+    def write(part: Path) -> None:
+        offsets, name_offsets, crcs = array("Q", [0]), array("Q", [0]), array("I")
+        names = bytearray()
+        with tempfile.TemporaryFile(dir=path.parent) as spool:
+            for name, data in _named_once(path, members):
+                spool.write(data)
+                names += name.encode()
+                offsets.append(offsets[-1] + len(data))
+                name_offsets.append(len(names))
+                crcs.append(zlib.crc32(data))
+            spool.seek(0)
+            index = {
+                "offsets": np.array(offsets, np.uint64),
+                "names": np.frombuffer(bytes(names), np.uint8),
+                "name_offsets": np.array(name_offsets, np.uint64),
+                "crc32": np.array(crcs, np.uint32),
+            }
+            with h5py.File(part, "w", libver=HDF5_VERSIONS) as file:
+                file.attrs["format"] = np.bytes_(HDF5_FORMAT)  # fixed length, in the header
+                file.attrs["index_crc32"] = np.uint32(index_crc(index))
+                data = file.create_dataset("data", (offsets[-1],), np.uint8)
+                for begin in range(0, offsets[-1], CHUNK):
+                    data[begin : begin + CHUNK] = np.frombuffer(spool.read(CHUNK), np.uint8)
+                for name, values in index.items():
+                    file[name] = values
+
+    _write(path, write)
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place if all goes well and vanishes if not."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+def _write(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a file that takes the place of `path` if all goes well, else vanishes."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        os.replace(partial, path)
+        write_whole(path, write)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        if partial.exists():  # not replaced: something failed
-            partial.unlink()
 
 
 def _named_once(path: Path, members: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:

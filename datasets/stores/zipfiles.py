@@ -52,9 +52,9 @@ def read_directory(file: File, length: int) -> dict[str, np.ndarray]:
     UserError names the zip, and the member that is encrypted, absurdly large or out of place.
     """
     directory, count, shift, limit = _find_directory(file, length)
-    places = array("q")
-    raw = list(_walk_directory(file.path, directory, count, places))
-    at = np.array(places, np.int64)
+    positions = array("q")
+    raw = list(_walk_directory(file.path, directory, count, positions))
+    at = np.array(positions, np.int64)
     # A view of an entry from every byte on: picking rows copies 46 bytes a member, no more.
     room = max(len(directory) - _ENTRY.itemsize + 1, 0)
     entries = np.ndarray((room,), _ENTRY, directory, strides=(1,))[at]
@@ -115,24 +115,24 @@ def _find_directory(file: File, length: int) -> _Directory:
 
 
 def _walk_directory(
-    path: Path | str, directory: bytes, count: int, places: array
+    path: Path | str, directory: bytes, count: int, positions: array
 ) -> Iterator[bytes]:
-    """Every entry's name in UTF-8; its position in the directory is appended to `places`."""
+    """Every entry's name in UTF-8; its position in the directory is appended to `positions`."""
     at = 0
     while at < len(directory):
         if directory[at : at + 4] != b"PK\1\2" or at + _ENTRY.itemsize > len(directory):
             raise UserError(
-                f"{path}: damaged: entry {len(places)} of the zip's directory is not one"
+                f"{path}: damaged: entry {len(positions)} of the zip's directory is not one"
             )
         name_length, extra, comment = _LENGTHS.unpack_from(directory, at + 28)
         name = directory[at + 46 : at + 46 + name_length]
         if not name.isascii():
             name = utf8_name(name, int.from_bytes(directory[at + 8 : at + 10], "little"))
-        places.append(at)
+        positions.append(at)
         yield name
         at += 46 + name_length + extra + comment
-    if at != len(directory) or len(places) != count:
-        raise UserError(f"{path}: damaged: {len(places)} members in the zip, expected {count}")
+    if at != len(directory) or len(positions) != count:
+        raise UserError(f"{path}: damaged: {len(positions)} members in the zip, expected {count}")
 
 
 def utf8_name(name: bytes, flags: int) -> bytes:
