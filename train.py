@@ -448,18 +448,17 @@ def make_criterion(
     args: Namespace, tasks: list[Task], balanced: dict[str, tuple[float, ...]]
 ) -> Criterion:
     """The loss of every output: its task's terms and weight, unless flags say otherwise."""
-    from losses.weighted import Criterion, LossSpec
+    from losses.weighted import Criterion
 
     learned = args.loss_weights == ["uncertainty"]
-    weights = {} if learned else pairs("--loss-weights", args.loss_weights)
-    terms = pairs("--losses", args.losses)
-    specs = {}
-    for output in [output for task in tasks for output in task.outputs]:
-        weight = float(weights.get(output.name, output.weight))
-        text = terms.get(output.name, output.loss)
-        specs[output.name] = LossSpec(output.kind, text, weight, balanced.get(output.name))
+    fixed = {} if learned else pairs("--loss-weights", args.loss_weights)
     try:
-        return Criterion(specs, uncertainty=learned)
+        return Criterion.of(
+            [output for task in tasks for output in task.outputs],
+            losses=pairs("--losses", args.losses),
+            weights="uncertainty" if learned else {name: float(w) for name, w in fixed.items()},
+            class_weights=balanced,
+        )
     except ValueError as error:
         raise UserError(f"--losses, or the task's own: {error}") from None
 
@@ -543,7 +542,7 @@ def make_plan(
         output.name: (1.0,) * output.channels
         for task in tasks
         for output in task.outputs
-        if output.kind == "classes" and setting(args, task, "class_weights")
+        if output.balanced and setting(args, task, "class_weights")
     }
 
     def build(compute: Compute, ranks: Ranks) -> Learner:

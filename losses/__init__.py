@@ -1,5 +1,5 @@
 """Predictions + targets -> named terms -> total."""
 
-from losses.weighted import TERMS, Criterion, LossSpec, parse_terms
+from losses.weighted import TERMS, Criterion, OutputLoss, parse_terms
 
-__all__ = ["TERMS", "Criterion", "LossSpec", "parse_terms"]
+__all__ = ["TERMS", "Criterion", "OutputLoss", "parse_terms"]

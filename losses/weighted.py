@@ -3,48 +3,27 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from datasets.task import UserError
-from losses import depth, segmentation
-from losses.segmentation import class_terms
+from datasets.task import Output, UserError
+from losses import class_sums, depth, segmentation
+from losses.class_sums import FUSED, class_terms
 
-# kind -> term -> function of (prediction, target); ce and focal also take class weights
-TERMS = {
-    "classes": {
-        "ce": segmentation.cross_entropy,
-        "dice": segmentation.dice,
-        "focal": segmentation.focal,
-    },
-    "mask": {
-        "bce": segmentation.bce,
-        "dice": segmentation.dice,
-        "focal": segmentation.focal,
-    },
-    "depth": {
-        "l1": depth.l1,
-        "silog": depth.silog,
-        "grad": depth.grad,
-        "bce": depth.bce,
-    },
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+# kind -> term -> function of (prediction, target); where the kind is balanced also of class weights,
+# a Tensor or None
+TERMS: dict[str, dict[str, Callable[..., Tensor]]] = {
+    "classes": {"ce": class_sums.cross_entropy, "dice": class_sums.dice, "focal": class_sums.focal},
+    "mask": {"bce": segmentation.bce, "dice": segmentation.dice, "focal": segmentation.focal},
+    "depth": {"l1": depth.l1, "silog": depth.silog, "grad": depth.grad, "bce": depth.bce},
 }
 LOG_VARIANCE_LIMIT = 6.0  # an uncertain output's loss is scaled by exp(-6) to exp(6), about 400
-
-
-class LossSpec(NamedTuple):
-    """How one output is scored.
-
-    kind: "classes", "mask" or "depth". terms: such as `ce+dice` or `l1+2*grad`. weight: share of
-    the total. class_weights: one per class, for kind "classes" only; Dice does not use them.
-    """
-
-    kind: str
-    terms: str
-    weight: float = 1.0
-    class_weights: tuple[float, ...] | None = None
 
 
 def parse_terms(kind: str, text: str) -> list[tuple[str, float]]:
@@ -76,27 +55,38 @@ def _factor(number: str, text: str) -> float:
 
 
 class OutputLoss(nn.Module):
-    """The loss of one output."""
+    """The loss of one output: its own terms and weight, unless others are given.
 
-    def __init__(self, spec: LossSpec) -> None:
+    class_weights: one per class, for balanced kinds only.
+    """
+
+    def __init__(
+        self,
+        output: Output,
+        terms: str | None = None,
+        weight: float | None = None,
+        class_weights: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
-        assert spec.class_weights is None or spec.kind == "classes"
-        self.kind = spec.kind
-        self.terms = parse_terms(spec.kind, spec.terms)
-        self.weight = spec.weight
-        weights = None if spec.class_weights is None else torch.tensor(spec.class_weights)
+        assert class_weights is None or output.balanced
+        self.functions, self.balanced = TERMS[output.kind], output.balanced
+        self.terms = parse_terms(output.kind, output.loss if terms is None else terms)
+        self.weight = output.weight if weight is None else weight
+        weights = None if class_weights is None else torch.tensor(class_weights)
         # Not persistent: a setting, known again whenever the criterion is built.
         self.register_buffer("class_weights", weights, persistent=False)
 
     def forward(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted sum of the terms, and each term as it is, detached. Scalars in float32."""
-        names = [name for name, _ in self.terms]
-        if self.kind == "classes":
-            found = class_terms(prediction, target, names, self.class_weights)
-        else:
-            found = {name: TERMS[self.kind][name](prediction, target) for name in names}
+        functions = {name: self.functions[name] for name, _ in self.terms}
+        fused = [name for name, function in functions.items() if FUSED.get(name) is function]
+        found = class_terms(prediction, target, fused, self.class_weights) if fused else {}
+        more = (self.class_weights,) if self.balanced else ()
+        for name, function in functions.items():
+            if name not in found:
+                found[name] = function(prediction, target, *more)
         loss = sum(self.weight * factor * found[name] for name, factor in self.terms)
-        return loss, {name: value.detach() for name, value in found.items()}
+        return loss, {name: found[name].detach() for name in functions}
 
 
 class Criterion(nn.Module):
@@ -109,12 +99,34 @@ class Criterion(nn.Module):
     pixel has L = 0 and moves neither the network nor s.
     """
 
-    def __init__(self, specs: dict[str, LossSpec], uncertainty: bool = False) -> None:
+    def __init__(self, losses: Mapping[str, OutputLoss], uncertainty: bool = False) -> None:
         super().__init__()
-        self.names = list(specs)
-        self.outputs = nn.ModuleList(OutputLoss(spec) for spec in specs.values())
+        self.names = list(losses)
+        self.outputs = nn.ModuleList(losses.values())
         make = nn.Parameter if uncertainty else nn.Buffer
-        self.log_variances = make(torch.zeros(len(specs)))  # one per output, in the order of specs
+        self.log_variances = make(torch.zeros(len(losses)))  # one per output, in their order
+
+    @staticmethod
+    def of(
+        outputs: Sequence[Output],
+        *,
+        losses: Mapping[str, str] = NOTHING,
+        weights: Mapping[str, float] | Literal["uncertainty"] = NOTHING,
+        class_weights: Mapping[str, Sequence[float]] = NOTHING,
+    ) -> Criterion:
+        """The loss of these outputs. By output name: terms and weights in place of an output's own,
+        and class weights. UserError names a term that does not fit."""
+        learned = weights == "uncertainty"
+        fixed = NOTHING if isinstance(weights, str) else weights
+        return Criterion(
+            {
+                o.name: OutputLoss(
+                    o, losses.get(o.name), fixed.get(o.name), class_weights.get(o.name)
+                )
+                for o in outputs
+            },
+            uncertainty=learned,
+        )
 
     def forward(
         self, predictions: dict[str, Tensor], targets: dict[str, Tensor]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from datasets.task import Classes, Depth, Mask
-from losses import Criterion, LossSpec
+from losses import Criterion
 from models.unet import HeadSpec, ModelSpec, UNet
 from utils.compute import Compute
 from utils.distributed import Ranks
@@ -77,8 +77,8 @@ def make_learner(
     torch.manual_seed(0)
     ranks = ranks or Ranks(device)
     model = UNet(spec).to(device)
-    specs = {name: LossSpec(spec.heads[name].kind, TERMS[name]) for name in spec.heads}
-    criterion = Criterion(specs, uncertainty=uncertainty).to(device)
+    weights = "uncertainty" if uncertainty else {}
+    criterion = Criterion.of(OUTPUTS, losses=TERMS, weights=weights).to(device)
     optimizer = make_optimizer("sgd", [model, criterion], lr, 0.9, 0.01)
     average = get_ema_multi_avg_fn(ema)
     return Learner(

@@ -1,12 +1,14 @@
 """What every loss owes: 0 for a perfect prediction, nothing for ignored pixels, float32 inside."""
 
+from types import MappingProxyType
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from datasets.task import IGNORE
-from losses import TERMS, Criterion, LossSpec, depth, parse_terms, segmentation
+from datasets.task import IGNORE, Classes, Depth, Mask
+from losses import TERMS, Criterion, class_sums, depth, parse_terms, segmentation
 
 NUM_CLASSES = 5
 SIZE = (2, 11, 13)  # odd, so that the coarse scales of the gradient loss do not divide it
@@ -102,7 +104,7 @@ def test_half_precision_is_scored_in_float32(kind, term, dtype):
 def test_dice_of_a_large_half_precision_image_is_finite(channels):
     logits = torch.full((1, channels, 512, 512), 1.0, dtype=torch.float16, requires_grad=True)
     target = torch.ones(1, 512, 512, dtype=torch.uint8)
-    loss = segmentation.dice(logits, target)
+    loss = (segmentation if channels == 1 else class_sums).dice(logits, target)
     loss.backward()
     p = torch.sigmoid(torch.tensor(1.0)).item() if channels == 1 else 1 / 3
     area = 512 * 512  # four times what float16 can count
@@ -118,7 +120,7 @@ def test_cross_entropy_equals_torch(weights):
     weights = None if weights is None else torch.tensor(weights)
     logits.requires_grad_()
     expected = F.cross_entropy(logits, target.long(), weight=weights, ignore_index=IGNORE)
-    actual = segmentation.cross_entropy(logits, target, weights)
+    actual = class_sums.cross_entropy(logits, target, weights)
     torch.testing.assert_close(actual, expected)
     torch.testing.assert_close(
         torch.autograd.grad(actual, logits)[0], torch.autograd.grad(expected, logits)[0]
@@ -147,12 +149,12 @@ def test_focal_discounts_easy_pixels():
     logits, target = scene("classes")
     weights = torch.rand(NUM_CLASSES)
     torch.testing.assert_close(
-        segmentation.focal(logits, target, weights, gamma=0.0),
-        segmentation.cross_entropy(logits, target, weights),
+        class_sums.focal(logits, target, weights, gamma=0.0),
+        class_sums.cross_entropy(logits, target, weights),
     )
     # p = 0.8 for the true class: a pixel counts 0.2^2 of its cross entropy
     logits = torch.tensor([0.8, 0.2]).log().view(1, 2, 1, 1)
-    loss = segmentation.focal(logits, torch.zeros(1, 1, 1, dtype=torch.uint8))
+    loss = class_sums.focal(logits, torch.zeros(1, 1, 1, dtype=torch.uint8))
     assert loss.item() == pytest.approx(0.04 * -np.log(0.8))
 
 
@@ -162,7 +164,7 @@ def test_dice_by_hand():
     target = torch.tensor([[[0, 0], [1, 255]]], dtype=torch.uint8)
     zero = (2 * 1.0 + 1) / (3 * 0.25 + 2 + 1)
     one = (2 * 0.5 + 1) / (3 * 0.25 + 1 + 1)
-    assert segmentation.dice(logits, target).item() == pytest.approx(1 - (zero + one) / 2)
+    assert class_sums.dice(logits, target).item() == pytest.approx(1 - (zero + one) / 2)
 
 
 def test_dice_of_a_mask_asks_for_an_empty_prediction_where_nothing_is():
@@ -239,22 +241,27 @@ def test_a_wrong_term_is_named(kind, text, named):
     assert "\n" not in str(error.value)
 
 
-SPECS = {
-    "damage": LossSpec("classes", "ce+dice", class_weights=(1.0, 2.0, 0.5, 1.0, 4.0)),
-    "mask": LossSpec("mask", "bce"),
-    "depth": LossSpec("depth", "l1+2*grad", weight=3.0),
+OUTPUTS = {
+    "damage": Classes("damage", "", loss="ce+dice", classes=tuple("abcde")),
+    "mask": Mask("mask", "", loss="bce"),
+    "depth": Depth("depth", "", loss="l1+2*grad", weight=3.0),
 }
+WEIGHTS = (1.0, 2.0, 0.5, 1.0, 4.0)
+
+
+def criterion_of(weights=MappingProxyType({})):
+    return Criterion.of(list(OUTPUTS.values()), weights=weights, class_weights={"damage": WEIGHTS})
 
 
 def batch(*names):
-    scenes = {name: scene(SPECS[name].kind, seed=i) for i, name in enumerate(SPECS)}
+    scenes = {name: scene(OUTPUTS[name].kind, seed=i) for i, name in enumerate(OUTPUTS)}
     predictions = {name: prediction.requires_grad_() for name, (prediction, _) in scenes.items()}
     return predictions, {name: scenes[name][1] for name in names}
 
 
 def test_the_total_is_the_weighted_sum_of_the_named_terms():
-    predictions, targets = batch(*SPECS)
-    total, logged = Criterion(SPECS)(predictions, targets)
+    predictions, targets = batch(*OUTPUTS)
+    total, logged = criterion_of()(predictions, targets)
     assert list(logged) == [
         "loss",
         "damage/ce",
@@ -265,10 +272,8 @@ def test_the_total_is_the_weighted_sum_of_the_named_terms():
     ]
     assert not any(value.requires_grad for value in logged.values())
     expected = (
-        segmentation.cross_entropy(
-            predictions["damage"], targets["damage"], torch.tensor(SPECS["damage"].class_weights)
-        )
-        + segmentation.dice(predictions["damage"], targets["damage"])
+        class_sums.cross_entropy(predictions["damage"], targets["damage"], torch.tensor(WEIGHTS))
+        + class_sums.dice(predictions["damage"], targets["damage"])
         + segmentation.bce(predictions["mask"], targets["mask"])
         + 3 * depth.l1(predictions["depth"], targets["depth"])
         + 6 * depth.grad(predictions["depth"], targets["depth"])
@@ -280,18 +285,18 @@ def test_the_total_is_the_weighted_sum_of_the_named_terms():
 
 def test_only_outputs_with_a_target_count():
     predictions, targets = batch("mask")
-    total, logged = Criterion(SPECS)(predictions, targets)
+    total, logged = criterion_of()(predictions, targets)
     total.backward()
     assert list(logged) == ["loss", "mask/bce"]
     assert predictions["mask"].grad.abs().sum() > 0
     assert predictions["damage"].grad is None
-    assert Criterion(SPECS)(predictions, {})[0].item() == 0
+    assert criterion_of()(predictions, {})[0].item() == 0
 
 
 def test_learned_weights_start_at_the_plain_sum_and_settle_at_log_2l():
-    predictions, targets = batch(*SPECS)
-    learned = Criterion(SPECS, uncertainty=True)
-    plain = Criterion(SPECS)
+    predictions, targets = batch(*OUTPUTS)
+    learned = criterion_of("uncertainty")
+    plain = criterion_of()
     assert list(plain.parameters()) == []
     total, logged = learned(predictions, targets)
     assert torch.equal(total, plain(predictions, targets)[0])
@@ -307,13 +312,13 @@ def test_learned_weights_start_at_the_plain_sum_and_settle_at_log_2l():
 
 def test_learned_weights_are_bounded_and_rest_without_a_label():
     predictions, targets = batch("mask")
-    learned = Criterion(SPECS, uncertainty=True)
+    learned = criterion_of("uncertainty")
     with torch.no_grad():
         learned.log_variances.fill_(-1000.0)
     total, logged = learned(predictions, targets)
     assert total.item() == pytest.approx(np.exp(6) * logged["mask/bce"].item() - 3, rel=1e-5)
 
-    learned = Criterion(SPECS, uncertainty=True)
+    learned = criterion_of("uncertainty")
     total, _ = learned(predictions, {"mask": torch.full_like(targets["mask"], IGNORE)})
     total.backward()
     assert total.item() == 0
@@ -321,12 +326,12 @@ def test_learned_weights_are_bounded_and_rest_without_a_label():
 
 
 def test_autocast_does_not_reach_the_losses():
-    predictions, targets = batch(*SPECS)
+    predictions, targets = batch(*OUTPUTS)
     half = {
         name: p.detach() if name == "depth" else p.detach().bfloat16()
         for name, p in predictions.items()
     }
-    criterion = Criterion(SPECS)
+    criterion = criterion_of()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         total, logged = criterion(half, targets)
     assert total.dtype == torch.float32
@@ -335,18 +340,18 @@ def test_autocast_does_not_reach_the_losses():
 
 
 def test_losses_do_not_depend_on_the_memory_format():
-    predictions, targets = batch(*SPECS)
+    predictions, targets = batch(*OUTPUTS)
     last = {
         name: p.detach().to(memory_format=torch.channels_last) for name, p in predictions.items()
     }
-    criterion = Criterion(SPECS)
+    criterion = criterion_of()
     torch.testing.assert_close(criterion(last, targets)[0], criterion(predictions, targets)[0])
 
 
 @pytest.mark.parametrize("terms", ["ce", "dice", "focal", "ce+2*dice+focal"])
 @pytest.mark.parametrize("gamma", [2.0, 0.5])
 def test_sums_in_slices_have_the_gradient_of_their_formulas(terms, gamma, monkeypatch):
-    monkeypatch.setattr(segmentation, "SLICE", 50)  # 286 pixels
+    monkeypatch.setattr(class_sums, "SLICE", 50)  # 286 pixels
     logits, target = scene("classes")
     weights = torch.tensor([0.5, 1.0, 2.0, 0.0, 3.0])
     names = [name for name, _ in parse_terms("classes", terms)]
@@ -363,7 +368,7 @@ def test_sums_in_slices_have_the_gradient_of_their_formulas(terms, gamma, monkey
         "dice": (1 - (2 * overlap + 1) / (area + count + 1)).mean(),
     }
     logits.requires_grad_()
-    found = segmentation.class_terms(logits, target, names, weights, gamma)
+    found = class_sums.class_terms(logits, target, names, weights, gamma)
     for i, name in enumerate(names):
         torch.testing.assert_close(found[name].double(), formulas[name], rtol=1e-5, atol=0)
         ours, theirs = (
@@ -382,3 +387,43 @@ def test_a_depth_that_is_not_a_number_is_a_loss_that_is_none():
     with torch.no_grad():
         prediction[0, 0, 0, 0] = torch.nan
     assert depth.bce(prediction, target).isnan()
+
+
+@pytest.mark.parametrize("kind", ["classes", "mask", "depth"])
+@pytest.mark.parametrize("beside", ["", "own+", "own+own2+"])
+def test_a_new_term_is_one_function_and_one_entry(kind, beside, monkeypatch):
+    """It is called as it stands, alone and beside terms that share a pass over the pixels."""
+    seen = []
+
+    def mean(prediction, target, *weights):
+        seen.append([w if w is None else w.tolist() for w in weights])
+        return prediction.float().square().mean()
+
+    known = next(iter(TERMS[kind]))
+    monkeypatch.setitem(TERMS[kind], "own", TERMS[kind][known])
+    monkeypatch.setitem(TERMS[kind], "own2", lambda *inputs: 2 * mean(*inputs))
+    monkeypatch.setitem(TERMS[kind], "new", mean)
+    output = {output.kind: output for output in OUTPUTS.values()}[kind]
+    given = {output.name: WEIGHTS} if output.balanced else {}
+    criterion = Criterion.of([output], losses={output.name: beside + "3*new"}, class_weights=given)
+    prediction, target = scene(kind)
+    prediction.requires_grad_()
+    total, logged = criterion({output.name: prediction}, {output.name: target})
+    mean_square = prediction.square().mean()
+    assert list(logged)[1:] == [f"{output.name}/{t}" for t in (beside + "new").split("+")]
+    assert torch.equal(logged[f"{output.name}/new"], mean_square)
+    assert seen[-1] == ([list(WEIGHTS)] if output.balanced else [])
+    (gradient,) = torch.autograd.grad(total, prediction)
+    assert gradient.isfinite().all()
+    (expected,) = torch.autograd.grad(3 * output.weight * mean_square, prediction)
+    if not beside:
+        torch.testing.assert_close(gradient, expected)
+
+
+def test_a_function_put_in_the_place_of_a_fused_term_is_called(monkeypatch):
+    monkeypatch.setitem(TERMS["classes"], "ce", lambda logits, *_: logits.mean())
+    predictions, targets = batch("damage")
+    _, logged = criterion_of()(predictions, targets)
+    assert torch.equal(logged["damage/ce"], predictions["damage"].mean())
+    dice = class_sums.dice(predictions["damage"], targets["damage"])
+    assert torch.equal(logged["damage/dice"], dice)

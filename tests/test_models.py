@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from datasets import TASKS, load_task
-from losses import Criterion, LossSpec
+from datasets.task import Classes, Depth, Mask
+from losses import Criterion
 from models.decoder import JoinConv, UpConv
 from models.encoder import NORMS, TimmEncoder, activation, conv3x3
 from models.layers import BatchNormReLU, ReLU, forked
@@ -178,7 +179,7 @@ def test_a_rare_foreground_is_found_from_every_start(seed):
     truth = torch.zeros(4, 1, 32, 32)
     truth[:, :, 10:12, 8:24] = 1
     image = 0.3 * images(4, 3, 32, 32) + 0.5 * (1 - truth)
-    criterion = Criterion({"edge": LossSpec("mask", "bce+dice")})
+    criterion = Criterion.of([Mask("edge", "", loss="bce+dice")])
     optimizer = torch.optim.AdamW(model.parameters(), 4e-3)
     for _ in range(80):
         logits = model(image)["edge"]
@@ -241,8 +242,13 @@ def trained(mode, spec, steps=3):
     model = network(spec)
     recompute(model, mode)
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
-    terms = {"parts": "ce+dice", "edge": "bce", "near": "silog+grad"}
-    criterion = Criterion({n: LossSpec(spec.heads[n].kind, t) for n, t in terms.items()})
+    criterion = Criterion.of(
+        [
+            Classes("parts", "", loss="ce+dice", classes=("a", "b", "c")),
+            Mask("edge", "", loss="bce"),
+            Depth("near", "", loss="silog+grad"),
+        ]
+    )
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     torch.manual_seed(7)
     losses, gradients = [], []

@@ -1,0 +1,164 @@
+"""Logits of classes and uint8 labels go in, `ce`, `dice` and `focal` come out of one pass.
+
+Why not torch's own functions, one after the other: each would make float32 copies of the logits (N,
+C, H, W) and keep them for its gradient. At the end of a network in half precision they are four
+times as large as everything else, and set the memory of the step. So the pixels are taken in slices
+that fit a cache, a slice's log p is made once for all terms, and only sums over pixels are kept: of
+weights and weighted cross entropies, of what Dice compares by class. All three losses follow from
+these few numbers by plain arithmetic, whose gradient autograd knows. The backward pass makes the
+slices again, which costs less than reading kept ones from memory.
+
+Labels are class ids below the number of channels: the loader sees to it, nothing here waits for the
+device to check. A pixel of IGNORE moves nothing; without a labelled pixel every loss is exactly 0
+and so is its gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from datasets.task import IGNORE
+from losses.segmentation import focused, soft_dice
+
+SLICE = 1 << 15  # pixels scored at a time: their float32 logits fit a cache
+nll_backward = torch.ops.aten.nll_loss_backward
+log_softmax_backward = torch.ops.aten._log_softmax_backward_data
+
+
+def cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Cross entropy of the labelled pixels, sum(w * ce) / sum(w) as torch's weighted mean.
+
+    logits (N, C, H, W); target uint8 (N, H, W); class_weights (C,), or None for equal weights.
+    """
+    return class_terms(logits, target, ("ce",), class_weights)["ce"]
+
+
+def dice(logits: Tensor, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """1 - soft Dice, 2 sum(p g) / (sum(p^2) + sum(g^2)) (Milletari et al. 2016, V-Net).
+
+    Sums run over the whole batch; their Dice is averaged over the classes that occur in the batch's
+    target, since no prediction can match the others. Class weights change nothing: each class
+    counts alike, however rare it is.
+    """
+    return class_terms(logits, target, ("dice",))["dice"]
+
+
+def focal(
+    logits: Tensor, target: Tensor, class_weights: Tensor | None = None, gamma: float = 2.0
+) -> Tensor:
+    """Cross entropy times (1 - p)^gamma, p the probability of the true class (Lin et al. 2017).
+
+    Well classified pixels count less; gamma 0 is `cross_entropy`. class_weights (C,) takes the
+    place of the paper's alpha. The mean is that of `cross_entropy`; the paper's is over boxes.
+    """
+    return class_terms(logits, target, ("focal",), class_weights, gamma)["focal"]
+
+
+FUSED = {"ce": cross_entropy, "dice": dice, "focal": focal}  # what `class_terms` gives at once
+
+
+def class_terms(
+    logits: Tensor,
+    target: Tensor,
+    names: Sequence[str],
+    class_weights: Tensor | None = None,
+    gamma: float = 2.0,
+) -> dict[str, Tensor]:
+    """Those of `ce`, `dice` and `focal` that are named, from one pass over the pixels."""
+    num_classes = logits.shape[1]
+    weights = logits.new_ones(num_classes, dtype=torch.float32)
+    if class_weights is not None:
+        weights = class_weights.float()
+    table = F.pad(weights, (0, 256 - num_classes))  # ignored pixels weigh 0
+    pixels = logits.movedim(1, -1).flatten(0, -2)  # (N * H * W, C), a view where channels are last
+    focal_gamma = gamma if "focal" in names else None
+    sums = ClassSums.apply(pixels, target.flatten(), table, "dice" in names, focal_gamma)
+    weight, ce, focal, overlap, area, truth = sums
+    weight = weight.clamp(min=torch.finfo(torch.float32).tiny)
+    present = truth > 0
+    lost = torch.where(present, 1 - soft_dice(overlap, area, truth), 0)
+    values = {
+        "ce": ce / weight,
+        "focal": focal / weight,
+        "dice": lost.sum() / present.sum().clamp(min=1),
+    }
+    return {name: values[name] for name in names}
+
+
+class ClassSums(torch.autograd.Function):
+    """Sums over pixels from which the losses of classes follow, taken in slices.
+
+    logits (P, C); target uint8 (P,); table: the weight of each label, (256,). dice: whether its
+    sums are wanted. gamma: of the focal loss, None if it is not wanted. Unwanted sums are 0.
+
+    Returns, in float32: scalars of the weights, weighted cross entropies and weighted focal losses;
+    (C,) of p at the true class, of p^2, and of labelled pixels, by class.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, target: Tensor, table: Tensor, dice: bool, gamma: float | None
+    ) -> tuple[Tensor, ...]:
+        """Float32 logits exist for a slice at a time."""
+        ctx.save_for_backward(logits, target, table)
+        ctx.dice, ctx.gamma = dice, gamma
+        scalars = table.new_zeros(3)
+        classes = table.new_zeros(3, len(table), dtype=torch.float64)  # by label; exact counts
+        for x, label in zip(logits.split(SLICE), target.split(SLICE), strict=True):
+            log_p, label, weight, nll = _scored(x, label, table)
+            scalars[0] += weight.sum()
+            scalars[1] += weight @ nll
+            if gamma is not None:
+                scalars[2] += weight @ focused(nll, gamma)
+            if dice:
+                labelled = (label != IGNORE).float()
+                classes[0].index_add_(0, label, torch.exp(-nll).double())
+                classes[1, : x.shape[1]] += labelled @ log_p.exp_().square_()
+                classes[2].index_add_(0, label, labelled.double())
+        classes = classes[:, : logits.shape[1]].float()
+        return *scalars, *classes
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """By log p first: of the true class, the slopes by nll = -log p, and 2 p^2 times those by
+        p^2. Then by the logits, as torch has it."""
+        logits, target, table = ctx.saved_tensors
+        _, of_ce, of_focal, of_overlap, of_area, _ = gradients
+        of_overlap = F.pad(of_overlap, (0, len(table) - len(of_overlap)))  # by label
+        found = torch.empty_like(logits)
+        for x, label, out in zip(*(t.split(SLICE) for t in (logits, target, found)), strict=True):
+            log_p, label, weight, nll = _scored(x, label, table)
+            slope = of_ce * weight
+            if ctx.gamma is not None:
+                slope += of_focal * weight * _focus_slope(nll, ctx.gamma)
+            if ctx.dice:
+                slope -= of_overlap.index_select(0, label) * torch.exp(-nll)
+            none = slope.new_zeros(())
+            change = nll_backward(slope, log_p, label, None, 0, IGNORE, none)
+            if ctx.dice:
+                labelled = (label != IGNORE).float()
+                change += log_p.exp().square_().mul_(2 * of_area).mul_(labelled[:, None])
+            out.copy_(log_softmax_backward(change, log_p, 1, log_p.dtype))
+        return found, None, None, None, None
+
+
+def _scored(logits: Tensor, target: Tensor, table: Tensor) -> tuple[Tensor, ...]:
+    """Logits (P, C), target uint8 (P,) -> float32 log p (P, C); labels, int64, what they weigh, and
+    -log p of the true class, 0 where ignored, each (P,)."""
+    log_p, label = F.log_softmax(logits.float(), dim=1), target.long()
+    # not `F.cross_entropy` of (N, C, H, W), which has no deterministic kernel on CUDA
+    nll = F.nll_loss(log_p, label, ignore_index=IGNORE, reduction="none")
+    return log_p, label, table.index_select(0, label), nll
+
+
+def _focus_slope(nll: Tensor, gamma: float) -> Tensor:
+    """The derivative of `focused` by its argument."""
+    rest = (-torch.expm1(-nll)).clamp(min=torch.finfo(torch.float32).tiny)  # 1 - p
+    return rest**gamma + gamma * rest ** (gamma - 1) * torch.exp(-nll) * nll
