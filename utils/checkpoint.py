@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from datasets.task import UserError
+from utils.command import printable
 from utils.files import write_whole
 
 FORMAT = 3  # raise it whenever networks name or store their weights in another way
@@ -97,7 +98,7 @@ def newest(runs: Path, name: str) -> Iterator[tuple[Path, list[str]]]:
         try:
             yield path, [task["name"] for task in load(path, "config")["config"]["tasks"]]
         except ValueError as error:
-            print(f"passed over: {error}", file=sys.stderr)
+            print(printable(f"passed over: {error}"), file=sys.stderr)
 
 
 def weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 
 from datasets.task import UserError
+
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def run_command(work: Callable[[], int | None], stopped: str = "stopped") -> int:
@@ -27,5 +32,14 @@ def run_command(work: Callable[[], int | None], stopped: str = "stopped") -> int
 
 def one_line(error: Exception) -> str:
     """What an error says; out of a loader's worker it comes wrapped in a traceback."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
+    lines = str(error).strip().split("\n") if str(error).strip() else [type(error).__name__]
+    return printable(lines[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: "))
+
+
+def printable(text: str) -> str:
+    """The text with all escaped that would not stay in its line or its order on a terminal.
+
+    Those are control characters, other line ends, marks that turn the direction of writing, and
+    halves of characters. Names of members and files may hold them.
+    """
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from datasets.task import UserError
+from utils.command import printable
 from utils.files import write_whole
 
 if TYPE_CHECKING:
@@ -261,4 +262,4 @@ def read_metrics(path: Path) -> list[dict[str, float | None]]:
 
 def _warn(error: Exception | str, lost: str) -> None:
     what = " ".join(str(error).split())[:200] or type(error).__name__
-    print(f"warning: wandb: {what}; {lost}", file=sys.stderr)
+    print(printable(f"warning: wandb: {what}; {lost}"), file=sys.stderr)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from datasets.task import UserError
+from utils.command import printable
 from utils.distributed import Ranks
 from utils.files import write_whole
 
@@ -67,7 +68,7 @@ class Skipped:
             self.listed[member] = reason
             if self.ranks.first:
                 self._write()
-                self.tell(f"skipped {member}: {reason}")
+                self.tell(printable(f"skipped {member}: {reason}"))
 
     @property
     def count(self) -> dict[str, int]:

@@ -25,7 +25,7 @@ from datasets.check.checking import (
 from datasets.check.sheet import Shown, show, write_sheet
 from datasets.stores import open_stores, parse_path
 from datasets.task import IGNORE, SPLITS, Output, UserError
-from utils.command import run_command
+from utils.command import printable, run_command
 
 LISTED = 50  # problems that are printed
 PAIRS = 10  # copies that are printed
@@ -194,7 +194,7 @@ def run(args: argparse.Namespace) -> None:
     task = load_task(args.task)
     samples = list_samples(open_stores(args.paths), task, split_by)
     findings = examine(samples, args.workers)
-    report = "\n".join(describe(samples, findings))
+    report = "\n".join(map(printable, describe(samples, findings)))
     print(report)
     if args.out:
         write_sheet(args.out, f"{task.name}: {len(samples)} samples", report, pick(samples))

@@ -1,0 +1,37 @@
+"""What a command says of an error is one line, whatever stands in the names of files."""
+
+import pytest
+
+from datasets.task import UserError
+from utils.command import one_line, printable, run_command
+from utils.distributed import Ranks
+from utils.skipped import Skipped
+
+MEANT_FOR_TERMINALS = "\x1b\x07\x9b\x85\x0b\x1c\u2028\u2029\u202e\u2066\u200f\ud800"
+
+
+@pytest.mark.parametrize("character", MEANT_FOR_TERMINALS)
+def test_no_character_of_a_name_cuts_or_turns_the_line(character, capsys):
+    def work():
+        raise UserError(f"d.zip: img/a{character}b.png: no image")
+
+    assert run_command(work) == 2
+    said = capsys.readouterr().err
+    escaped = character.encode("unicode_escape").decode()
+    assert said == f"error: d.zip: img/a{escaped}b.png: no image\n"
+
+
+def test_what_people_call_their_files_stays_readable():
+    name = "Bäume/樹/дерево/עץ/درخت\u200cها 🌳.png"
+    assert printable(name) == name
+
+
+def test_an_error_out_of_a_worker_is_its_last_line():
+    error = RuntimeError("Traceback:\n  x\ndatasets.task.UserError: a\u2028b: no image\n")
+    assert one_line(error) == r"a\u2028b: no image"
+
+
+def test_skipped_members_are_named_in_one_line():
+    said = []
+    Skipped(1, Ranks("cpu"), said.append).add("d.zip: a\u2028\x9bb.png", "not an image")
+    assert said == [r"skipped d.zip: a\u2028\x9bb.png: not an image"]
