@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from datasets import TASKS, load_task
 from datasets.index import compile_template, find_samples
 from datasets.stores import open_stores, write_hdf5, write_zip
-from datasets.task import Mask, Task
+from datasets.task import Mask, Task, UserError
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 CITYSCAPES, DAMAGE, MASKDEPTH = TASKS["cityscapes"], TASKS["damage"], TASKS["maskdepth"]
@@ -399,3 +400,34 @@ def test_real_sets_of_the_task_files(name, folder, numbers):
     assert (len(train), len(val)) == numbers
     assert_same_keys(train)
     assert_same_keys(val)
+
+
+@pytest.mark.parametrize(
+    ("template", "name"),
+    [
+        ("{a}_{b}_{c}_{d}_{e}_{f}_{g}_{h}_{key}.jpg", "_" * 900 + ".png"),
+        ("{a}-{b}-{c}-{d}-{e}-{key}-x.*", "-" * 900 + ".png"),
+        ("*_{key}_{b}/{b}.png", "_" * 300 + "/_.jpg"),
+    ],
+)
+def test_no_name_keeps_a_template_busy(template, name):
+    start = time.perf_counter()
+    assert compile_template(template).match(name) is None
+    assert time.perf_counter() - start < 5  # years, where every division of the name is tried
+
+
+def test_fields_take_as_little_as_they_can():
+    def fields(template, name):
+        found = compile_template(template).match(name)
+        return found and found.groupdict()
+
+    assert fields("{a}_{key}.png", "x_y_z.png") == {"a": "x", "key": "y_z"}
+    assert fields("*_{key}.png", "x_y_z.png") == {"key": "z"}
+    assert fields("{a}_{b}/{b}.png", "x_y_z/z.png") == {"a": "x_y", "b": "z"}
+    assert fields("{a}_{b}-{a}.png", "x_y_z-x_y.png") == {"a": "x_y", "b": "z"}
+    assert fields("{a}_{b}.png", "_.png") is None
+
+
+def test_a_template_of_too_many_choices_is_refused():
+    with pytest.raises(UserError, match="expected at most 3"):
+        compile_template("*a*b*c*d{key}")

@@ -7,6 +7,7 @@ import re
 from datasets.task import UserError
 
 _FIELD = re.compile(r"\{([A-Za-z][A-Za-z0-9_]*)\}|\*")
+MAX_CHOICES = 3  # places at which a name of n characters can be divided in n ways
 
 
 def compile_template(template: str) -> re.Pattern[str]:
@@ -25,25 +26,39 @@ def compile_lines(template: str) -> re.Pattern[bytes]:
 
 
 def _source(template: str) -> str:
+    """The pattern as text. Where a field may end at the first text that follows it, and what comes
+    after could take any longer one, the first is final: names of n characters take n steps."""
     if not template or template.startswith("/"):
         raise UserError(f"template {template!r}: expected a relative member name")
     body, ending = (template[:-2], r"\.[^/.\n]*") if template.endswith(".*") else (template, "")
-    parts, seen, end = [], set(), -1
-    for match in _FIELD.finditer(body):
+    found = list(_FIELD.finditer(body))
+    names = [match[1] for match in found]
+    parts, seen, end, taken, choices = [], set(), -1, 0, 0
+    for i, match in enumerate(found):
         if match.start() == end:
             raise UserError(
                 f"template {template!r}: no text between {match[0]} and what precedes it"
             )
-        parts.append(re.escape(body[max(end, 0) : match.start()]))
-        name, end = match[1], match.end()
-        if not name:
-            parts.append(r"[^/\n]*")
-        elif name in seen:
+        parts.append(re.escape(body[taken : match.start()]))
+        name, end, taken = match[1], match.end(), match.end()
+        if name in seen:
             parts.append(f"(?P={name})")
-        else:
-            parts.append(f"(?P<{name}>[^/\\n]+?)")
-            seen.add(name)
-    parts.append(re.escape(body[max(end, 0) :]))
+            continue
+        part = f"(?P<{name}>[^/\\n]+?)" if name else r"[^/\n]*"
+        if i + 1 < len(found):  # what follows decides whether a longer text would ever help
+            text, following = body[end : found[i + 1].start()], names[i + 1]
+            if name and names.count(name) == 1 and (not following or names.count(following) == 1):
+                part, taken = f"(?>{part}{re.escape(text)})", found[i + 1].start()
+            else:
+                choices += not text.startswith("/")
+        parts.append(part)
+        seen |= {name} if name else set()
+    if choices > MAX_CHOICES:
+        raise UserError(
+            f"template {template!r}: {choices} times `*` or a repeated field before another field, "
+            f"expected at most {MAX_CHOICES}"
+        )
+    parts.append(re.escape(body[taken:]))
     if set(_FIELD.sub("", body)) & set("{}*\n"):
         raise UserError(
             f"template {template!r}: expected fields such as {{key}}, of letters and digits"
