@@ -26,6 +26,10 @@ IGNORE = 255  # in `classes` and `mask` targets: this pixel moves nothing
 NO_DEPTH = -1.0  # in `depth` targets: no ground truth here
 MAX_UINT16 = 65535  # the most that a file of labels or of depth can say
 
+MAX_TASK_BYTES = 1_000_000
+MAX_OUTPUTS = 64  # of a task; each has a head, and most a decoder
+MAX_NUMBER = 10**15  # that a whole number in a task file may be
+
 SPLITS = ("train", "val", "test")
 
 Noun = TypeVar("Noun")
@@ -127,7 +131,7 @@ class Output:
     def from_json(value: Any) -> Output:
         """The output that a JSON object describes; UserError names the key that does not fit."""
         if not isinstance(value, dict):
-            raise UserError(f"expected an object for output, got {value!r}")
+            raise UserError(f"expected an object for output, got {_short(value)}")
         keys = {key: item for key, item in value.items() if key != "kind"}
         if "kind" not in value:
             raise UserError("key 'kind' is missing")
@@ -277,6 +281,10 @@ class Task:
             raise UserError(f"task {self.name}: image template {self.image!r} has no {{key}}")
         if not self.outputs:
             raise UserError(f"task {self.name}: no outputs")
+        if len(self.outputs) > MAX_OUTPUTS:
+            raise UserError(
+                f"task {self.name}: {len(self.outputs)} outputs, expected at most {MAX_OUTPUTS}"
+            )
         names = [output.name for output in self.outputs]
         if len(set(names)) != len(names):
             raise UserError(f"task {self.name}: two outputs have the same name: {', '.join(names)}")
@@ -300,7 +308,7 @@ class Task:
         """The Task that a JSON object describes; UserError names the key that does not fit."""
         listed = value.get("outputs")
         if not isinstance(listed, list | tuple):
-            raise UserError(f"outputs: expected a list, got {listed!r}")
+            raise UserError(f"outputs: expected a list, got {_short(listed)}")
         return _build(Task, value | {"outputs": [Output.from_json(item) for item in listed]})
 
     def empty_batch(self, images: int, size: tuple[int, int]) -> Batch:
@@ -320,12 +328,18 @@ class Task:
 def read_task(path: Path) -> Task:
     """Read a task file; UserError names the file and what is wrong in it."""
     try:
+        if path.stat().st_size > MAX_TASK_BYTES:
+            raise UserError(f"larger than {MAX_TASK_BYTES // 10**6} MB")
         value = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(value, dict):
             raise UserError("expected a JSON object")
+        if any("\ud800" <= c <= "\udfff" for c in json.dumps(value, ensure_ascii=False)):
+            raise UserError("a text in it holds half a character (a lone surrogate)")
         return Task.from_json(value)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except RecursionError:
+        raise UserError(f"{path}: not a task: brackets within brackets, too many") from None
     except ValueError as error:
         raise UserError(f"{path}: not a task: {error}") from None
 
@@ -356,11 +370,17 @@ def _build(noun: type[Noun], value: dict[str, Any]) -> Noun:
             raise UserError(f"unknown key {name!r}, expected one of {', '.join(known)}")
         if not _fits(item, known[name]):
             expected = getattr(known[name], "__name__", "") if not get_args(known[name]) else ""
-            raise UserError(f"{name}: expected {expected or known[name]}, got {item!r}")
+            raise UserError(f"{name}: expected {expected or known[name]}, got {_short(item)}")
     for f in fields(noun):
         if f.default is f.default_factory is MISSING and f.name not in value:
             raise UserError(f"key {f.name!r} is missing")
     return noun(**{n: tuple(item) if isinstance(item, list) else item for n, item in value.items()})
+
+
+def _short(value: Any) -> str:
+    """A value as an error shows it."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def _fits(item: Any, hint: Any) -> bool:
@@ -370,4 +390,6 @@ def _fits(item: Any, hint: Any) -> bool:
         return isinstance(item, list | tuple) and all(_fits(x, get_args(hint)[0]) for x in item)
     if isinstance(item, bool):
         return base is bool
+    if isinstance(item, int) and abs(item) > MAX_NUMBER:
+        return False
     return isinstance(item, int | float if base is float else base)

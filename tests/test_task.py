@@ -8,7 +8,7 @@ from cityscapesscripts.helpers.labels import labels
 
 from datasets import TASKS, load_task
 from datasets.cityscapes import NOT_IN_BENCHMARK, RARE
-from datasets.task import IGNORE, Mask, Task, read_task
+from datasets.task import IGNORE, Mask, Task, UserError, read_task
 
 FILES = sorted((Path(__file__).parents[1] / "datasets").glob("*.json"))
 EVERY_TASK = {**TASKS, **{path.stem: load_task(str(path)) for path in FILES}}
@@ -208,3 +208,40 @@ def test_an_output_is_frozen():
     mask = Mask("m", "m/{key}.png")
     with pytest.raises(AttributeError):
         mask.name = "n"
+
+
+HOSTILE = {
+    "brackets": (b'{"name": ' + b"[" * 50_000, "brackets"),
+    "a long number": (b'{"outputs": [], "rotate": 1' + b"0" * 400 + b"}", "rotate: expected float"),
+    "longer than Python reads": (b'{"rotate": 1' + b"0" * 5000 + b"}", "not a task"),
+    "in a list": (b'{"outputs": [], "zoom": [1, 1' + b"0" * 400 + b"]}", "zoom: expected tuple"),
+    "half a character": (b'{"name": "t", "image": "\\ud800/{key}.png"}', "surrogate"),
+    "half a character as a key": (b'{"\\udfff": 1}', "surrogate"),
+    "megabytes": (b'{"name": "' + b"n" * 2_000_000 + b'"}', "larger than 1 MB"),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_file_made_to_break_the_reader_is_named_in_a_short_line(what, tmp_path):
+    data, named = HOSTILE[what]
+    (tmp_path / "t.json").write_bytes(data)
+    with pytest.raises(UserError, match=named) as caught:
+        read_task(tmp_path / "t.json")
+    assert str(tmp_path / "t.json") in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("key", ["weight", "threshold", "ignored", "scale", "max_depth"])
+def test_no_number_of_an_output_is_beyond_arithmetic(key, tiny_task):
+    value = tiny_task.to_json()
+    output = next(output for output in value["outputs"] if key in output)
+    output[key] = [10**400] if key == "ignored" else 10**400
+    with pytest.raises(UserError, match=f"^{key}: expected"):
+        Task.from_json(value)
+
+
+def test_a_task_of_thousands_of_outputs_is_refused(tiny_task):
+    value = tiny_task.to_json()
+    value["outputs"] = [{**value["outputs"][1], "name": f"m{i}"} for i in range(5000)]
+    with pytest.raises(UserError, match="5000 outputs, expected at most 64"):
+        Task.from_json(value | {"best": "m0/iou"})
