@@ -7,8 +7,8 @@ import math
 import sys
 import time
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -239,8 +239,13 @@ def run(args: Namespace, tasks: list[Task]) -> int:
     logger.truncate(step)
     about = {"config": config, "run_id": logger.run_id}
 
+    def save_last() -> None:
+        facts = {"step": step, "best": best, "learner": learner.state_dict()}
+        ranks.save(args.out / "last.pt", facts | about)
+
     meter, saved = Meter(compute.device), time.monotonic()
-    with StopSignals() as stop, progress_bar(step, steps.total, ranks.first) as bar:
+    bar = progress_bar(step, steps.total, ranks.first)
+    with StopSignals() as stop, bar, saved_from_dead_workers(args, learner, save_last):
         for batches, waited in training_batches(args, data, step, steps.total, ranks, skipped):
             parts = learner.parts
             terms = engine.train_step(learner, batches, args.accum)
@@ -284,8 +289,7 @@ def run(args: Namespace, tasks: list[Task]) -> int:
             logger.skipped(step, skipped.listed)
             if saves:
                 saved = time.monotonic()
-                facts = {"step": step, "best": best, "learner": learner.state_dict()}
-                ranks.save(args.out / "last.pt", facts | about)
+                save_last()
             if end:
                 break
     logger.finish({"best": best, "step": step} | skipped.count)
@@ -297,6 +301,26 @@ def run(args: Namespace, tasks: list[Task]) -> int:
         return 130
     conclude(args.out, tasks)
     return 0
+
+
+@contextmanager
+def saved_from_dead_workers(
+    args: Namespace, learner: Learner, save: Callable[[], None]
+) -> Iterator[None]:
+    """Where a worker of a loader dies, which is only told between steps, the last whole step is
+    saved before the run ends."""
+    from datasets.dataset import WorkerDied
+    from utils import checkpoint
+
+    try:
+        yield
+    except WorkerDied as error:
+        step = learner.schedule.step
+        if broken := checkpoint.not_finite(learner.state_dict()):
+            raise UserError(f"{error}. {diverged(args, step, broken)}") from None
+        save()
+        kept = f"step {step} is saved in {args.out / 'last.pt'}"
+        raise UserError(f"{error}. Fewer --workers need less memory; {kept}") from None
 
 
 class Validation(NamedTuple):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from types import FrameType
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +32,10 @@ class BadMember(UserError):
     def __init__(self, member: str, reason: str) -> None:
         super().__init__(f"{member}: {reason}")
         self.member, self.reason = member, reason
+
+
+class WorkerDied(UserError):
+    """A process that loads data ended before its time: killed, or out of memory."""
 
 
 OnBad = Callable[[str, str], None]  # what is done about a bad member: (member, reason)
@@ -193,7 +199,7 @@ def train_loader(
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # not torch's own, which a resumed run must find untouched
     )
-    return _reported(iter(loader), on_bad)
+    return _reported(_watched(iter(loader)), on_bad)
 
 
 def eval_batches(
@@ -215,7 +221,7 @@ def eval_batches(
         worker_init_fn=_start_worker,
         generator=torch.Generator(),
     )
-    batches = (each for groups in loader for each in groups)
+    batches = (each for groups in _watched(loader) for each in groups)
     return (each for each in _reported(batches, on_bad) if each.keys)
 
 
@@ -232,6 +238,62 @@ def _start_worker(worker: int) -> None:
     else:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.freeze()
+
+
+class _Deaths:
+    """torch's handler of a worker's death raises wherever the main thread is, in the middle of a
+    training step too. Behind this one it raises only while a batch is waited for."""
+
+    waiting = missed = False
+
+    def next(self, batches: Iterator[Any]) -> Any:
+        """The next batch. A death that was missed since the last one is told now."""
+        self.waiting = True
+        try:
+            if self.missed:
+                self.missed = False
+                self._raise(signal.SIGCHLD, None)
+            return next(batches)
+        finally:
+            self.waiting = False
+
+    def stand_before_torch(self) -> None:
+        """To be called once torch has set its handler; only a main thread may set one."""
+        main = threading.current_thread() is threading.main_thread()
+        if main and callable(found := signal.getsignal(signal.SIGCHLD)) and found != self._tell:
+            self._raise = found
+            signal.signal(signal.SIGCHLD, self._tell)
+
+    def _tell(self, number: int, frame: FrameType | None) -> None:
+        if self.waiting:
+            self._raise(number, frame)
+        else:
+            self.missed = True
+
+
+_deaths = _Deaths()
+
+
+def _watched(loader: Iterable[Any]) -> Iterator[Any]:
+    """What a loader gives; WorkerDied where the next batch waits for a worker that is gone."""
+    batches = iter(loader)
+    _deaths.stand_before_torch()
+    while True:
+        try:
+            batch = _deaths.next(batches)
+        except StopIteration:
+            return
+        except (RuntimeError, OSError, EOFError) as error:
+            text = str(error)
+            gone = "DataLoader worker (pid" in text
+            if not gone and (isinstance(error, RuntimeError) or "pin memory thread" not in text):
+                raise  # what reads a dead worker's shared memory in that thread fails as it likes
+            reason = text[text.index("worker (pid") :].splitlines()[0] if gone else text
+            raise WorkerDied(
+                f"a process that loads data ended before its time, memory may have run out: "
+                f"{' '.join(reason.split())[:200]}"
+            ) from None
+        yield batch
 
 
 class _Readable(Dataset[Sample | BadMember]):

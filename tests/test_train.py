@@ -1,6 +1,7 @@
 """A run leaves its record; stopped anywhere and resumed, it ends as if it had never stopped."""
 
 import json
+import multiprocessing
 import os
 import re
 import shlex
@@ -390,6 +391,35 @@ def test_what_diverges_leaves_the_last_good_checkpoint(
         state = checkpoint.load(tmp_path / "runs" / "tiny" / name)
         assert state["step"] <= 2
         assert checkpoint.not_finite(state) is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=str)
+def test_a_worker_that_dies_in_a_step_costs_no_step(
+    run_train, tiny_json, tmp_path, monkeypatch, number
+):
+    path, data = tiny_json
+    words = ("--task", path, "--data", data, "--steps", "9", "--eval-steps", "5", "--workers", "2")
+    assert run_train(*words, "--out", "whole").status == 0
+    step = engine._gradients
+
+    def killing(learner, *rest):
+        if learner.schedule.step == 3:
+            worker = multiprocessing.active_children()[0]
+            os.kill(worker.pid, number)
+            os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)  # dead, and still to be seen
+        return step(learner, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_gradients", killing)
+        ran = run_train(*words, "--out", "cut")
+    assert ran.status == 2
+    (line,) = [line for line in ran.err.splitlines() if "error: " in line]
+    assert "--workers" in line
+    assert "Traceback" not in ran.err
+    assert checkpoint.load(tmp_path / "cut" / "last.pt")["step"] == 4
+    assert run_train("--resume", "cut/last.pt").status == 0
+    states = [checkpoint.load(tmp_path / out / "last.pt") for out in ("whole", "cut")]
+    assert differing(states[0]["learner"], states[1]["learner"]) == []
 
 
 def test_a_task_file_of_the_repository_trains(run_train, make_data, tmp_path):
