@@ -120,18 +120,16 @@ def load_network(path: Path, name: str | None) -> tuple[list[Trained], UNet]:
 
     state = checkpoint.load(path, "config")
     try:
-        weights, config = checkpoint.weights(state), state["config"]
+        config = state["config"]
         trained = [
             Trained(Task.from_json(task), tuple(size))
             for task, size in zip(config["tasks"], config["sizes"], strict=True)
         ]
         model = UNet(ModelSpec.from_json(config["model"]))
-        model.load_state_dict(weights)
+        model.load_state_dict(checkpoint.weights(state))
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(f"{path}: holds no network that fits its weights: {reason}") from None
-    if broken := checkpoint.not_finite(weights):
-        raise UserError(f"{path}: {broken} is infinite or not a number, nothing can be predicted")
     tasks = [each for each in trained if name in (None, each.task.name)]
     if not tasks:
         names = ", ".join(each.task.name for each in trained)

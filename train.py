@@ -319,7 +319,8 @@ def saved_from_dead_workers(
         if broken := checkpoint.not_finite(learner.state_dict()):
             raise UserError(f"{error}. {diverged(args, step, broken)}") from None
         save()
-        kept = f"step {step} is saved in {args.out / 'last.pt'}"
+        saved = f"step {step}" if learner.ranks.first else "what the first rank saved last"
+        kept = f"{saved} is in {args.out / 'last.pt'}"
         raise UserError(f"{error}. Fewer --workers need less memory; {kept}") from None
 
 

@@ -260,7 +260,10 @@ class _Deaths:
     def stand_before_torch(self) -> None:
         """To be called once torch has set its handler; only a main thread may set one."""
         main = threading.current_thread() is threading.main_thread()
-        if main and callable(found := signal.getsignal(signal.SIGCHLD)) and found != self._tell:
+        if not main or not hasattr(signal, "SIGCHLD"):  # Windows has none
+            return
+        found = signal.getsignal(signal.SIGCHLD)
+        if callable(found) and found != self._tell:
             self._raise = found
             signal.signal(signal.SIGCHLD, self._tell)
 

@@ -184,6 +184,21 @@ def test_what_is_not_finite_is_found_wherever_it_is(value, dtype):
     assert checkpoint.not_finite(state) == "model/1/w"
 
 
+def test_what_is_not_finite_is_neither_written_nor_read(tmp_path):
+    path, slim = tmp_path / "last.pt", tmp_path / "slim.pt"
+    checkpoint.save(path, {"model": {"w": torch.tensor([1e5])}, "scores": {"miou": float("nan")}})
+    assert checkpoint.load(path)["model"]["w"] == 1e5
+    with pytest.raises(ValueError, match="slim.pt: not written: model/w is infinite"):
+        checkpoint.slim(path, slim)  # more than half precision can say
+    state = checkpoint.load(path) | {"learner": [torch.tensor(float("nan"))]}
+    with pytest.raises(ValueError, match="last.pt: not written: learner/0 is infinite"):
+        checkpoint.save(path, state)
+    assert "learner" not in checkpoint.load(path)
+    torch.save(state, path)
+    with pytest.raises(ValueError, match="last.pt: learner/0 is infinite or not a number"):
+        checkpoint.load(path)
+
+
 def test_weights_of_best_and_last():
     plain, averaged = {"w": torch.zeros(2)}, {"w": torch.ones(2)}
     assert checkpoint.weights({"model": averaged}) == averaged

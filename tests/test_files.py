@@ -1,6 +1,7 @@
 """A file is whole and on the disk, or it is the old one."""
 
 import os
+import stat
 
 import pytest
 
@@ -14,7 +15,7 @@ def test_bytes_reach_the_disk_before_the_name_does(tmp_path, monkeypatch, data):
     order, replace, fsync = [], os.replace, os.fsync
 
     def synced(number):
-        order.append("folder" if os.path.isdir(f"/proc/self/fd/{number}") else "file")
+        order.append("folder" if stat.S_ISDIR(os.fstat(number).st_mode) else "file")
         fsync(number)
 
     def renamed(*names):

@@ -348,7 +348,7 @@ SPOILT = {
 def test_a_network_that_cannot_be_built(run_infer, network, tmp_path, spoil):
     state = checkpoint.load(tmp_path / "tiny.pt")
     spoil(state)
-    checkpoint.save(tmp_path / "spoilt.pt", state)
+    torch.save(state, tmp_path / "spoilt.pt")
     picture("RGB").save(tmp_path / "x.png")
     ran = run_infer("--weights", "spoilt.pt", "--input", "x.png")
     assert ran.status == 2

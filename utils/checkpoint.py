@@ -21,7 +21,9 @@ FORMAT = 3  # raise it whenever networks name or store their weights in another 
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write the state, whole or not at all; UserError says why the old checkpoint stands."""
+    """Write the state, whole, finite, or not at all; UserError says why the old one stands."""
+    if broken := not_finite(state):
+        raise UserError(f"{path}: not written: {broken} is infinite or not a number")
     try:
         write_whole(path, lambda part: torch.save({"format": FORMAT, **state}, part))
     except (OSError, RuntimeError) as error:
@@ -30,7 +32,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 def load(path: Path, *expected: str) -> dict[str, Any]:
     """Read what `save` wrote, on the CPU; UserError names the file when it is something else, when
-    a bit of it is not what was written, or when it lacks a part that is expected."""
+    a bit of it is not what was written, or when it is not finite or lacks a part expected."""
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
     try:
@@ -53,6 +55,8 @@ def load(path: Path, *expected: str) -> dict[str, Any]:
     for name in expected:
         if name not in state:
             raise UserError(f"{path}: holds no {name!r}, a checkpoint of a run does")
+    if broken := not_finite(state):
+        raise UserError(f"{path}: {broken} is infinite or not a number")
     return state
 
 
