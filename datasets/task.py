@@ -256,7 +256,8 @@ class Task:
         training, whole images for validation.
     flip: whether a mirrored image is as likely as the image. rotate: largest rotation in degrees.
     zoom: smallest and largest random scale of a crop.
-    defaults: settings of train.py by flag name, such as {"size": [256, 256], "bs": 8}.
+    defaults: settings of training by flag name, such as {"size": [256, 256], "bs": 8}; never where
+        files lie, nor the device.
     """
 
     name: str
