@@ -17,8 +17,8 @@ from tqdm import tqdm
 from datasets import TASKS, load_task
 from datasets.task import Task, UserError
 from utils import report
-from utils.command import run_command
-from utils.flags import Parser, as_flags, pairs, real, train_parser
+from utils.command import printable, run_command
+from utils.flags import Parser, as_flags, check_choices, pairs, real, train_parser
 
 if TYPE_CHECKING:  # torch takes seconds to import: `--help` answers without it
     import torch
@@ -139,6 +139,7 @@ def check(args: Namespace, tasks: list[Task]) -> None:
 def check_defaults(task: Task, parser: Parser) -> None:
     """Refuse a task whose defaults are no flags, or not of their kind."""
     try:
+        check_choices(task.defaults)
         parsed = parser.parse_args(as_flags(task.defaults))
     except ValueError as error:
         raise UserError(f"task {task.name}: defaults: {error}") from None
@@ -190,6 +191,7 @@ def newest(task_names: list[str] | None, file: str) -> Path:
 
 def run(args: Namespace, tasks: list[Task]) -> int:
     """Train from the start, or from where a checkpoint stands, to the last step."""
+    from datasets.look import look
     from utils import checkpoint, engine
     from utils.compute import make_compute
     from utils.distributed import Ranks
@@ -209,6 +211,8 @@ def run(args: Namespace, tasks: list[Task]) -> int:
     ranks = Ranks(compute.device)
     engine.seed_everything(args.seed, args.deterministic)
     data = open_data(args, tasks)
+    for line in [line for d in data for line in look(d)] if ranks.first else []:
+        print(f"worth a look: {printable(line)}", file=sys.stderr)
     steps = plan_steps(args, data, ranks.world)
     spec = model_spec(args, tasks)
     if not args.out:

@@ -90,7 +90,7 @@ class DenseDataset(Dataset[Sample]):
             size = header_size(image_data, image_name)
         labels = []
         for output in self.task.outputs:  # all headers before any pixel
-            data, name = self._read(*self.table.target(index, output.name))
+            data, name = self.read_target(index, output.name)
             with _blamed(name):
                 check_headers(header_size(data, name), size, key, name)
             labels.append((output, data, name))
@@ -106,6 +106,10 @@ class DenseDataset(Dataset[Sample]):
         """All indices, int32 (n), those first whose images lie first: by shard, then by member."""
         shard, member = self.table.image_shard[self.indices], self.table.image_member[self.indices]
         return np.lexsort((member, shard)).astype(np.int32)
+
+    def read_target(self, index: int, output: str) -> tuple[bytes, str]:
+        """A target's bytes and its name, as `SHARD: MEMBER`; BadMember if it cannot be read."""
+        return self._read(*self.table.target(index, output))
 
     def _read(self, shard: int, member: int) -> tuple[bytes, str]:
         """A member's bytes and its name, as `SHARD: MEMBER`; BadMember if they cannot be read."""

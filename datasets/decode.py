@@ -50,6 +50,12 @@ def decode_target(data: bytes, name: str, output: Output) -> Tensor:
     return torch.from_numpy(decode(open_image(data, name), name, output))
 
 
+def file_values(data: bytes, name: str, output: Output) -> np.ndarray:
+    """The numbers in the file of a mask or a depth, before they are given a meaning, (H, W)."""
+    image = open_image(data, name)
+    return _depth_values(image, name)[0] if output.kind == "depth" else _mask_values(image, name)
+
+
 def check_headers(
     size: tuple[int, int], image_size: tuple[int, int], image_name: str, name: str
 ) -> None:
