@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets import TASKS
-from datasets.task import MAX_UINT16, Output, Task, UserError
+from datasets.task import Output, Task, UserError
 from utils.command import run_command
 from utils.flags import infer_parser
 
@@ -246,29 +246,15 @@ def predict(image: Tensor, trained: Trained, predictor: Predictor) -> list[tuple
 
 
 def write(stem: Path, image: Tensor, predictions: list[tuple[Output, Tensor]]) -> None:
-    """STEM_OUTPUT.png as data (ids as in the task's label files; 0 and 255; depth in 16 bits, as
-    millimetres where all that the head can say fits, else 65535 is the largest it can say), and
-    STEM_OUTPUT_view.png to look at."""
-    from utils import visualize
+    """STEM_OUTPUT.png as data and STEM_OUTPUT_view.png to look at, as `PICTURES` has them."""
+    from utils.visualize import picture_of
 
     stem.parent.mkdir(parents=True, exist_ok=True)
     pixels = image.permute(1, 2, 0).numpy()
     for output, found in predictions:
-        values = found.numpy()
-        if output.kind == "classes":
-            wide = max(output.values) > 255
-            data = np.asarray(output.values, np.uint16 if wide else np.uint8)[values]
-            view = visualize.overlay(pixels, values, visualize.class_colors(output))
-        elif output.kind == "mask":
-            data = values * np.uint8(255)
-            view = visualize.mask_overlay(pixels, values)
-        else:
-            fits = output.unit == "m" and output.max_depth * 1000 <= MAX_UINT16
-            scale = 1000 if fits else MAX_UINT16 / output.max_depth
-            data = np.clip(np.rint(values * scale), 0, MAX_UINT16).astype(np.uint16)
-            view = visualize.depth_picture(values, output.max_depth)
-        save_picture(Path(f"{stem}_{output.name}.png"), data)
-        save_picture(Path(f"{stem}_{output.name}_view.png"), view)
+        picture = picture_of(output)
+        save_picture(Path(f"{stem}_{output.name}.png"), picture.file(found.numpy()))
+        save_picture(Path(f"{stem}_{output.name}_view.png"), picture.view(pixels, found.numpy()))
 
 
 def save_picture(path: Path, pixels: np.ndarray) -> None:

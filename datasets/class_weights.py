@@ -39,13 +39,13 @@ def class_histogram(
 ) -> dict[str, list[int]]:
     """Labelled pixels per class, by output name, of at most MAX_SAMPLES samples; bad ones do not
     count where `on_bad` returns."""
-    outputs = [output for output in dataset.task.outputs if output.kind == "classes"]
+    outputs = [output for output in dataset.task.outputs if output.balanced]
     if not outputs:
         return {}
     file = cache / f"histogram-{_digest(dataset)}.json"
     if file.is_file():
         return json.loads(file.read_text())
-    counts = {output.name: np.zeros(len(output.classes), np.int64) for output in outputs}
+    counts = {output.name: np.zeros(len(output.labels), np.int64) for output in outputs}
     counted = dataset.indices[:: _step(dataset)].tolist()
     for index in tqdm(counted, "counting classes", disable=None):
         try:
@@ -65,7 +65,7 @@ def class_histogram(
 def _digest(dataset: DenseDataset) -> str:
     """A name for what is counted: the task, the samples, the shards or label files as they are."""
     table, labels = dataset.table, []
-    names = [output.name for output in dataset.task.outputs if output.kind == "classes"]
+    names = [output.name for output in dataset.task.outputs if output.balanced]
     for index in dataset.indices[:: _step(dataset)].tolist():
         for shard, member in (table.target(index, name) for name in names):
             store = table.stores[shard]

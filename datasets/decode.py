@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.images import open_image
-from datasets.task import IGNORE, NO_DEPTH, Output, UserError
+from datasets.task import IGNORE, NO_DEPTH, Classes, Depth, Mask, Output, UserError
 
 GREY_TOLERANCE = (
     16  # a grey picture stored as colour JPEG may differ by a few levels between channels
@@ -46,8 +47,7 @@ def decode_target(data: bytes, name: str, output: Output) -> Tensor:
         value is `missing`, negative or not finite, and where a depth with a unit exceeds
         `max_depth`; relative depth is clipped to [0, `max_depth`].
     """
-    decode = {"classes": _decode_classes, "mask": _decode_mask, "depth": _decode_depth}[output.kind]
-    return torch.from_numpy(decode(open_image(data, name), name, output))
+    return torch.from_numpy(DECODERS[output.kind](open_image(data, name), name, output))
 
 
 def file_values(data: bytes, name: str, output: Output) -> np.ndarray:
@@ -107,7 +107,7 @@ def _strip_rgb(image: Image.Image) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def _decode_classes(image: Image.Image, name: str, output: Output) -> np.ndarray:
+def decode_classes(image: Image.Image, name: str, output: Classes) -> np.ndarray:
     """Class ids and IGNORE, uint8 (H, W)."""
     if "lossy" in image.info:
         raise UserError(
@@ -148,7 +148,7 @@ def _label_values(image: Image.Image, name: str) -> tuple[np.ndarray | None, np.
     return np.asarray(image), None
 
 
-def _decode_mask(image: Image.Image, name: str, output: Output) -> np.ndarray:
+def decode_mask(image: Image.Image, name: str, output: Mask) -> np.ndarray:
     """0, 1 and IGNORE, uint8 (H, W)."""
     values = _mask_values(image, name)
     mask = (values >= output.threshold).astype(np.uint8)
@@ -180,7 +180,7 @@ def _mask_values(image: Image.Image, name: str) -> np.ndarray:
     return _rgb(image).max(axis=2)
 
 
-def _decode_depth(image: Image.Image, name: str, output: Output) -> np.ndarray:
+def decode_depth(image: Image.Image, name: str, output: Depth) -> np.ndarray:
     """Depth in the output's unit and NO_DEPTH, float32 (H, W)."""
     values, full = _depth_values(image, name)
     depth = values.astype(np.float32) * np.float32(output.scale or 1 / full)
@@ -208,13 +208,13 @@ def _depth_values(image: Image.Image, name: str) -> tuple[np.ndarray, int]:
 
 
 @functools.cache
-def _ids_by_value(output: Output) -> dict[int, int]:
+def _ids_by_value(output: Classes) -> dict[int, int]:
     """File value -> class id or IGNORE; a value that is both belongs to the class."""
     return dict.fromkeys(output.ignored, IGNORE) | {v: i for i, v in enumerate(output.values)}
 
 
 @functools.cache
-def _ids_by_color(output: Output) -> dict[int, int]:
+def _ids_by_color(output: Classes) -> dict[int, int]:
     """Opaque RGBA as a little-endian number -> class id or IGNORE; of equal colours the first."""
     pairs = [(color, IGNORE) for color in output.ignored_colors]
     pairs += [(color, i) for i, color in reversed(list(enumerate(output.colors)))]
@@ -253,3 +253,11 @@ def _ranges(values: dict[int, int]) -> str:
         else:
             runs.append([value, value])
     return ", ".join(str(low) if low == high else f"{low}..{high}" for low, high in runs)
+
+
+# kind -> function of (image, name of its member, output): what `decode_target` gives, as an array
+DECODERS: dict[str, Callable[[Image.Image, str, Any], np.ndarray]] = {
+    "classes": decode_classes,
+    "mask": decode_mask,
+    "depth": decode_depth,
+}

@@ -135,17 +135,17 @@ class Output:
         keys = {key: item for key, item in value.items() if key != "kind"}
         if "kind" not in value:
             raise UserError("key 'kind' is missing")
-        name, kind = value.get("name"), KINDS.get(str(value["kind"]))
-        if kind is None:
+        name, kind = value.get("name"), str(value["kind"])
+        if kind not in KINDS:
             known = ", ".join(KINDS)
             raise UserError(f"output {name}: kind is {value['kind']!r}, not one of {known}")
         for key in keys:
             others = [other for other, noun in KINDS.items() if key in _hints(noun)]
-            if others and kind.kind not in others:
+            if others and kind not in others:
                 raise UserError(
-                    f"output {name}: {key} is a key of {' and '.join(others)}, not of {kind.kind}"
+                    f"output {name}: {key} is a key of {' and '.join(others)}, not of {kind}"
                 )
-        return _build(kind, keys)
+        return _build(KINDS[kind], keys)
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from datasets.task import IGNORE, NO_DEPTH, Output, Sample, Task
+from datasets.task import IGNORE, NO_DEPTH, Depth, Output, Sample, Task
 
 CROP_TRIES = 3  # positions looked at before a crop of a single label is accepted
 ROTATE_SHARE = 0.5
@@ -98,9 +99,7 @@ class TrainTransform:
         targets = {}
         for name, target in sample.targets.items():
             output = _output(self.task, name)
-            moved = move.apply(target[None], self.size, smooth=False, fill=output.fill)[0]
-            metric = getattr(output, "unit", "")
-            targets[name] = _come_closer(moved, move.zoom, output) if metric else moved
+            targets[name] = MOVES[output.kind](target, move, self.size, output)
         return Sample(_recolor(image, rng), targets, sample.key)
 
     def _draw(self, sample: Sample, rng: np.random.Generator) -> Move:
@@ -164,10 +163,26 @@ def _recolor(image: Tensor, rng: np.random.Generator) -> Tensor:
     return image
 
 
-def _come_closer(depth: Tensor, zoom: float, output: Output) -> Tensor:
-    """Depth in the output's unit after the camera moved `zoom` times closer."""
-    closer = depth / zoom
+def move_values(target: Tensor, move: Move, size: tuple[int, int], output: Output) -> Tensor:
+    """Values follow their pixels: copied from the nearest one, never interpolated."""
+    return move.apply(target[None], size, smooth=False, fill=output.fill)[0]
+
+
+def move_depth(target: Tensor, move: Move, size: tuple[int, int], output: Depth) -> Tensor:
+    """Depth with a unit is as if the camera had moved `zoom` times closer; relative depth stays."""
+    depth = move_values(target, move, size, output)
+    if not output.unit:
+        return depth
+    closer = depth / move.zoom
     return closer.where((depth >= 0) & (closer <= output.max_depth), NO_DEPTH)
+
+
+# kind -> how a target follows the pixels of its image
+MOVES: dict[str, Callable[[Tensor, Move, tuple[int, int], Any], Tensor]] = {
+    "classes": move_values,
+    "mask": move_values,
+    "depth": move_depth,
+}
 
 
 def _count_labels(target: Tensor) -> int:

@@ -1,13 +1,13 @@
 """Pictures say what the arrays say: colours, order, sizes."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from datasets.task import Classes, Depth, Mask
 from utils import visualize
 from utils.visualize import (
     CELL,
@@ -25,11 +25,9 @@ from utils.visualize import (
 )
 
 COLORS = ("000000", "1CE6FF", "FF4A46")
-CLASSES = SimpleNamespace(
-    name="damage", kind="classes", classes=("Clean", "Peel", "Dust"), colors=COLORS
-)
-MASK = SimpleNamespace(name="mask", kind="mask")
-DEPTH = SimpleNamespace(name="depth", kind="depth", unit="m", max_depth=10.0)
+CLASSES = Classes("damage", "", classes=("Clean", "Peel", "Dust"), colors=COLORS)
+MASK = Mask("mask", "")
+DEPTH = Depth("depth", "", unit="m", max_depth=10.0)
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -97,7 +95,7 @@ def test_panel_holds_its_cells_and_legend():
 
 
 def test_legend_wraps_so_that_every_chip_is_seen():
-    output = SimpleNamespace(classes=[f"class {i}" for i in range(24)], colors=())
+    output = Classes("c", "", classes=tuple(f"class {i}" for i in range(24)))
     legend = list(zip(output.classes, class_colors(output), strict=True))
     page = np.asarray(panel([[("a", np.zeros((200, 200, 3), np.uint8))]], legend))
     for name, color in legend:
@@ -143,7 +141,7 @@ def test_sample_panel_hides_the_prediction_where_nothing_is_scored(monkeypatch):
 
 
 def test_default_colours_are_as_many_as_classes_and_all_different():
-    output = SimpleNamespace(classes=tuple(map(str, range(40))), colors=())
+    output = Classes("c", "", classes=tuple(map(str, range(40))))
     assert len(set(class_colors(output))) == 40
     assert class_colors(CLASSES) == COLORS
 

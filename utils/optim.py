@@ -69,15 +69,15 @@ class Schedule:
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
-        kind: str,
+        shape: str,
         warmup: int,
         total: int,
         patience: int = 2,
     ) -> None:
-        if kind not in SCHEDULES:
-            raise UserError(f"schedule {kind!r}: expected one of {', '.join(SCHEDULES)}")
+        if shape not in SCHEDULES:
+            raise UserError(f"schedule {shape!r}: expected one of {', '.join(SCHEDULES)}")
         self.optimizer = optimizer
-        self.kind, self.warmup, self.total, self.patience = kind, warmup, total, patience
+        self.shape, self.warmup, self.total, self.patience = shape, warmup, total, patience
         self.base = [group["lr"] for group in optimizer.param_groups]
         self.step, self.best, self.waited, self.plateau = 0, -math.inf, 0, 1.0
         self._apply()
@@ -98,7 +98,7 @@ class Schedule:
             "cosine": 0.5 * (1 + math.cos(math.pi * past)),
             "rsqrt": math.sqrt(max(1, self.warmup) / max(1, self.step)),
             "constant": 1.0,
-        }[self.kind]
+        }[self.shape]
 
     def advance(self) -> None:
         """One optimiser step is done: set the rate of the next."""

@@ -1,7 +1,7 @@
 """Labels and predictions in, pictures of them out.
 
-Arrays are numpy or CPU tensors. An `output` is anything with attributes name, kind, classes,
-colors, unit and max_depth. Colours are "RRGGBB".
+Arrays are numpy or CPU tensors. Colours are "RRGGBB". `PICTURES` says for each kind of output how
+it is drawn, and what is written of a prediction.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from datasets.task import IGNORE
+from datasets.task import IGNORE, MAX_UINT16, Classes, Depth, Mask, Output
 
 IGNORED_COLOR = "5A5A5A"
 MASK_COLOR = "FF2D6F"
+IGNORED = ("ignored (dimmed)", "282828")  # in a legend
+MAX_UINT8 = 255
 CELL = 320  # pixels: larger pictures shrink to fit this square, tiny ones grow by a whole factor
 GAP = 8
 TEXT = 14
@@ -34,7 +36,7 @@ def rgb(color: str) -> tuple[int, int, int]:
     return tuple(bytes.fromhex(color))
 
 
-def class_colors(output: Any) -> tuple[str, ...]:
+def class_colors(output: Classes) -> tuple[str, ...]:
     """The output's colours; where it has none, hues a golden angle apart in five lightnesses."""
     if output.colors:
         return tuple(output.colors)
@@ -117,65 +119,144 @@ def panel(
     return page
 
 
+class Picture:
+    """How one output is drawn and written. A value map is (H, W) as in `Sample.targets`."""
+
+    def __init__(self, output: Output) -> None:
+        self.output = output
+
+    def view(self, image: Any, values: Any, truth: Any = None) -> np.ndarray:
+        """A picture to look at, uint8 (H, W, 3), of the values in an image (H, W, 3).
+
+        truth: what they are compared with, where that sets the scale of the colours.
+        """
+        raise NotImplementedError
+
+    def file(self, values: Any) -> np.ndarray:
+        """What a predicted map is written as, to be read back as data."""
+        raise NotImplementedError
+
+    def scale(self, truth: Any) -> str:
+        """What a caption says of the colours."""
+        return ""
+
+    def scored(self, prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """A prediction without what is not scored."""
+        return prediction
+
+    def legend(self, maps: Sequence[np.ndarray]) -> list[tuple[str, str]]:
+        """(name, colour) of what these value maps show."""
+        return []
+
+
+class ClassPicture(Picture):
+    """Class colours over the image; ignored pixels are dimmed. A file holds the task's values."""
+
+    output: Classes
+
+    def __init__(self, output: Classes) -> None:
+        super().__init__(output)
+        self.names, self.colors, self.codes = output.labels, class_colors(output), output.values
+
+    def view(self, image: Any, values: Any, truth: Any = None) -> np.ndarray:
+        """Black classes leave the image as it is."""
+        return overlay(image, values, self.colors)
+
+    def file(self, values: Any) -> np.ndarray:
+        """Label values (H, W) as in the task's files, in 8 bits or, where they need it, 16."""
+        dtype = np.uint8 if max(self.codes) <= MAX_UINT8 else np.uint16
+        return np.asarray(self.codes, dtype)[np.asarray(values)]
+
+    def scored(self, prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """Ignored where the truth is."""
+        return np.where(truth == IGNORE, IGNORE, prediction)
+
+    def legend(self, maps: Sequence[np.ndarray]) -> list[tuple[str, str]]:
+        """The labels that are painted, then the ignored."""
+        seen = {int(label) for labels in maps for label in np.unique(labels)}
+        named = enumerate(zip(self.names, self.colors, strict=True))
+        entries = [pair for i, pair in named if i in seen and any(rgb(pair[1]))]
+        return entries + ([IGNORED] if IGNORE in seen else [])
+
+
+class MaskPicture(ClassPicture):
+    """One colour over the foreground. A file holds 0 and 255."""
+
+    def __init__(self, output: Mask) -> None:
+        Picture.__init__(self, output)
+        self.names, self.colors = ("", output.name), ("000000", MASK_COLOR)
+        self.codes = (0, MAX_UINT8)
+
+
+class DepthPicture(Picture):
+    """Depth as colours from near to far. A file holds 16 bits: millimetres where all that the head
+    can say fits, else MAX_UINT16 stands for `max_depth`."""
+
+    output: Depth
+
+    def view(self, image: Any, values: Any, truth: Any = None) -> np.ndarray:
+        """Colours span the truth's range, or all that the head can say."""
+        return depth_picture(values, self._top(truth))
+
+    def file(self, values: Any) -> np.ndarray:
+        """uint16 (H, W)."""
+        most = self.output.max_depth
+        fits = self.output.unit == "m" and most * 1000 <= MAX_UINT16
+        scaled = np.asarray(values) * (1000 if fits else MAX_UINT16 / most)
+        return np.clip(np.rint(scaled), 0, MAX_UINT16).astype(np.uint16)
+
+    def scale(self, truth: Any) -> str:
+        """The range that the colours span."""
+        return f", 0 to {self._top(truth):.3g} {self.output.unit}".rstrip()
+
+    def _top(self, truth: Any) -> float:
+        most = self.output.max_depth
+        top = most if truth is None else min(float(np.max(truth)), most)
+        return top if top > 0 else most
+
+
+PICTURES: dict[str, type[Picture]] = {
+    "classes": ClassPicture,
+    "mask": MaskPicture,
+    "depth": DepthPicture,
+}
+
+
+def picture_of(output: Output) -> Picture:
+    """How this output is drawn."""
+    return PICTURES[output.kind](output)
+
+
 def sample_panel(
-    image: Any, targets: dict[str, Any], predictions: dict[str, Any], outputs: Sequence[Any]
+    image: Any, targets: dict[str, Any], predictions: dict[str, Any], outputs: Sequence[Output]
 ) -> Image.Image:
     """One row per sample: image | for each output truth | prediction, and a legend of what is seen.
 
     image: uint8 (N, 3, H, W) or a list of (3, H, W), or one (3, H, W). targets and predictions by
-    output name, (N, H, W) or as image: class ids, 0/1 (255: ignored), or depth (negative: unknown).
-    An output without a target, as for unlabelled images, has its prediction alone.
+    output name, one for each image, as in `Sample`. An output without a target, as for unlabelled
+    images, has its prediction alone.
     """
     if getattr(image, "ndim", 4) == 3:
         image = [image]
         targets = {name: [target] for name, target in targets.items()}
         predictions = {name: [prediction] for name, prediction in predictions.items()}
-    rows, seen = [], {output.name: set() for output in outputs}
+    rows, entries = [], {}
     for i, pixels in enumerate(image):
         pixels = np.asarray(pixels).transpose(1, 2, 0)  # (H, W, 3)
         row = [("image", pixels)]
         for output in outputs:
-            maps = [("prediction", np.asarray(predictions[output.name][i]))]
+            picture, maps = picture_of(output), {}
+            maps["prediction"] = np.asarray(predictions[output.name][i])
             if output.name in targets:
                 truth = np.asarray(targets[output.name][i])
-                if output.kind != "depth":  # what is not scored is not shown
-                    maps[0] = ("prediction", np.where(truth == IGNORE, IGNORE, maps[0][1]))
-                maps.insert(0, ("truth", truth))
-            row += _draw_output(pixels, output, maps)
-            if output.kind != "depth":
-                found = np.concatenate([np.unique(labels) for _, labels in maps])
-                seen[output.name].update(found.tolist())
+                maps = {"truth": truth, "prediction": picture.scored(maps["prediction"], truth)}
+            first = next(iter(maps.values()))  # both share its scale
+            for what, values in maps.items():
+                caption = f"{output.name}: {what}{picture.scale(first)}"
+                row.append((caption, picture.view(pixels, values, first)))
+            entries |= dict.fromkeys(picture.legend(list(maps.values())))
         rows.append(row)
-    return panel(rows, _legend(outputs, seen))
-
-
-def _draw_output(
-    image: np.ndarray, output: Any, maps: list[tuple[str, np.ndarray]]
-) -> list[tuple[str, np.ndarray]]:
-    """Captioned pictures of one output's maps; depths of one sample share their scale."""
-    if output.kind == "classes":
-        colors = class_colors(output)
-        return [(f"{output.name}: {what}", overlay(image, ids, colors)) for what, ids in maps]
-    if output.kind == "mask":
-        return [(f"{output.name}: {what}", mask_overlay(image, mask)) for what, mask in maps]
-    top = min(float(maps[0][1].max()), output.max_depth)
-    top = top if top > 0 else output.max_depth
-    scale = f"0 to {top:.3g} {output.unit}".rstrip()
-    return [(f"{output.name}: {what}, {scale}", depth_picture(d, top)) for what, d in maps]
-
-
-def _legend(outputs: Sequence[Any], seen: dict[str, set]) -> list[tuple[str, str]]:
-    """(name, colour) of what is painted in a panel: classes that are not black, masks, ignored."""
-    entries = []
-    for output in outputs:
-        if output.kind == "classes":
-            named = enumerate(zip(output.classes, class_colors(output), strict=True))
-            entries += [pair for i, pair in named if i in seen[output.name] and any(rgb(pair[1]))]
-        elif output.kind == "mask" and 1 in seen[output.name]:
-            entries.append((output.name, MASK_COLOR))
-    if any(IGNORE in ids for ids in seen.values()):
-        entries.append(("ignored (dimmed)", "282828"))
-    return entries
+    return panel(rows, sorted(entries, key=lambda entry: entry == IGNORED))
 
 
 def save_png(picture: Image.Image | np.ndarray, path: Path) -> None:

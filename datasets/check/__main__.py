@@ -17,14 +17,14 @@ from datasets.check.checking import (
     OTHER,
     Findings,
     Samples,
-    Values,
     examine,
     find_copies,
     list_samples,
 )
 from datasets.check.sheet import Shown, show, write_sheet
+from datasets.check.statistics import STATISTICS, Row, percent
 from datasets.stores import open_stores, parse_path
-from datasets.task import IGNORE, SPLITS, Output, UserError
+from datasets.task import SPLITS, UserError
 from utils.command import printable, run_command
 
 LISTED = 50  # problems that are printed
@@ -38,12 +38,11 @@ def describe(samples: Samples, findings: Findings) -> list[str]:
     present = [n for n in range(OTHER + 1) if (samples.splits == n).any()]
     lines = _describe_counts(samples, present) + _describe_sizes(findings)
     for output in samples.task.outputs:
-        values = [findings.values.get((output.name, n), Values()) for n in present]
-        lines += ["", f"{output.name} ({output.kind})"] + _table(
-            "share of pixels" if output.kind != "depth" else output.unit or "relative depth",
-            [COLUMNS[n] for n in present],
-            _describe_depth(values) if output.kind == "depth" else _describe_ids(output, values),
-        )
+        table = STATISTICS[output.kind]
+        found = [findings.values.get((output.name, n), table()) for n in present]
+        lines += ["", f"{output.name} ({output.kind})"]
+        splits = [COLUMNS[n] for n in present]
+        lines += _table(table.title(output), splits, table.rows(output, found))
     return lines + _describe_copies(samples, findings) + _describe_problems(findings)
 
 
@@ -54,7 +53,7 @@ def _describe_counts(samples: Samples, present: list[int]) -> list[str]:
     stores = "store" if len(samples.stores) == 1 else "stores"
     counts = [int((samples.splits == n).sum()) for n in present]
     rows = [("samples", [f"{count}" for count in counts])]
-    rows.append(("share", [_percent(count / len(samples)) for count in counts]))
+    rows.append(("share", [percent(count / len(samples)) for count in counts]))
     return [
         f"task {samples.task.name}: {len(samples)} samples in {len(samples.stores)} {stores}",
         f"{total} members, {total - used} of them used by no sample",
@@ -73,32 +72,11 @@ def _describe_sizes(findings: Findings) -> list[str]:
         sides = np.repeat(sizes[:, axis], counts)
         rows.append((name, [f"{x:.0f}" for x in (sides.min(), np.median(sides), sides.max())]))
     (height, width), most = findings.sizes.most_common(1)[0]
-    share = _percent(most / counts.sum())
+    share = percent(most / counts.sum())
     return [
         "",
         *_table("image size", ["min", "median", "max"], rows),
         f"  {len(sizes)} distinct, the commonest {width}x{height} ({share} of images)",
-    ]
-
-
-def _describe_ids(output: Output, values: list[Values]) -> list[tuple[str, list[str]]]:
-    """Shares of labelled pixels, then the unlabelled share of all."""
-    names = output.classes if output.kind == "classes" else ("background", "foreground")
-    labelled = [max(1, int(each.counts[:IGNORE].sum())) for each in values]
-    rows = [
-        (name, [_share(each.counts[i], n) for each, n in zip(values, labelled, strict=True)])
-        for i, name in enumerate(names)
-    ]
-    return [*rows, ("(unlabelled)", [_percent(each.ignored) for each in values])]
-
-
-def _describe_depth(values: list[Values]) -> list[tuple[str, list[str]]]:
-    known = [max(1, each.known) for each in values]
-    return [
-        ("smallest", [_number(each.low) for each in values]),
-        ("mean", [_number(v.total / n) for v, n in zip(values, known, strict=True)]),
-        ("largest", [_number(each.high) for each in values]),
-        ("(invalid)", [_percent(each.ignored) for each in values]),
     ]
 
 
@@ -126,25 +104,11 @@ def _describe_problems(findings: Findings) -> list[str]:
     return lines + ([f"  and {more} more"] if more > 0 else [])
 
 
-def _table(
-    title: str, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]
-) -> list[str]:
+def _table(title: str, heads: Sequence[str], rows: Sequence[Row]) -> list[str]:
     first = max(len(title), *(len(name) for name, _ in rows)) + 2
     lines = [f"  {title:<{first}}" + "".join(f"{head:>12}" for head in heads)]
     lines += [f"  {name:<{first}}" + "".join(f"{v:>12}" for v in values) for name, values in rows]
     return lines
-
-
-def _share(count: int, total: int) -> str:
-    return "absent" if not count else _percent(count / total)
-
-
-def _percent(share: float) -> str:
-    return "-" if np.isnan(share) else f"{100 * share:.3g} %"
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}" if np.isfinite(value) else "-"
 
 
 def pick(samples: Samples) -> list[Shown]:

@@ -12,13 +12,14 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from datasets.check.statistics import STATISTICS, Statistics
 from datasets.decode import check_same_size, decode_image, decode_target
 from datasets.index import find_groups
 from datasets.index.splits import choose, divider
 from datasets.index.templates import compile_lines, fill_template
 from datasets.processes import run_in_order
 from datasets.stores import Store
-from datasets.task import IGNORE, SPLITS, Output, Sample, Task, UserError
+from datasets.task import SPLITS, Sample, Task, UserError
 
 CHUNK = 16  # samples that a process reads at a time
 KEPT = 1000  # problems that are kept by name; all are counted
@@ -67,56 +68,13 @@ class Samples(NamedTuple):
 
 
 @dataclass
-class Values:
-    """What the targets of one output hold, in one split.
-
-    `classes`, `mask`: pixels of each value, int64 (256). `depth`: pixels with and without a depth,
-    the sum, smallest and largest of those with one.
-    """
-
-    counts: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
-    known: int = 0
-    unknown: int = 0
-    total: float = 0.0
-    low: float = np.inf
-    high: float = -np.inf
-
-    def count(self, target: np.ndarray, output: Output) -> None:
-        """Add one target, (H, W) as in `Sample`."""
-        if output.kind != "depth":
-            self.counts += np.bincount(target.ravel(), minlength=256)
-            return
-        known = target[target >= 0]
-        self.known += known.size
-        self.unknown += target.size - known.size
-        if known.size:
-            self.total += float(known.sum(dtype=np.float64))
-            self.low = min(self.low, float(known.min()))
-            self.high = max(self.high, float(known.max()))
-
-    def add(self, other: Values) -> None:
-        self.counts += other.counts
-        self.known += other.known
-        self.unknown += other.unknown
-        self.total += other.total
-        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
-
-    @property
-    def ignored(self) -> float:
-        """Share of pixels without a label or depth; NaN where there are no pixels at all."""
-        if self.known or self.unknown:
-            return self.unknown / (self.known + self.unknown)
-        return self.counts[IGNORE] / self.counts.sum() if self.counts.any() else np.nan
-
-
-@dataclass
 class Findings:
     """What reading samples tells. sizes: images by (H, W). values: by output name and split.
     digests: uint64, of the bytes of images, in order; 0 where one could not be read. problems: the
     first KEPT reasons, each naming its member; num_problems: of all."""
 
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    values: dict[tuple[str, int], Values] = field(default_factory=dict)
+    values: dict[tuple[str, int], Statistics] = field(default_factory=dict)
     digests: list[int] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     num_problems: int = 0
@@ -129,7 +87,7 @@ class Findings:
     def add(self, other: Findings) -> None:
         self.sizes += other.sizes
         for key, values in other.values.items():
-            self.values.setdefault(key, Values()).add(values)
+            self.values.setdefault(key, type(values)()).add(values)
         self.digests += other.digests
         self.problems += other.problems[: KEPT - len(self.problems)]
         self.num_problems += other.num_problems
@@ -206,7 +164,7 @@ def _examine_one(samples: Samples, i: int, findings: Findings) -> None:
             findings.refuse(error)
             continue
         key = output.name, int(samples.splits[i])
-        findings.values.setdefault(key, Values()).count(target.numpy(), output)
+        findings.values.setdefault(key, STATISTICS[output.kind]()).count(target.numpy())
 
 
 def find_copies(samples: Samples, findings: Findings) -> Iterator[tuple[int, int]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import colorsys
 import html
 import io
 from pathlib import Path
@@ -12,13 +11,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from datasets.task import IGNORE, Output, Sample, UserError
+from datasets.task import Output, Sample, UserError
+from utils.visualize import picture_of
 
 SIDE = 176  # pixels of a panel's longer side
 WIDE = 1800  # pixels of a sheet, about
 LINE = 14  # pixels of a line of text
-# Near, middle and far of a depth picture; black is unknown.
-RAMP = np.array([[255, 236, 120], [205, 60, 90], [40, 24, 100]], np.float32)
 
 
 class Shown(NamedTuple):
@@ -29,7 +27,7 @@ class Shown(NamedTuple):
 
 
 def show(sample: Sample, outputs: tuple[Output, ...], caption: str) -> Shown:
-    """The image, then the image under each target: colours of classes, a red mask, a depth ramp."""
+    """The image, then each target as `utils.visualize` draws it."""
     pixels = np.asarray(sample.image.permute(1, 2, 0))  # (H, W, 3)
     scale = SIDE / max(pixels.shape[:2])
     size = [max(1, round(side * scale)) for side in pixels.shape[1::-1]]
@@ -38,43 +36,10 @@ def show(sample: Sample, outputs: tuple[Output, ...], caption: str) -> Shown:
     rows = ((np.arange(size[1]) + 0.5) / scale).astype(int).clip(0, pixels.shape[0] - 1)
     columns = ((np.arange(size[0]) + 0.5) / scale).astype(int).clip(0, pixels.shape[1] - 1)
     for output in outputs:
-        target = sample.targets[output.name].numpy()[rows][:, columns]
-        panels.append(_overlay(np.asarray(image), target, output))
+        target = sample.targets[output.name].numpy()[..., rows[:, None], columns]
+        view = picture_of(output).view(np.asarray(image), target, target)
+        panels.append(Image.fromarray(view))
     return Shown(caption, panels)
-
-
-def _overlay(image: np.ndarray, target: np.ndarray, output: Output) -> Image.Image:
-    if output.kind == "depth":
-        return Image.fromarray(_ramp(target))
-    colors = np.array(_colors(output), np.uint8)[target]
-    painted = (target > 0) if output.kind == "mask" else np.ones(target.shape, bool)
-    mixed = np.where(painted[..., None], image // 2 + colors // 2, image)
-    return Image.fromarray(mixed.astype(np.uint8))
-
-
-def _colors(output: Output) -> list[tuple[int, int, int]]:
-    """A colour for each of 256 values: the task's own, or hues apart; ignored pixels are black."""
-    colors = [(0, 0, 0)] * (IGNORE + 1)
-    if output.kind == "mask":
-        colors[1] = 255, 0, 0
-        return colors
-    for i in range(len(output.classes)):
-        hue = colorsys.hsv_to_rgb(i * 0.618 % 1, 0.85, 1.0)  # golden section: neighbours differ
-        colors[i] = tuple(round(255 * part) for part in hue)
-        if output.colors:
-            colors[i] = tuple(bytes.fromhex(output.colors[i]))
-    return colors
-
-
-def _ramp(depth: np.ndarray) -> np.ndarray:
-    """Depth (H, W) over its own range as colours, uint8 (H, W, 3)."""
-    known = depth >= 0
-    if not known.any():
-        return np.zeros((*depth.shape, 3), np.uint8)
-    low, high = depth[known].min(), depth[known].max()
-    place = np.where(known, (depth - low) / max(high - low, 1e-6), 0)
-    shown = [np.interp(place, [0, 0.5, 1], RAMP[:, channel]) for channel in range(3)]
-    return (np.stack(shown, axis=2) * known[..., None]).astype(np.uint8)
 
 
 def write_sheet(path: Path, title: str, report: str, shown: list[Shown]) -> None:
