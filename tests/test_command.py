@@ -1,6 +1,8 @@
 """What a command says of an error is one line, whatever stands in the names of files."""
 
+import numpy as np
 import pytest
+import torch
 
 from datasets.task import UserError
 from utils.command import one_line, printable, run_command
@@ -35,3 +37,17 @@ def test_skipped_members_are_named_in_one_line():
     said = []
     Skipped(1, Ranks("cpu"), said.append).add("d.zip: a\u2028\x9bb.png", "not an image")
     assert said == [r"skipped d.zip: a\u2028\x9bb.png: not an image"]
+
+
+def test_what_no_memory_holds_is_one_line(capsys):
+    for ask in (lambda: torch.empty(2**58), lambda: np.empty(2**58)):
+        assert run_command(ask) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: out of memory: ")
+        assert "--size" in said
+        assert said.count("\n") == 1
+
+
+def test_another_runtime_error_is_a_bug():
+    with pytest.raises(RuntimeError, match="shape"):
+        run_command(lambda: torch.zeros(2).view(3))

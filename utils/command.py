@@ -16,18 +16,36 @@ _UNPRINTABLE = re.compile(
 def run_command(work: Callable[[], int | None], stopped: str = "stopped") -> int:
     """Run `work` and return its status, 0 for None.
 
-    A mistake of the user's, or what the system refuses (OSError), is one line on stderr that begins
-    with `error:` and status 2. Ctrl-C prints `stopped` and is status 130. Any other exception is a
-    bug: it keeps its traceback.
+    A mistake of the user's, or what the system refuses (OSError, memory), is one line on stderr
+    that begins with `error:` and status 2. Ctrl-C prints `stopped` and is status 130. Any other
+    exception is a bug: it keeps its traceback.
     """
     try:
         return work() or 0
     except (UserError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        print(
+            f"error: out of memory: {one_line(error)}; a smaller --size, --width or --bs needs "
+            "less, and --plan shows how much",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)
         return 130
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, numpy, or torch on any device had none left; torch is not imported for it."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator" in str(error)
+    )
 
 
 def one_line(error: Exception) -> str:
