@@ -65,6 +65,8 @@ def _damaged(path: Path) -> str | None:
 
     One that a flipped bit marks as a folder would be read as nothing.
     """
+    if not zipfile.is_zipfile(path):
+        return None  # torch says what it is instead
     with zipfile.ZipFile(path) as file:
         folders = [record.filename for record in file.infolist() if record.external_attr & 0x10]
         return folders[0] if folders else file.testzip()
