@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,28 @@ def decode_image(data: bytes, name: str) -> Tensor:
     a view of interleaved pixels (not contiguous), which torchvision resizes fastest.
     UserError: no image, cut or damaged bytes, above MAX_PIXELS, floating point (unknown range).
     """
-    image = open_image(data, name)
+    return _image_tensor(open_image(data, name), name)
+
+
+def read_image(image: np.ndarray | Image.Image | str | Path) -> Tensor:
+    """What Python code calls an image as uint8 (3, H, W) RGB.
+
+    An array uint8 (H, W, 3) or (H, W), a Pillow image as it stands, or the path of a file, which is
+    turned as its EXIF says. UserError: another array, or a file that holds no image.
+    """
+    if isinstance(image, str | Path):
+        return decode_image(Path(image).read_bytes(), str(image))
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or not (image.ndim == 2 or image.shape[2:] == (3,)):
+            raise UserError(
+                f"image: {image.dtype} {image.shape}, expected uint8 (H, W, 3) or (H, W)"
+            )
+        image = Image.fromarray(image)
+    return _image_tensor(image, "image")
+
+
+def _image_tensor(image: Image.Image, name: str) -> Tensor:
+    """An opened image of any mode; see `decode_image`."""
     if image.mode == "F":
         raise UserError(f"{name}: floating-point image of unknown range, expected 8 or 16 bits")
     return torch.from_numpy(_rgb(image)).permute(2, 0, 1)  # (3, H, W)

@@ -1,7 +1,11 @@
 """A checkpoint and an image of any kind give pictures of the image's size, or scores."""
 
 import json
+import re
 import shutil
+import subprocess
+import sys
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +21,7 @@ from datasets.dataset import open_split
 from datasets.stores import write_zip
 from datasets.task import Classes, Depth, Task
 from models.unet import HeadSpec, ModelSpec, UNet
-from utils import checkpoint
+from utils import checkpoint, results
 
 OUTPUTS = ("parts", "edge", "near")
 
@@ -127,19 +131,50 @@ def test_files_hold_the_values_of_the_task(run_infer, tmp_path):
 def test_the_largest_depth_fits_the_file(tmp_path, unit, max_depth, scale):
     output = Depth("far", "f/{key}.png", unit=unit, max_depth=max_depth)
     values = torch.tensor([[0.0, 0.25, 0.9], [0.99, 1.0, 0.5]]) * max_depth
-    infer.write(tmp_path / "x", torch.zeros(3, 2, 3, dtype=torch.uint8), [(output, values)])
+    image = torch.zeros(3, 2, 3, dtype=torch.uint8)
+    results.write(tmp_path / "x", image, {"far": values.numpy()}, [output])
     data = opened(tmp_path / "x_far.png")
     assert np.abs(data / scale - values.numpy()).max() <= 0.51 / scale
     assert data[1, 1] > data[1, 0] > data[0, 2]
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_own_pictures_are_no_input(run_infer, network, tmp_path):
+@pytest.mark.parametrize("out", ["found/here", "."])
+def test_own_results_are_no_input(run_infer, network, tmp_path, out):
+    """Wherever they lie, and of whichever task."""
+    keep(tmp_path / "values.pt", values_task())
     picture("RGB").save(tmp_path / "x.png")
-    for _ in range(2):
-        ran = run_infer("--weights", "tiny.pt", "--input", ".", "--out", "found/here")
-        assert "1 images" in ran.err, ran.err
-    assert stems(tmp_path / "found" / "here") == ["x"]
+    words = ("--input", ".", "--out", out)
+    assert "1 images predicted, see" in run_infer("--weights", "tiny.pt", *words).err
+    ran = run_infer("--weights", "values.pt", *words)
+    assert "1 images predicted, 6 results of earlier runs left out" in ran.err
+    assert run_infer("--weights", "tiny.pt", *words).status == 0
+    names = {path.name for path in (tmp_path / out).glob("*.png")} - {"x.png"}
+    outputs = (*OUTPUTS, "kind", "far")
+    assert names == {f"x_{name}{view}.png" for name in outputs for view in ("", "_view")}
+
+
+def test_a_file_of_somebody_else_is_not_written_over(run_infer, network, tmp_path):
+    picture("RGB").save(tmp_path / "x.png")
+    picture("L", seed=1).save(tmp_path / "x_edge.png")  # a mask drawn by hand
+    before = (tmp_path / "x_edge.png").read_bytes()
+    ran = run_infer("--weights", "tiny.pt", "--input", "x.png", "--out", ".")
+    assert ran.status == 2
+    assert "x_edge.png: is there already" in ran.err
+    assert (tmp_path / "x_edge.png").read_bytes() == before
+
+
+def test_names_that_leave_no_room_for_results(run_infer, network, tmp_path):
+    for name in ("n" * 245, "z"):
+        picture("RGB").save(tmp_path / f"{name}.png")
+    words = ("--weights", "tiny.pt", "--input", f"{'n' * 245}.png", "z.png")
+    ran = run_infer(*words)
+    assert ran.status == 2
+    assert "nnn.png: its name leaves no room" in ran.err
+    ran = run_infer(*words, "--skip-bad", "1")
+    assert ran.status == 0, ran.err
+    assert stems(tmp_path / "predictions") == ["z"]
+    assert "1 images predicted" in ran.err
 
 
 def stems(folder, output="parts"):
@@ -184,7 +219,28 @@ def test_two_images_of_one_name_do_not_overwrite_each_other(run_infer, network, 
         picture("RGB").save(tmp_path / name)
     ran = run_infer("--weights", "tiny.pt", "--input", "a/x.png", "b/x.png")
     assert ran.status == 2
-    assert "predictions/x" in ran.err
+    assert "a/x.png and b/x.png would both be written as predictions/x" in ran.err
+
+
+def test_names_that_differ_in_their_suffix_alone(run_infer, network, tmp_path):
+    for i, name in enumerate(("a.jpg", "a.tif", "b.png")):
+        picture("RGB", (30 + i, 20)).save(tmp_path / name)
+    ran = run_infer("--weights", "tiny.pt", "--input", ".")
+    assert ran.status == 0, ran.err
+    assert stems(tmp_path / "predictions") == ["a.jpg", "a.tif", "b"]
+    for i, name in enumerate(("a.jpg", "a.tif", "b")):
+        assert opened(tmp_path / "predictions" / f"{name}_parts.png").shape == (20, 30 + i)
+
+
+def test_images_of_all_tasks_are_counted(run_infer, tmp_path):
+    """A store may be laid out for one task and hold others for the next."""
+    keep(tmp_path / "both.pt", TINY, values_task())
+    for name in ("img/a.png", "img/b.png", "img/c.png", "i/d.png"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        picture("RGB").save(tmp_path / "data" / name)
+    ran = run_infer("--weights", "both.pt", "--input", "data")
+    assert ran.status == 0, ran.err
+    assert "4 images predicted" in ran.err
 
 
 def resized_task():
@@ -276,6 +332,10 @@ def test_scores_are_those_of_training(run_train, run_infer, tiny_json, tmp_path,
     ran = run_infer("--weights", best, "--input", data, "--evaluate")
     assert ran.status == 0, ran.err
     found = json.loads(ran.out)
+    rows = found.pop("parts/per_class")
+    assert [row["name"] for row in rows] == ["a", "b", "c"]
+    known = [row["iou"] for row in rows if row["iou"] is not None]
+    assert np.mean(known) == pytest.approx(found["parts/miou"])
     assert {name for name in expected if name.count("/") and name not in found} == {
         *("parts/ce", "edge/bce", "near/l1")
     }
@@ -357,6 +417,19 @@ def test_a_network_that_cannot_be_built(run_infer, network, tmp_path, spoil):
     assert not (tmp_path / "predictions").exists()
 
 
+def test_a_task_file_names_its_run(run_infer, tiny_json, network, tmp_path):
+    path, _ = tiny_json
+    picture("RGB").save(tmp_path / "x.png")
+    ran = run_infer("--task", path, "--input", "x.png")
+    assert ran.status == 2
+    assert "--task tiny: no run of it" in ran.err
+    keep(tmp_path / "runs" / "some" / "best.pt", TINY)
+    ran = run_infer("--task", path, "--input", "x.png")
+    assert ran.status == 0, ran.err
+    assert "runs/some/best.pt" in ran.err
+    assert "none.json: cannot be read" in run_infer("--task", "none.json").err
+
+
 def test_one_task_of_several(run_infer, tmp_path):
     keep(tmp_path / "both.pt", TINY, values_task())
     picture("RGB").save(tmp_path / "x.png")
@@ -420,3 +493,88 @@ def test_a_folder_of_labels_left_as_it_was(run_infer, network, tmp_path):
     assert run_infer("--weights", "tiny.pt", "--input", data).status == 0
     assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before
     assert not list(Path(tmp_path).rglob("*.part"))
+
+
+def test_help_answers_before_torch_is_imported():
+    script = Path(infer.__file__)
+    ran = subprocess.run(
+        [sys.executable, "-X", "importtime", script, "--help"], capture_output=True, text=True
+    )
+    assert ran.returncode == 0
+    assert "--overlap" in ran.stdout
+    assert "| datasets" in ran.stderr
+    assert not re.search(r"\|\s+(torch|PIL|numpy)$", ran.stderr, re.M)
+
+
+def snippets():
+    """Python that is shown to users: in `load`, and in the README if it shows any."""
+    shown = re.findall(r"^ {8}.*|^$", infer.load.__doc__, re.M)
+    readme = (Path(infer.__file__).parent / "README.md").read_text(encoding="utf-8")
+    return ["\n".join(shown)] + [
+        block
+        for block in re.findall(r"```python\n(.*?)```", readme, re.S)
+        if "infer import" in block
+    ]
+
+
+@pytest.mark.parametrize("code", snippets())
+def test_what_is_shown_runs(tmp_path, monkeypatch, capsys, code):
+    keep(tmp_path / "runs" / "damage" / "best.pt", TASKS["damage"])
+    picture("RGB", (50, 40)).save(tmp_path / "scan.jpg")
+    monkeypatch.chdir(tmp_path)
+    exec(textwrap.dedent(code), names := {})
+    assert names["damage"].shape == (40, 50)
+    assert names["damage"].dtype == np.uint8
+    assert "Clean" in capsys.readouterr().out
+
+
+def test_a_loaded_network_predicts_as_the_command_does(run_infer, network, tmp_path):
+    image = picture("RGB", (60, 45))
+    image.save(tmp_path / "x.png")
+    assert run_infer("--weights", "tiny.pt", "--input", "x.png").status == 0
+    predictor = infer.load(tmp_path / "tiny.pt", device="cpu")
+    assert predictor.outputs["parts"].classes == ("a", "b", "c")
+    assert predictor.outputs["near"].unit == "m"
+    for given in (tmp_path / "x.png", str(tmp_path / "x.png"), image, np.asarray(image)):
+        found = predictor(given)
+        assert list(found) == list(OUTPUTS)
+        assert all(values.shape == (45, 60) for values in found.values())
+        assert np.array_equal(found["parts"], opened("predictions/x_parts.png"))
+        assert np.array_equal(found["edge"] * 255, opened("predictions/x_edge.png"))
+        assert found["near"].dtype == np.float32
+        assert np.abs(found["near"] * 1000 - opened("predictions/x_near.png")).max() <= 0.51
+
+
+def test_a_loaded_network_takes_grey_tiles_and_one_task(tmp_path):
+    keep(tmp_path / "both.pt", TINY, replace(values_task(), resize=True))
+    predictor = infer.load(tmp_path / "both.pt", task="values", device="cpu")
+    assert list(predictor.outputs) == ["kind", "far"]
+    grey = np.asarray(picture("L", (64, 80)))
+    coloured = np.repeat(grey[..., None], 3, axis=2)
+    assert np.array_equal(predictor(grey)["far"], predictor(coloured)["far"])
+    both = infer.load(str(tmp_path / "both.pt"), device="cpu", tile=48, overlap=32, tta=True)
+    whole = infer.load(str(tmp_path / "both.pt"), device="cpu", tta=True)
+    assert list(both.outputs) == [*OUTPUTS, "kind", "far"]
+    assert (both(grey)["parts"] == whole(grey)["parts"]).mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((8, 8, 3), np.uint16),
+        np.zeros((3, 8, 9), np.uint8),
+        np.zeros((1, 8, 8, 3), np.uint8),
+        np.zeros(8, np.uint8),
+    ],
+    ids=lambda image: f"{image.dtype}{image.shape}",
+)
+def test_arrays_that_are_no_image(network, tmp_path, image):
+    predictor = infer.load(tmp_path / "tiny.pt", device="cpu")
+    with pytest.raises(ValueError, match=r"expected uint8 \(H, W, 3\) or \(H, W\)"):
+        predictor(image)
+
+
+def test_weights_that_are_not_there(tmp_path):
+    with pytest.raises(ValueError, match="none.pt: no such checkpoint"):
+        infer.load(tmp_path / "none.pt")

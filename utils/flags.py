@@ -304,8 +304,8 @@ def infer_parser(tasks: Mapping[str, Described]) -> Parser:
     add = parser.add_argument_group("what").add_argument
     add(
         "--task",
-        metavar="NAME",
-        help=f"{', '.join(tasks)}, or any task trained below runs/",
+        metavar="NAME|FILE",
+        help=f"{', '.join(tasks)}, or any task trained below runs/, or its file (.json)",
     )
     add(
         "--weights",

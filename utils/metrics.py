@@ -53,6 +53,10 @@ class Metrics:
         """int64 (C, C): rows are the truth, columns the prediction; None without classes."""
         return None
 
+    def per_class(self) -> list[ClassScore]:
+        """One row per class; none where there are no classes."""
+        return []
+
     def table(self, name: str) -> str | None:
         """Scores of each class as lines of text below the output's name; None without classes."""
         return None

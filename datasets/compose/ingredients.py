@@ -15,12 +15,11 @@ from tqdm import tqdm
 
 from datasets.compose.composite import OPAQUE, View, trim
 from datasets.compose.floor import Floor, Pinhole, find_floor
-from datasets.images import open_image
+from datasets.images import IMAGE_SUFFIXES, open_image
 from datasets.processes import run_in_order
 from datasets.stores import Store, open_stores
 from datasets.task import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 BLOCKS = 20  # neighbouring rooms may be frames of one scene: blocks of them are not divided
 GUARD = 3  # rooms left out of training on each side of a block of validation
 CHUNK = 16  # files that a process checks at a time
@@ -223,10 +222,10 @@ def _list_pictures(path: Path | str) -> Pictures:
     stores, found = open_stores([path]), []
     for number, store in enumerate(stores):
         for member, name in enumerate(store.names()):
-            if name.lower().endswith(SUFFIXES):
+            if name.lower().endswith(IMAGE_SUFFIXES):
                 found.append((name.rsplit(".", 1)[0], (number, member)))
     if not found:
-        raise UserError(f"{path}: no pictures, expected files of {', '.join(SUFFIXES)}")
+        raise UserError(f"{path}: no pictures, expected files of {', '.join(IMAGE_SUFFIXES)}")
     found.sort()
     return Pictures(stores, [place for _, place in found], [key for key, _ in found])
 

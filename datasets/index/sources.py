@@ -1,0 +1,73 @@
+"""Files, folders and shards that a user names -> the images in them, each with a name for results.
+
+An image is known by its suffix. A store that is laid out as a task says gives its images alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from datasets.images import IMAGE_SUFFIXES
+from datasets.index.samples import find_groups, find_samples
+from datasets.index.templates import compile_template
+from datasets.stores import Store, open_stores, parse_path
+from datasets.task import Task, UserError
+
+
+class ImageSource(NamedTuple):
+    """An image to predict. name: below its folder or shard. where: what errors call it. read: gives
+    its encoded bytes."""
+
+    name: str
+    where: str
+    read: Callable[[], bytes]
+
+
+def find_images(inputs: Sequence[str], task: Task) -> list[ImageSource]:
+    """Every image of what is named; UserError: a file that is not there, or no image at all."""
+    files = [Path(text) for text in inputs if text.lower().endswith(IMAGE_SUFFIXES)]
+    for path in files:
+        if not path.is_file():
+            raise UserError(f"{path}: no such file")
+    found = [ImageSource(path.name, str(path), path.read_bytes) for path in files]
+    others = [parse_path(text) for text in inputs if Path(text) not in files]
+    template = compile_template(task.image)
+    for store in open_stores(others) if others else []:
+        names = store.names()
+        members = [i for i, name in enumerate(names) if name.lower().endswith(IMAGE_SUFFIXES)]
+        if any(template.fullmatch(names[i]) for i in members):
+            members = find_groups([store], task)[1][:, 0].tolist()  # not their labels
+        found += [_member(store, i) for i in members]
+    if not found:
+        raise UserError(f"{' '.join(inputs)}: no image found")
+    return found
+
+
+def first_images(paths: Sequence[Path | str], task: Task, num: int) -> list[ImageSource]:
+    """The first `num` images of the validation split of labelled stores."""
+    table = find_samples(open_stores(paths), task, "val")
+    samples = map(table.image, range(min(len(table), num)))
+    return [_member(table.stores[shard], number) for shard, number in samples]
+
+
+def result_paths(sources: Sequence[ImageSource], out: Path) -> list[Path]:
+    """What the results of each image begin with: its name below `out` without the suffix, or with
+    it where others differ in nothing else. UserError: two images of one name."""
+    names = [Path(source.name) for source in sources]
+    alike = Counter(name.with_suffix("") for name in names)
+    stems = [name if alike[name.with_suffix("")] > 1 else name.with_suffix("") for name in names]
+    for stem, count in Counter(stems).items():
+        if count > 1:
+            same = [e.where for e, other in zip(sources, stems, strict=True) if other == stem]
+            raise UserError(f"{same[0]} and {same[1]} would both be written as {out / stem}")
+    return [out / stem for stem in stems]
+
+
+def _member(store: Store, i: int) -> ImageSource:
+    """Member i of a store."""
+    name = store.names()[i]
+    return ImageSource(name, f"{store.path}: {name}", partial(store.read_at, i))
