@@ -6,10 +6,20 @@ import os
 import threading
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
+from urllib.parse import urlsplit
 
 from datasets.task import UserError
 
 _SEEKING = threading.Lock()
+
+
+def shown(path: Path | str) -> Path | str:
+    """A path for people: of an address, no user, no password, nothing of what follows `?`."""
+    if isinstance(path, Path):
+        return path
+    parts = urlsplit(path)
+    query = "?..." if parts.query else ""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{query}"
 
 
 class File(Protocol):

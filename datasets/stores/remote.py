@@ -1,24 +1,27 @@
 """The address of a file elsewhere goes in; bytes of it at any offset come out.
 
-`http://` and `https://` are read with range requests over one connection a process; other addresses
-(`s3://`, `gs://`, ...) through fsspec, which asks for the package that each needs.
+fsspec opens it: `http://` and `https://` with aiohttp, `s3://`, `gs://` and others with the package
+that each needs. What is added here is what a training run cannot do without: attempts after lost
+connections, a look at the answer's head before its body is read (a server may send the whole file,
+or another one than a minute ago), and `BlockCache`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import http.client
-import io
 import os
 import re
-import ssl
 import time
-import urllib.request
 from collections.abc import Callable
-from typing import Any, BinaryIO, TypeVar
-from urllib.parse import urljoin, urlsplit
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from fsspec.core import url_to_fs
+from fsspec.spec import AbstractBufferedFile
 
 from datasets.stores.blocks import BlockCache
+from datasets.stores.files import shown
 from datasets.task import UserError
 
 ATTEMPTS = 8
@@ -27,7 +30,16 @@ LONGEST_PAUSE = 8.0
 TIMEOUT = 30.0  # seconds without a byte
 CHUNK = 2**23  # bytes of one request, so that a lost connection costs no more
 REDIRECTS = 5
+REDIRECTED = (301, 302, 303, 307, 308)
 RETRIED = (408, 425, 429, 500, 502, 503, 504)
+UNPACKED = {"Accept-Encoding": "identity"}  # offsets are of the file as it is
+VERSIONS = ("ETag", "etag", "md5Hash", "Last-Modified", "LastModified", "last_modified", "mtime")
+FINAL = (  # names of errors that no other attempt can change
+    *("FileNotFoundError", "PermissionError", "IsADirectoryError", "NotImplementedError"),
+    *("TooManyRedirects", "InvalidURL", "InvalidUrlClientError", "NonHttpUrlClientError"),
+    *("InvalidUrlRedirectClientError", "NonHttpUrlRedirectClientError"),
+    "ClientConnectorCertificateError",
+)
 
 T = TypeVar("T")
 
@@ -35,16 +47,17 @@ T = TypeVar("T")
 class RemoteFile:
     """As `LocalFile`, from an address. What fails is tried again, ATTEMPTS times in all.
 
-    cache: keeps what was read on this machine, and the index. UserError names the address.
+    cache: keeps what was read on this machine, and the index. UserError names the address, without
+    what follows `?` and without user and password.
     """
 
     def __init__(self, url: str, cache: BlockCache | None = None) -> None:
-        self.path = url
+        self.path = shown(url)
         self.folder = cache.folder if cache else None
         self.name = hashlib.blake2b(url.encode(), digest_size=12).hexdigest()
-        self._cache = cache
+        self._url, self._cache = url, cache
         self._fingerprint: dict[str, Any] | None = None
-        self._link: _Http | _Fsspec | None = None
+        self._link: _Link | None = None
         self._owner = 0  # the process that opened _link
 
     def fingerprint(self) -> dict[str, Any]:
@@ -55,184 +68,83 @@ class RemoteFile:
 
     def read(self, size: int, offset: int) -> bytes:
         """Up to `size` bytes; fewer only at the end."""
-        size = max(min(size, self.fingerprint()["size"] - offset), 0)
+        length = self.fingerprint()["size"]
+        size = max(min(size, length - offset), 0)
         if self._cache is None:
             return self._fetch(size, offset)
-        version = hashlib.blake2b(repr([self.path, self.fingerprint()]).encode(), digest_size=12)
-        end = self.fingerprint()["size"]
-        return self._cache.read(version.hexdigest(), end, size, offset, self._fetch)
+        version = hashlib.blake2b(repr([self._url, self._fingerprint]).encode(), digest_size=12)
+        return self._cache.read(version.hexdigest(), length, size, offset, self._fetch)
 
     def _fetch(self, size: int, offset: int) -> bytes:
-        parts = []
-        for begin in range(offset, offset + size, CHUNK):
-            length, total = min(CHUNK, offset + size - begin), self.fingerprint()["size"]
-            parts.append(
-                self._patiently(lambda link, b=begin, n=length, t=total: link.fetch(n, b, t))
-            )
-        return b"".join(parts)
+        total, end = self.fingerprint()["size"], offset + size
+        return b"".join(
+            self._patiently(lambda link, b=b: link.fetch(min(CHUNK, end - b), b, total))
+            for b in range(offset, end, CHUNK)
+        )
 
-    def _patiently(self, call: Callable[[Any], T]) -> T:
+    def _patiently(self, call: Callable[[_Link], T]) -> T:
         for attempt in range(ATTEMPTS):
             if attempt > 1:
                 time.sleep(min(PAUSE * 2 ** (attempt - 2), LONGEST_PAUSE))
             if self._link is None or self._owner != os.getpid():
-                web = urlsplit(self.path).scheme in ("http", "https")
-                self._link = _Http(self.path) if web else _Fsspec(self.path)
-                self._owner = os.getpid()
+                self._link, self._owner = _Link(self._url), os.getpid()
             try:
                 return call(self._link)
             except _Lost as error:
                 why, self._link = str(error), None
         raise UserError(f"{self.path}: cannot be read, {ATTEMPTS} attempts failed: {why}")
 
-    def whole(self, length: int) -> BinaryIO:
+    def whole(self, length: int) -> AbstractBufferedFile:
         """What h5py opens: a file of `length` bytes."""
-        return io.BufferedReader(_Raw(self, length), 2**18)
+        return _Whole(self, length)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_link": None}
+
+
+class _Whole(AbstractBufferedFile):
+    """A file with a position, over one without."""
+
+    def __init__(self, file: RemoteFile, length: int) -> None:
+        self._file = file
+        super().__init__(None, file.path, block_size=2**18, size=length)
+
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        return self._file.read(end - start, start)
 
 
 class _Lost(Exception):
     """An attempt failed in a way that another may not."""
 
 
-class _Raw(io.RawIOBase):
-    """A file with a position, over one without."""
+class _Link:
+    """One process's way to a file through fsspec; over HTTP, it looks at the head of each answer
+    before the body, and asks where redirects led from then on."""
 
-    def __init__(self, file: RemoteFile, length: int) -> None:
-        self._file, self._length, self._at = file, length, 0
+    def __init__(self, url: str) -> None:
+        self._url, self._web = url, urlsplit(url).scheme in ("http", "https")
+        self._system, self._path = file_system(url, self._look if self._web else None)
+        self._first, self._total, self._facts = self._path, None, {}
 
-    def readable(self) -> bool:
-        return True
+    def fingerprint(self) -> dict[str, Any]:
+        if self._web:
+            self.fetch(1, 0, None)
+            size = self._facts["Content-Range"].rpartition("/")[2]
+        else:
+            self._facts = self._call(self._system.info, self._path)
+            size = str(self._facts.get("size"))
+        if not size.isdigit():
+            raise self._error("the server does not tell how large the file is")
+        version = next((self._facts[key] for key in VERSIONS if self._facts.get(key)), "")
+        return {"size": int(size), "version": str(version)}
 
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = (
-            offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._length}[whence]
+    def fetch(self, size: int, offset: int, total: int | None) -> bytes:
+        """Bytes of a file that is `total` bytes long, or of an unknown length."""
+        self._total = total
+        asked = {"headers": UNPACKED, "max_redirects": REDIRECTS} if self._web else {}
+        data = self._call(
+            self._system.cat_file, self._path, start=offset, end=offset + size, **asked
         )
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._file.read(len(buffer), self._at)
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
-
-
-class _Http:
-    """One kept connection to where an address leads."""
-
-    def __init__(self, url: str) -> None:
-        self._url = self._place = url  # _place: where redirects led
-        self._connection: http.client.HTTPConnection | None = None
-        self._connected: tuple[str, str] | None = None
-
-    def fingerprint(self) -> dict[str, Any]:
-        headers, _ = self._get(0, 0, None)
-        total = headers.get("Content-Range", "").rpartition("/")[2]
-        if not total.isdigit():
-            raise UserError(f"{self._url}: the server does not tell how large the file is")
-        version = headers.get("ETag") or headers.get("Last-Modified") or ""
-        return {"size": int(total), "version": version}
-
-    def fetch(self, size: int, offset: int, total: int) -> bytes:
-        return self._get(offset, offset + size - 1, total)[1]
-
-    def _get(self, first: int, last: int, total: int | None) -> tuple[Any, bytes]:
-        """Headers and body of one range; _Lost or UserError."""
-        try:
-            response = self._follow(
-                {"Range": f"bytes={first}-{last}", "Accept-Encoding": "identity"}
-            )
-            if response.status in RETRIED or (response.status == 403 and self._place != self._url):
-                raise _Lost(f"HTTP {response.status} {response.reason}")  # 403: a link that expired
-            if response.status != 206:
-                self._connection.close()  # the body may be the whole file
-                ranges = "the server gives no parts of files: "
-                what = f"{ranges if response.status == 200 else ''}HTTP {response.status}"
-                raise UserError(f"{self._url}: {what} {response.reason}")
-            said = response.headers.get("Content-Range", "")
-            if not said.startswith(f"bytes {first}-{last}/") or (
-                total is not None and said.rpartition("/")[2] not in (str(total), "*")
-            ):
-                self._connection.close()
-                raise UserError(
-                    f"{self._url}: got {said or 'no range'}, expected bytes {first}-{last}/"
-                    f"{total or ''}: it may have changed since it was opened"
-                )
-            body = response.read(last - first + 1)
-            if len(body) < last - first + 1 or response.read(1):
-                raise _Lost(f"{len(body)} bytes came of {last - first + 1}")
-            return response.headers, body
-        except ssl.SSLCertVerificationError as error:
-            raise UserError(f"{self._url}: {error.verify_message}") from None
-        except (OSError, http.client.HTTPException) as error:
-            raise _Lost(str(error) or type(error).__name__) from None
-
-    def _follow(self, headers: dict[str, str]) -> http.client.HTTPResponse:
-        for _ in range(REDIRECTS):
-            response = self._ask(self._place, headers)
-            if response.status not in (301, 302, 303, 307, 308):
-                return response
-            response.read()
-            place = urljoin(self._place, response.headers.get("Location", ""))
-            schemes = ("https",) if self._url.startswith("https:") else ("http", "https")
-            if urlsplit(place).scheme not in schemes:
-                raise UserError(f"{self._url}: leads to {place!r}, expected {' or '.join(schemes)}")
-            self._place = place
-        raise UserError(f"{self._url}: more than {REDIRECTS} redirects")
-
-    def _ask(self, url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
-        parts = urlsplit(url)
-        if not parts.hostname:
-            raise UserError(f"{self._url}: expected the name of a host")
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        proxy = urllib.request.getproxies().get(parts.scheme)
-        if proxy and urllib.request.proxy_bypass(parts.hostname):
-            proxy = None
-        if self._connected != (parts.scheme, parts.netloc):
-            if self._connection is not None:
-                self._connection.close()
-            self._connection = _connect(parts, proxy)
-            self._connected = (parts.scheme, parts.netloc)
-        if proxy and parts.scheme == "http":
-            target, headers = f"http://{parts.netloc}{target}", {**headers, "Host": parts.netloc}
-        self._connection.request("GET", target, headers=headers)
-        return self._connection.getresponse()
-
-
-def _connect(parts: Any, proxy: str | None) -> http.client.HTTPConnection:
-    secure = parts.scheme == "https"
-    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-    if not proxy:
-        return kind(parts.hostname, parts.port, timeout=TIMEOUT)
-    through = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    connection = kind(through.hostname, through.port or 80, timeout=TIMEOUT)
-    if secure:
-        connection.set_tunnel(parts.hostname, parts.port or 443)
-    return connection
-
-
-class _Fsspec:
-    """A file of any file system that fsspec knows."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._system, self._path = file_system(url)
-
-    def fingerprint(self) -> dict[str, Any]:
-        info = self._call(self._system.info, self._path)
-        keys = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
-        version = next((info[key] for key in keys if info.get(key)), "")
-        if not isinstance(info.get("size"), int):
-            raise UserError(f"{self._url}: the server does not tell how large the file is")
-        return {"size": info["size"], "version": str(version)}
-
-    def fetch(self, size: int, offset: int, total: int) -> bytes:
-        data = self._call(self._system.cat_file, self._path, start=offset, end=offset + size)
         if len(data) != size:
             raise _Lost(f"{len(data)} bytes came of {size}")
         return data
@@ -240,25 +152,74 @@ class _Fsspec:
     def _call(self, function: Callable[..., T], *args: Any, **settings: Any) -> T:
         try:
             return function(*args, **settings)
-        except (
-            FileNotFoundError,
-            PermissionError,
-            IsADirectoryError,
-            NotImplementedError,
-        ) as error:
-            raise UserError(f"{self._url}: {_line(error)}") from None
+        except (UserError, _Lost):
+            raise
         except Exception as error:  # each file system has errors of its own
+            if type(error).__name__ in FINAL:
+                raise self._error(_line(error)) from None
             raise _Lost(_line(error)) from None
 
+    async def _look(self, request: Any, handler: Any) -> Any:
+        """Called by aiohttp around every request, also around one that a redirect leads to."""
+        if self._url.startswith("https:") and request.url.scheme != "https":
+            raise self._error(f"leads to {shown(str(request.url))}, expected https")
+        answer = await handler(request)
+        try:
+            self._check(answer, request.headers["Range"].removeprefix("bytes="))
+        except Exception:
+            answer.close()  # the body may be the whole file
+            raise
+        if answer.status == 206:
+            self._facts, self._path = answer.headers, str(request.url)
+        return answer
 
-def file_system(url: str) -> tuple[Any, str]:
-    """fsspec's file system and the path in it; UserError if it needs a package that is absent."""
+    def _check(self, answer: Any, span: str) -> None:
+        status, said = f"HTTP {answer.status} {answer.reason}", answer.headers.get("Content-Range")
+        if answer.status in REDIRECTED:
+            return
+        expired = answer.status == 403 and self._path != self._first  # a link that was signed
+        if answer.status in RETRIED or expired:
+            raise _Lost(status)
+        if answer.status == 200:
+            raise self._error(f"the server gives no parts of files: {status}")
+        if answer.status != 206:
+            raise self._error(status)
+        found, _, total = (said or "").rpartition("/")
+        if found != f"bytes {span}" or (self._total and total not in (str(self._total), "*")):
+            raise self._error(
+                f"got {said or 'no range'}, expected bytes {span}/{self._total or ''}: it may have "
+                "changed since it was opened"
+            )
+
+    def _error(self, what: str) -> UserError:
+        return UserError(f"{shown(self._url)}: {what}")
+
+
+def _web_options(url: str, look: Callable[..., Any]) -> dict[str, Any]:
+    """For fsspec's HTTP: the environment's proxy, patience, a look at each answer."""
+    from aiohttp import ClientTimeout  # a quarter of a second
+
+    parts = urlsplit(url)
+    proxy = getproxies().get(parts.scheme)
+    if proxy and proxy_bypass(parts.hostname or ""):
+        proxy = None
+    client = {  # not aiohttp's trust_env, which looks for a .netrc at every request
+        "proxy": proxy and (proxy if "://" in proxy else f"http://{proxy}"),
+        "timeout": ClientTimeout(total=None, sock_connect=TIMEOUT, sock_read=TIMEOUT),
+        "middlewares": (look,),
+    }
+    return {"client_kwargs": client, "skip_instance_cache": True}
+
+
+def file_system(url: str, look: Callable[..., Any] | None = None) -> tuple[Any, str]:
+    """fsspec's file system and the path in it; UserError if it needs a package that is absent.
+
+    look: what aiohttp calls around every request.
+    """
     try:
-        import fsspec
-
-        return fsspec.core.url_to_fs(url)
+        return url_to_fs(url, **(_web_options(url, look) if look else {}))
     except (ImportError, ValueError) as error:
-        raise UserError(f"{url}: cannot be opened: {_line(error)}") from None
+        raise UserError(f"{shown(url)}: cannot be opened: {_line(error)}") from None
 
 
 def _line(error: BaseException) -> str:
@@ -274,18 +235,19 @@ def expand(url: str, suffixes: tuple[str, ...]) -> list[str]:
         first, last = braces.groups()
         numbers = [str(i).zfill(len(first)) for i in range(int(first), int(last) + 1)]
         each = [url[: braces.start()] + number + url[braces.end() :] for number in numbers]
-        return [place for one in each for place in expand(one, suffixes)]
+        return [address for one in each for address in expand(one, suffixes)]
     scheme, path = urlsplit(url)[0], urlsplit(url).path
     if path.lower().endswith(suffixes):
         return [url]
+    name = shown(url)
     if scheme in ("http", "https"):
-        raise UserError(f"{url}: expected the address of a file of {', '.join(suffixes)}")
+        raise UserError(f"{name}: expected the address of a file of {', '.join(suffixes)}")
     system, folder = file_system(url)
     try:
-        found = sorted(path for path in system.ls(folder, detail=False))
+        paths = sorted(path for path in system.ls(folder, detail=False))
     except Exception as error:  # each file system has errors of its own
-        raise UserError(f"{url}: cannot be listed: {_line(error)}") from None
-    shards = [system.unstrip_protocol(path) for path in found if path.lower().endswith(suffixes)]
+        raise UserError(f"{name}: cannot be listed: {_line(error)}") from None
+    shards = [system.unstrip_protocol(path) for path in paths if path.lower().endswith(suffixes)]
     if not shards:
-        raise UserError(f"{url}: holds no file of {', '.join(suffixes)}")
+        raise UserError(f"{name}: holds no file of {', '.join(suffixes)}")
     return shards

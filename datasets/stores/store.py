@@ -13,7 +13,7 @@ import numpy as np
 
 from datasets.stores import index_cache
 from datasets.stores.blocks import BlockCache, from_environment
-from datasets.stores.files import File, LocalFile
+from datasets.stores.files import File, LocalFile, shown
 from datasets.stores.hdf5files import read_layout
 from datasets.stores.index_cache import Columns
 from datasets.stores.names import Names
@@ -232,7 +232,7 @@ def open_stores(paths: Sequence[Path | str], keep: BlockCache | None = None) -> 
     real = [path if _is_address(path) else os.path.realpath(path) for path in shards]
     for i, path in enumerate(real):
         if path in real[:i]:
-            raise UserError(f"{shards[i]}: given twice")
+            raise UserError(f"{shown(shards[i])}: given twice")
     if any(map(_is_address, shards)) and keep is None:
         keep = from_environment()
     return [_open(path, keep) for path in shards]
@@ -265,7 +265,7 @@ def _is_shard(path: Path) -> bool:
 
 def _open(path: Path | str, keep: BlockCache | None) -> Store:
     if _is_address(path):
-        from datasets.stores.remote import RemoteFile  # http.client and ssl, which few runs need
+        from datasets.stores.remote import RemoteFile  # fsspec, which few runs need
 
         kind = ZipStore if urlsplit(path).path.lower().endswith(".zip") else Hdf5Store
         return kind(RemoteFile(path, keep))
