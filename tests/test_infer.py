@@ -354,6 +354,18 @@ def test_scores_are_those_of_training(run_train, run_infer, tiny_json, tmp_path,
     assert other["parts/miou"] != found["parts/miou"]
 
 
+def test_a_task_that_resizes_is_scored_alike_in_training(run_train, run_infer, tiny_json, tmp_path):
+    """At the labels' own size, by a network that was trained at another."""
+    path, data = tiny_json
+    path.write_text(json.dumps(resized_task().to_json()))
+    words = ("--task", path, "--data", data, "--size", "24", "32", "--steps", "2")
+    assert run_train(*words).status == 0
+    best = checkpoint.load(tmp_path / "runs" / "resized" / "best.pt")
+    found = json.loads(run_infer("--task", path, "--input", data, "--evaluate").out)
+    for name in ("parts/miou", "edge/accuracy", "near/rmse"):
+        assert best["scores"][name] == pytest.approx(found[name], abs=1e-4), name
+
+
 def test_nothing_but_the_checkpoint_is_read(run_infer, run_train, tiny_json, tmp_path):
     path, data = tiny_json
     assert run_train("--task", path, "--data", data, "--steps", "1").status == 0

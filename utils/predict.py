@@ -58,7 +58,10 @@ class Predictor:
         """Image uint8 (N, 3, H, W) -> part by part the area of the batch that is answered for, and
         its predictions (n, C, h, w) by output name, on the device. Every pixel has one answer."""
         self.model.eval()
-        yield from (self._resized if self.size else self._tiled)(image, outputs)
+        if self.size:
+            yield from self._resized(image, outputs, self.size)
+        else:
+            yield from self._tiled(image, outputs)
 
     @torch.inference_mode()
     def labels(self, image: Tensor, outputs: tuple[str, ...]) -> dict[str, Tensor]:
@@ -91,11 +94,11 @@ class Predictor:
                 yield area, {name: prediction[kept] for name, prediction in found.items()}
 
     def _resized(
-        self, image: Tensor, outputs: tuple[str, ...]
+        self, image: Tensor, outputs: tuple[str, ...], size: tuple[int, int]
     ) -> Iterator[tuple[Area, dict[str, Tensor]]]:
         """Logits scale better than labels, but take room: a few images, or rows of one, at once."""
         num, _, height, width = image.shape
-        found = self._window(images.resize(image, list(self.size), antialias=True), outputs)
+        found = self._window(images.resize(image, list(size), antialias=True), outputs)
         at_once = min(num, max(1, AT_ONCE // (height * width)))
         rows = max(1, AT_ONCE // (at_once * width))
         for first in range(0, num, at_once):
