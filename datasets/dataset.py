@@ -206,6 +206,21 @@ def train_loader(
     return _reported(_watched(iter(loader)), on_bad)
 
 
+def train_batches(
+    data: Sequence[TaskData], sizes: Sequence[int], accum: int, step: int, **loading: Any
+) -> Iterator[list[Batch]]:
+    """For each optimiser step after `step`, without an end: `accum` batches of every task, in turn.
+
+    sizes: images in a batch of each task. loading: as `train_loader` takes it.
+    """
+    loaders = [
+        train_loader(each.train, size, start=step * accum, **loading)
+        for each, size in zip(data, sizes, strict=True)
+    ]
+    while True:
+        yield [next(loader) for _ in range(accum) for loader in loaders]
+
+
 def eval_batches(
     dataset: DenseDataset,
     batch: int,

@@ -1,19 +1,21 @@
-"""A task's name and flags of train.py -> the learner that it makes, and a batch to step on."""
+"""A task's name and flags of train.py -> the state that it trains, and a batch to step on."""
 
 from __future__ import annotations
 
-from argparse import Namespace
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 
-import train
 from datasets.task import Batch, Task
+from models.recompute import recompute
+from train import build_state
 from utils.compute import make_compute
 from utils.distributed import Ranks
-from utils.engine import Learner, train_step
+from utils.engine import TrainState, train_step
 from utils.footprint import Footprint, trace
+from utils.memory import make_plan
+from utils.settings import Settings, parse
 
 LASTING = ("weights", "averaged weights", "optimiser", "gradients", "batch")  # no activations
 
@@ -21,9 +23,9 @@ LASTING = ("weights", "averaged weights", "optimiser", "gradients", "batch")  # 
 class Case(NamedTuple):
     """A task with flags as train.py would train it, and one batch of it."""
 
-    args: Namespace
+    settings: Settings
     task: Task
-    learner: Learner
+    state: TrainState
     batch: Batch
 
     @property
@@ -39,18 +41,18 @@ class Case(NamedTuple):
     @property
     def dtype(self) -> torch.dtype:
         """What convolutions run in."""
-        return self.learner.compute.dtype or torch.float32
+        return self.state.compute.dtype or torch.float32
 
     def step(self) -> None:
         """One real training step."""
-        train_step(self.learner, [self.batch])
+        train_step(self.state, [self.batch])
 
     def footprint(self) -> Footprint:
         """What a real step holds. The first step, in which the optimiser gets its state, is done
         before."""
-        if not self.learner.optimizer.state:
+        if not self.state.optimizer.state:
             self.step()
-        return trace(self.learner, [self.batch])
+        return trace(self.state, [self.batch])
 
     def activations(self) -> int:
         """Bytes at the peak that are neither weights, gradients, optimiser state nor the batch."""
@@ -60,8 +62,8 @@ class Case(NamedTuple):
 
     def memory(self) -> dict[str, Any]:
         """Peak bytes of a step, and per image: planned, tracked, on CUDA of the allocator."""
-        device = self.learner.compute.device
-        plan = train.make_plan(self.args, [self.task], device)
+        device = self.state.compute.device
+        plan = make_plan(self.settings, device, build_state, recompute)
         facts = {
             "plan_bytes": int(plan.peak(plan.asked)),
             "tracked_bytes": self.footprint().peak,
@@ -84,29 +86,26 @@ class Case(NamedTuple):
         return {
             "task": self.task.name,
             "dtype": str(self.dtype).removeprefix("torch."),
-            "ckpt": self.args.ckpt,
+            "ckpt": self.settings.ckpt,
             "batch": f"{self.num}x{height}x{width}",
         }
 
 
 def make_case(task_name: str, *flags: str) -> Case:
     """Build what train.py would; a device without half precision skips what asks for it."""
-    args, (task,) = parse(task_name, *flags)
-    compute = make_compute(args.device, args.amp)
-    if args.amp and compute.dtype is None:
+    settings = settings_of(task_name, *flags)
+    (own,) = settings.tasks
+    compute = make_compute(settings.device, settings.amp)
+    if settings.amp and compute.dtype is None:
         pytest.skip(f"this {compute.device.type} would emulate half precision")
     torch.manual_seed(0)
-    spec = train.model_spec(args, [task])
-    criterion = train.make_criterion(args, [task], {})
-    learner = train.make_learner(args, spec, criterion, 10_000, compute, Ranks(compute.device))
-    size = tuple(train.setting(args, task, "size"))
-    batch = random_batch(task, train.setting(args, task, "bs"), size)
-    return Case(args, task, learner, batch)
+    state = build_state(settings, {}, 10_000, compute, Ranks(compute.device))
+    return Case(settings, own.task, state, random_batch(own.task, own.bs, own.size))
 
 
-def parse(task_name: str, *flags: str) -> tuple[Namespace, list[Task]]:
-    """As train.py does. Class weights would have to be counted on data first."""
-    return train.parse(["--task", task_name, "--no-class-weights", *flags])
+def settings_of(task_name: str, *flags: str) -> Settings:
+    """As train.py has them. Class weights would have to be counted on data first."""
+    return parse(["--task", task_name, "--no-class-weights", *flags])
 
 
 def random_batch(task: Task, num: int, size: tuple[int, int]) -> Batch:

@@ -445,7 +445,8 @@ def test_ctrl_c_anywhere_is_one_line(run_train, run_infer, monkeypatch, script):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"{script}.run", interrupted)
+    work = {"train": "train.train", "infer": "infer.run"}[script]
+    monkeypatch.setattr(work, interrupted)
     ran = (run_train if script == "train" else run_infer)("--task", "damage")
     assert (ran.status, ran.out, ran.err) == (130, "", "stopped\n")
 

@@ -11,17 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from datasets.task import Classes, Depth, Mask
 from losses import Criterion
 from models.unet import HeadSpec, ModelSpec, UNet
 from utils.compute import Compute
 from utils.distributed import Ranks
-from utils.engine import Learner, evaluate, train_step
+from utils.engine import TrainState, evaluate, train_step
 from utils.metrics import metrics_of
-from utils.optim import Schedule, make_optimizer
+from utils.optim import make_optimizer
 from utils.predict import Predictor
+from utils.settings import OptimSettings
 
 HEADS = {
     "parts": HeadSpec("classes", 3, "seg"),
@@ -71,36 +71,23 @@ def split(batch, num):
     ]
 
 
-def make_learner(
-    spec=SPEC, clip=0.0, ema=0.0, lr=0.1, uncertainty=False, device=CPU, half=None, ranks=None
-):
+def make_state(spec=SPEC, uncertainty=False, device=CPU, half=None, ranks=None, **settings):
     torch.manual_seed(0)
     ranks = ranks or Ranks(device)
-    model = UNet(spec).to(device)
+    model = UNet(spec)
     weights = "uncertainty" if uncertainty else {}
-    criterion = Criterion.of(OUTPUTS, losses=TERMS, weights=weights).to(device)
-    optimizer = make_optimizer("sgd", [model, criterion], lr, 0.9, 0.01)
-    average = get_ema_multi_avg_fn(ema)
-    return Learner(
-        model=model,
-        parallel=ranks.wrap(model, partial_outputs=True),
-        criterion=criterion,
-        optimizer=optimizer,
-        schedule=Schedule(optimizer, "constant", 0, 10),
-        scaler=torch.amp.GradScaler(device.type, enabled=half == torch.float16),
-        compute=Compute(device, half),
-        ranks=ranks,
-        ema=AveragedModel(model, multi_avg_fn=average, use_buffers=True) if ema else None,
-        clip=clip,
-    )
+    criterion = Criterion.of(OUTPUTS, losses=TERMS, weights=weights)
+    given = {"optimizer": "sgd", "lr": 0.1, "schedule": "constant", "warmup": 0} | settings
+    compute, optim = Compute(device, half), OptimSettings(**given)
+    return TrainState.of(model, criterion, optim, 10, compute, ranks, partial_outputs=True)
 
 
-def weights(learner):
-    return torch.cat([p.detach().flatten() for p in learner.model.parameters()])
+def weights(state):
+    return torch.cat([p.detach().flatten() for p in state.model.parameters()])
 
 
 def test_accumulated_batches_equal_the_big_batch():
-    big, small = make_learner(), make_learner()
+    big, small = make_state(), make_state()
     for step in range(3):
         batch = batch_of(6, seed=step)
         terms = train_step(big, [batch])
@@ -109,12 +96,12 @@ def test_accumulated_batches_equal_the_big_batch():
         for name in terms:
             assert torch.allclose(terms[name], parts[name], atol=1e-6)
     assert torch.allclose(weights(big), weights(small), atol=1e-6)
-    assert not torch.allclose(weights(big), weights(make_learner()), atol=1e-3)
+    assert not torch.allclose(weights(big), weights(make_state()), atol=1e-3)
 
 
 def test_tasks_in_turn_equal_their_sum():
     """A batch of each task is one gradient: the sum over tasks, the mean over accumulation."""
-    apart, together = make_learner(), make_learner()
+    apart, together = make_state(), make_state()
     batch = batch_of(4)
     segmentation = Batch(batch.image, {n: batch.targets[n] for n in ("parts", "edge")}, batch.keys)
     depth = Batch(batch.image, {"near": batch.targets["near"]}, batch.keys)
@@ -126,12 +113,12 @@ def test_tasks_in_turn_equal_their_sum():
 
 @pytest.mark.parametrize("limit", [1e-3, 1e3])
 def test_gradients_are_clipped(limit):
-    free, clipped = make_learner(lr=1.0), make_learner(lr=1.0, clip=limit)
+    free, clipped = make_state(lr=1.0), make_state(lr=1.0, clip=limit)
     before = weights(free)
-    for learner in (free, clipped):
-        for group in learner.optimizer.param_groups:
+    for state in (free, clipped):
+        for group in state.optimizer.param_groups:
             group["weight_decay"] = 0.0
-        train_step(learner, [batch_of(4)])
+        train_step(state, [batch_of(4)])
     moved, norm = (weights(x) - before for x in (free, clipped)), None
     all_of_it, norm = (float(m.norm()) for m in moved)
     assert norm == pytest.approx(min(limit, all_of_it), rel=1e-3)
@@ -140,7 +127,7 @@ def test_gradients_are_clipped(limit):
 @pytest.mark.parametrize("parts", [2, 3, 8])
 def test_a_batch_in_parts_has_the_gradient_of_the_whole(parts):
     """Dice and class means are no means over parts, and images have unequal numbers of labels."""
-    whole, parted = make_learner(), make_learner()
+    whole, parted = make_state(), make_state()
     parted.parts = parts
     for step in range(2):
         batch = batch_of(5, seed=step)
@@ -154,77 +141,77 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(parts):
 
 def test_dropout_repeats_itself_in_parts():
     """What is predicted first, without a graph, is what then goes backward."""
-    learner = make_learner(replace(SPEC, norm="batch", dropout=0.5))
-    learner.parts = 2
+    state = make_state(replace(SPEC, norm="batch", dropout=0.5))
+    state.parts = 2
     predicted = []
-    learner.model.register_forward_hook(lambda *args: predicted.append(args[2]["near"].detach()))
-    train_step(learner, [batch_of(4)])
+    state.model.register_forward_hook(lambda *args: predicted.append(args[2]["near"].detach()))
+    train_step(state, [batch_of(4)])
     first, second, *again = predicted
     assert torch.equal(first, again[0])
     assert torch.equal(second, again[1])
-    assert all(b == 2 for n, b in learner.model.named_buffers() if n.endswith("tracked"))
+    assert all(b == 2 for n, b in state.model.named_buffers() if n.endswith("tracked"))
 
 
 def test_a_step_that_runs_out_of_memory_is_done_in_parts():
-    expected, learner = make_learner(), make_learner()
-    forward = learner.model.forward
+    expected, state = make_state(), make_state()
+    forward = state.model.forward
 
     def at_most_two(image, *outputs):
         if len(image) > 2:
             raise torch.OutOfMemoryError("no memory left")
         return forward(image, *outputs)
 
-    learner.model.forward = at_most_two
-    train_step(learner, [batch_of(6)])
+    state.model.forward = at_most_two
+    train_step(state, [batch_of(6)])
     train_step(expected, [batch_of(6)])
-    assert learner.parts == 4
-    assert torch.allclose(weights(learner), weights(expected), atol=1e-6)
-    resumed = make_learner()
-    resumed.load_state_dict(learner.state_dict())
+    assert state.parts == 4
+    assert torch.allclose(weights(state), weights(expected), atol=1e-6)
+    resumed = make_state()
+    resumed.load_state_dict(state.state_dict())
     assert resumed.parts == 4
 
 
 def test_a_step_that_never_fits():
-    learner = make_learner()
+    state = make_state()
 
     def never(*_):
         raise torch.OutOfMemoryError("no memory left")
 
-    learner.model.forward = never
+    state.model.forward = never
     with pytest.raises(ValueError, match="out of memory with 1 images of 16x16 at once"):
-        train_step(learner, [batch_of(4)])
+        train_step(state, [batch_of(4)])
 
     def broken(*_):
         raise RuntimeError("something else")
 
-    learner.model.forward = broken
+    state.model.forward = broken
     with pytest.raises(RuntimeError, match="something else"):
-        train_step(learner, [batch_of(4)])
+        train_step(state, [batch_of(4)])
 
 
 def test_average_follows_the_weights():
-    learner = make_learner(ema=0.75, spec=replace(SPEC, norm="batch"))
-    train_step(learner, [batch_of(2)])
-    expected = {k: v.clone() for k, v in learner.model.state_dict().items()}
+    state = make_state(ema=0.75, spec=replace(SPEC, norm="batch"))
+    train_step(state, [batch_of(2)])
+    expected = {k: v.clone() for k, v in state.model.state_dict().items()}
     for step in range(1, 4):
-        train_step(learner, [batch_of(2, seed=step)])
-        for name, value in learner.model.state_dict().items():
+        train_step(state, [batch_of(2, seed=step)])
+        for name, value in state.model.state_dict().items():
             if value.is_floating_point():
                 expected[name] = 0.75 * expected[name] + 0.25 * value
-    assert learner.averaged is learner.ema.module
-    for name, value in learner.averaged.state_dict().items():
+    assert state.averaged is state.ema.module
+    for name, value in state.averaged.state_dict().items():
         if value.is_floating_point():
             assert torch.allclose(value, expected[name], atol=1e-6), name
-    assert make_learner().averaged is not None
+    assert make_state().averaged is not None
 
 
 def test_a_step_never_waits_for_the_device(monkeypatch):
     """No tensor becomes a Python number within a step: on a GPU each would be a full stop."""
-    learner = make_learner(
+    state = make_state(
         uncertainty=True, clip=1.0
     )  # an average reads a counter, but that is on the host
     batch = batch_of(2)
-    train_step(learner, [batch])
+    train_step(state, [batch])
 
     def refuse(*_):
         raise AssertionError("a step read a tensor's value")
@@ -232,46 +219,46 @@ def test_a_step_never_waits_for_the_device(monkeypatch):
     with monkeypatch.context() as patch:
         for name in ("item", "tolist", "__bool__", "__float__", "__int__", "cpu", "numpy"):
             patch.setattr(Tensor, name, refuse)
-        terms = train_step(learner, [batch, batch], accum=2)
+        terms = train_step(state, [batch, batch], accum=2)
     assert all(isinstance(term, Tensor) and term.shape == () for term in terms.values())
     assert all(not term.requires_grad for term in terms.values())
 
 
 def test_terms_are_losses_before_their_weights():
-    learner = make_learner()
-    terms = train_step(learner, [batch_of(4)])
+    state = make_state()
+    terms = train_step(state, [batch_of(4)])
     total = sum(value for name, value in terms.items() if name != "loss")
     assert terms["loss"] == pytest.approx(float(total), rel=1e-5)
 
 
 def test_a_step_advances_the_schedule_and_trains():
-    learner = make_learner()
-    learner.model.eval()
-    first = train_step(learner, [batch_of(4)])
-    assert learner.schedule.step == 1
-    assert learner.model.training
+    state = make_state()
+    state.model.eval()
+    first = train_step(state, [batch_of(4)])
+    assert state.schedule.step == 1
+    assert state.model.training
     for _ in range(20):
-        last = train_step(learner, [batch_of(4)])
+        last = train_step(state, [batch_of(4)])
     assert last["loss"] < first["loss"]
 
 
 def test_unlabelled_batches_move_nothing_but_the_decay():
-    learner = make_learner()
-    for group in learner.optimizer.param_groups:
+    state = make_state()
+    for group in state.optimizer.param_groups:
         group["weight_decay"] = 0.0
-    before = weights(learner)
+    before = weights(state)
     batch = batch_of(2)
     for name, nothing in (("parts", 255), ("edge", 255), ("near", -1)):
         batch.targets[name].fill_(nothing)
-    terms = train_step(learner, [batch])
-    assert torch.equal(weights(learner), before)
+    terms = train_step(state, [batch])
+    assert torch.equal(weights(state), before)
     assert all(term == 0 for term in terms.values())
 
 
-def scores_of(learner, batches, tile=0, overlap=0, show=0, size=None):
-    predictor = Predictor(learner.averaged, learner.compute, tile, overlap, size=size)
+def scores_of(state, batches, tile=0, overlap=0, show=0, size=None):
+    predictor = Predictor(state.averaged, state.compute, tile, overlap, size=size)
     metrics = metrics_of(OUTPUTS)
-    return evaluate(predictor, batches, learner.criterion, metrics, learner.ranks, show)
+    return evaluate(predictor, batches, state.criterion, metrics, state.ranks, show)
 
 
 def close(found, expected):
@@ -281,36 +268,36 @@ def close(found, expected):
 
 
 def test_scores_do_not_depend_on_the_batches():
-    learner = make_learner()
+    state = make_state()
     batches = [batch_of(6, (20, 18), seed=1), batch_of(6, (16, 24), seed=2)]
-    expected = scores_of(learner, batches)
+    expected = scores_of(state, batches)
     assert expected.scores["loss"] > 0
     for num in (1, 2, 4):
         parts = [part for batch in batches for part in split(batch, num)]
-        close(scores_of(learner, parts), expected)
-    close(scores_of(learner, batches[::-1]), expected)
+        close(scores_of(state, parts), expected)
+    close(scores_of(state, batches[::-1]), expected)
 
 
 @pytest.mark.parametrize(("tile", "overlap"), [(16, 12), (32, 16), (24, 16)])
 def test_scores_do_not_depend_on_the_tile(tile, overlap):
     """This network sees 6 pixels far at most, half the overlap; and tiles begin at even pixels."""
-    learner = make_learner()
+    state = make_state()
     batches = [batch_of(2, (64, 40), seed=1)]
-    whole = scores_of(learner, batches)
-    tiled = scores_of(learner, batches, tile, overlap)
+    whole = scores_of(state, batches)
+    tiled = scores_of(state, batches, tile, overlap)
     for name, value in whole.scores.items():
         assert tiled.scores[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
 
 
 def test_a_task_that_resizes_is_scored_at_the_labels_own_size():
     """Against numpy, from predictions that torch brings back to the size of each image."""
-    learner = make_learner()
+    state = make_state()
     batches = [batch_of(3, (50, 37), seed=1), batch_of(2, (20, 64), seed=2)]
     confusion, squares = np.zeros((3, 3)), []
     for batch in batches:
         small = F.interpolate(batch.image, (16, 24), mode="bilinear", antialias=True)
         with torch.no_grad():
-            found = learner.model.eval()(small / 255)
+            found = state.model.eval()(small / 255)
         at_native = {
             name: F.interpolate(found[name], batch.image.shape[-2:], mode="bilinear").numpy()
             for name in ("parts", "near")
@@ -321,7 +308,7 @@ def test_a_task_that_resizes_is_scored_at_the_labels_own_size():
     hit = confusion.diagonal()
     iou = hit / (confusion.sum(0) + confusion.sum(1) - hit)
 
-    found = scores_of(learner, batches, show=5, size=(16, 24))
+    found = scores_of(state, batches, show=5, size=(16, 24))
     assert found.scores["parts/miou"] == pytest.approx(iou.mean(), abs=1e-3)
     rmse = np.sqrt(np.concatenate(squares).mean())
     assert found.scores["near/rmse"] == pytest.approx(rmse, rel=1e-3)
@@ -333,73 +320,99 @@ def test_a_task_that_resizes_is_scored_at_the_labels_own_size():
 
 
 def test_ignored_pixels_do_not_score():
-    learner = make_learner()
+    state = make_state()
     batch = batch_of(2)
     batch.targets["parts"][:, :8] = 255
     batch.targets["near"][:, :, :8] = -1
-    first = scores_of(learner, [batch]).scores
+    first = scores_of(state, [batch]).scores
     changed = Batch(batch.image, {n: t.clone() for n, t in batch.targets.items()}, batch.keys)
-    learner.model.eval()
-    assert scores_of(learner, [changed]).scores == first
+    state.model.eval()
+    assert scores_of(state, [changed]).scores == first
     assert first["parts/pixel_accuracy"] <= 1
 
 
 def test_evaluation_leaves_no_trace():
-    learner = make_learner(replace(SPEC, norm="batch", dropout=0.5))
-    before = {name: value.clone() for name, value in learner.model.state_dict().items()}
+    state = make_state(replace(SPEC, norm="batch", dropout=0.5))
+    before = {name: value.clone() for name, value in state.model.state_dict().items()}
     rng = torch.get_rng_state()
-    first = scores_of(learner, [batch_of(2)]).scores
-    assert scores_of(learner, [batch_of(2)]).scores == first
+    first = scores_of(state, [batch_of(2)]).scores
+    assert scores_of(state, [batch_of(2)]).scores == first
     assert torch.equal(torch.get_rng_state(), rng)
-    for name, value in learner.model.state_dict().items():
+    for name, value in state.model.state_dict().items():
         assert torch.equal(value, before[name])
 
 
 def test_samples_to_show():
-    learner = make_learner()
+    state = make_state()
     batches = [batch_of(2, (20, 18), seed=1), batch_of(2, (16, 24), seed=2)]
-    shown = scores_of(learner, batches, 8, 4, show=3).shown
+    shown = scores_of(state, batches, 8, 4, show=3).shown
     assert [s.key for s in shown] == ["1-0", "1-1", "2-0"]
-    whole = learner.model.eval()(batches[0].image / 255)
+    whole = state.model.eval()(batches[0].image / 255)
     for i, sample in enumerate(shown[:2]):
         assert torch.equal(sample.image, batches[0].image[i])
         assert sample.predictions["parts"].shape == (20, 18)
         assert sample.predictions["near"].dtype == torch.float32
         assert torch.equal(sample.targets["parts"], batches[0].targets["parts"][i])
-    exact = scores_of(learner, batches, show=1).shown[0].predictions["parts"]
-    assert torch.equal(exact, learner.model.decided("parts", whole["parts"])[0])
+    exact = scores_of(state, batches, show=1).shown[0].predictions["parts"]
+    assert torch.equal(exact, state.model.decided("parts", whole["parts"])[0])
 
 
 def test_state_of_a_learner_round_trip():
-    source, target = make_learner(ema=0.9), make_learner(ema=0.9)
+    source, target = make_state(ema=0.9), make_state(ema=0.9)
     for step in range(2):
         train_step(source, [batch_of(2, seed=step)])
     target.load_state_dict(copy.deepcopy(source.state_dict()))
-    for learner in (source, target):
-        train_step(learner, [batch_of(2, seed=5)])
+    for state in (source, target):
+        train_step(state, [batch_of(2, seed=5)])
     assert torch.equal(weights(source), weights(target))
     assert target.schedule.step == 3
     for a, b in zip(source.ema.parameters(), target.ema.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
+def test_rate_decay_and_momentum_are_those_asked_for_not_those_stored():
+    """The optimiser's own state holds them too; what it learnt is kept."""
+    stored = make_state()
+    train_step(stored, [batch_of(2)])
+    state = make_state(lr=0.3, momentum=0.5, weight_decay=0.2)
+    state.load_state_dict(copy.deepcopy(stored.state_dict()))
+    decayed, left = state.optimizer.param_groups
+    assert (decayed["lr"], decayed["momentum"], decayed["weight_decay"]) == (0.3, 0.5, 0.2)
+    assert (left["lr"], left["momentum"], left["weight_decay"]) == (0.3, 0.5, 0.0)
+    moments = [values["momentum_buffer"] for values in state.optimizer.state.values()]
+    expected = [values["momentum_buffer"] for values in stored.optimizer.state.values()]
+    assert all(map(torch.equal, moments, expected))
+
+
+def test_an_average_may_begin_late():
+    """From the weights of a run that was not averaged, as if they were the first."""
+    stored = make_state(replace(SPEC, norm="batch"))
+    for step in range(2):
+        train_step(stored, [batch_of(2, seed=step)])
+    state = make_state(replace(SPEC, norm="batch"), ema=0.75)
+    state.load_state_dict(copy.deepcopy(stored.state_dict()))
+    for name, value in state.averaged.state_dict().items():
+        assert torch.equal(value, stored.model.state_dict()[name]), name
+    train_step(state, [batch_of(2, seed=2)])
+    for name, value in state.averaged.state_dict().items():
+        assert torch.equal(value, state.model.state_dict()[name]), name
+
+
 def test_states_that_do_not_fit():
-    state = make_learner().state_dict()
-    with pytest.raises(ValueError, match="checkpoint does not fit these settings"):
-        make_learner(ema=0.9).load_state_dict(state)
+    state = make_state().state_dict()
     with pytest.raises(ValueError, match="checkpoint does not fit these settings") as caught:
-        make_learner(replace(SPEC, width=8)).load_state_dict(state)
+        make_state(replace(SPEC, width=8)).load_state_dict(state)
     assert "\n" not in str(caught.value)
-    adamw = make_learner()
-    adamw.optimizer = make_optimizer("adamw", [adamw.model, adamw.criterion], 0.1, 0.9, 0.01)
+    adamw = make_state()
+    adamw.optimizer = make_optimizer([adamw.model, adamw.criterion], OptimSettings())
     with pytest.raises(ValueError, match="checkpoint does not fit these settings"):
         adamw.load_state_dict(state)
-    source = make_learner()
+    source = make_state()
     train_step(source, [batch_of(2)])
     state = copy.deepcopy(source.state_dict())
     state["optimizer"]["state"][0]["momentum_buffer"] = torch.zeros(7)
     with pytest.raises(ValueError, match="does not fit these settings: its optimizer's momentum"):
-        make_learner().load_state_dict(state)
+        make_state().load_state_dict(state)
 
 
 def rank_of_two(rank, port, folder):
@@ -413,32 +426,32 @@ def rank_of_two(rank, port, folder):
         MASTER_PORT=str(port),
     )
     torch.set_num_threads(1)
-    learner = make_learner(uncertainty=True)
+    state = make_state(uncertainty=True)
     steps = []
     for step in range(2):
         own = split(batch_of(4, seed=step), 2)[rank]
-        steps.append(train_step(learner, split(own, 1), accum=2))
-    stop = learner.ranks.any(rank == 1)
-    found = scores_of(learner, [split(batch_of(3, seed=9), 1)[i] for i in range(rank, 3, 2)])
-    few = scores_of(learner, [batch_of(1, seed=9)] if rank == 0 else [])
-    normed = make_learner(replace(SPEC, norm="batch"), ranks=learner.ranks)
+        steps.append(train_step(state, split(own, 1), accum=2))
+    stop = state.ranks.any(rank == 1)
+    found = scores_of(state, [split(batch_of(3, seed=9), 1)[i] for i in range(rank, 3, 2)])
+    few = scores_of(state, [batch_of(1, seed=9)] if rank == 0 else [])
+    normed = make_state(replace(SPEC, norm="batch"), ranks=state.ranks)
     train_step(normed, [split(batch_of(4), 2)[rank]])
     batches = split(batch_of(4), 2)
     same = [scores_of(normed, batches[rank : rank + 1]).scores]
     result = {
-        "weights": weights(learner),
-        "log_variances": learner.criterion.log_variances.detach(),
+        "weights": weights(state),
+        "log_variances": state.criterion.log_variances.detach(),
         "scores": found.scores,
         "few": few.scores,
         "stop": stop,
-        "mean": learner.ranks.mean({"b": rank, "a": 0.5} if rank else {"a": 0.5, "b": rank}),
-        "said": learner.ranks.first_says(lambda: f"by rank {rank}"),
+        "mean": state.ranks.mean({"b": rank, "a": 0.5} if rank else {"a": 0.5, "b": rank}),
+        "said": state.ranks.first_says(lambda: f"by rank {rank}"),
         "normed": {k: v.clone() for k, v in normed.model.state_dict().items()},
         "normed_scores": same[0],
     }
-    learner.ranks.save(folder / "saved.pt", {"rank": rank})
+    state.ranks.save(folder / "saved.pt", {"rank": rank})
     torch.save(result, folder / f"rank{rank}.pt")
-    learner.ranks.close()
+    state.ranks.close()
 
 
 def test_two_ranks_equal_one(tmp_path):
@@ -449,7 +462,7 @@ def test_two_ranks_equal_one(tmp_path):
     ranks = [torch.load(tmp_path / f"rank{i}.pt") for i in (0, 1)]
     assert torch.load(tmp_path / "saved.pt")["rank"] == 0
 
-    single = make_learner(uncertainty=True)
+    single = make_state(uncertainty=True)
     for step in range(2):
         train_step(single, split(batch_of(4, seed=step), 1), accum=4)
     scores = scores_of(single, split(batch_of(3, seed=9), 1)).scores
@@ -466,7 +479,7 @@ def test_two_ranks_equal_one(tmp_path):
             assert rank["few"][name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
 
     # Batch norm's statistics are each rank's own; what is scored must be what is saved.
-    saved = make_learner(replace(SPEC, norm="batch"))
+    saved = make_state(replace(SPEC, norm="batch"))
     saved.model.load_state_dict(ranks[0]["normed"])
     expected = scores_of(saved, split(batch_of(4), 2)).scores
     for rank in ranks:
@@ -475,20 +488,20 @@ def test_two_ranks_equal_one(tmp_path):
 
 
 def test_bfloat16_trains_in_float32_weights():
-    learner = make_learner(half=torch.bfloat16)
-    first = train_step(learner, [batch_of(4)])
+    state = make_state(half=torch.bfloat16)
+    first = train_step(state, [batch_of(4)])
     for _ in range(20):
-        last = train_step(learner, [batch_of(4)])
+        last = train_step(state, [batch_of(4)])
     assert last["loss"] < first["loss"]
-    assert all(p.dtype == torch.float32 for p in learner.model.parameters())
+    assert all(p.dtype == torch.float32 for p in state.model.parameters())
     assert all(term.dtype == torch.float32 for term in last.values())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("half", [None, torch.float16, torch.bfloat16])
 def test_a_gpu_trains_as_the_cpu_does(half):
-    gpu = make_learner(device=torch.device("cuda"), half=half, clip=1.0)
-    cpu = make_learner(clip=1.0)
+    gpu = make_state(device=torch.device("cuda"), half=half, clip=1.0)
+    cpu = make_state(clip=1.0)
     for step in range(3):
         found = train_step(gpu, [batch_of(4, seed=step)])
         expected = train_step(cpu, [batch_of(4, seed=step)])
@@ -498,9 +511,9 @@ def test_a_gpu_trains_as_the_cpu_does(half):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_gradient_scaler_skips_a_step_that_overflows():
-    learner = make_learner(device=torch.device("cuda"), half=torch.float16)
-    learner.scaler = torch.amp.GradScaler("cuda", init_scale=2.0**60)
-    before = weights(learner)
-    train_step(learner, [batch_of(4)])
-    assert torch.equal(weights(learner), before)
-    assert learner.scaler.get_scale() < 2.0**60
+    state = make_state(device=torch.device("cuda"), half=torch.float16)
+    state.scaler = torch.amp.GradScaler("cuda", init_scale=2.0**60)
+    before = weights(state)
+    train_step(state, [batch_of(4)])
+    assert torch.equal(weights(state), before)
+    assert state.scaler.get_scale() < 2.0**60

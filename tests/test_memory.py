@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,54 +11,57 @@ import pytest
 import torch
 from conftest import QUIET, SMALL
 
-import train
 from datasets import TASKS
+from datasets.task import UserError
 from models.recompute import MODES, recompute
+from train import build_state
 from utils import engine, memory
 from utils.checkpoint import rng_state
 from utils.compute import Compute
 from utils.distributed import Ranks
+from utils.flags import CKPT_MODES
 from utils.footprint import BLOCK, Tracker, stages, trace
-from utils.memory import GIB, Alone, Dummy, Setting
+from utils.memory import GIB, Dummy, Mode
+from utils.settings import Settings, parse
 
 pytestmark = pytest.mark.usefixtures("small_is_worth_it")
 CPU = torch.device("cpu")
-SETTINGS = memory.settings(MODES, half=True)
-NAMES = [setting.flags or "neither" for setting in SETTINGS]
+ALONE = Ranks(CPU, alone=True)
+EACH = memory.all_modes(half=True)
+NAMES = [mode.flags or "neither" for mode in EACH]
 
 
 class Bench:
     """A tiny network of some flags: as it is planned, and as it is."""
 
     def __init__(self, *words: str) -> None:
-        self.args, self.tasks = train.parse([*SMALL, *words])
-        self.dummy = Dummy(self.build, self.batches, recompute, self.args.accum)
+        self.settings = parse([*SMALL, *words])
+        self.dummy = Dummy(self.build, self.batches, recompute, self.settings.accum)
 
-    def build(self, compute: Compute, ranks: Ranks) -> engine.Learner:
-        weights = {o.name: (1.0,) * o.channels for t in self.tasks for o in t.outputs if o.classes}
-        criterion = train.make_criterion(self.args, self.tasks, weights)
-        spec = train.model_spec(self.args, self.tasks)
-        return train.make_learner(self.args, spec, criterion, 9, compute, ranks)
+    def build(self, compute: Compute, ranks: Ranks) -> engine.TrainState:
+        outputs = [output for output in self.settings.outputs if output.balanced]
+        weights = {output.name: (1.0,) * output.channels for output in outputs}
+        return build_state(self.settings, weights, 9, compute, ranks)
 
     def batches(self, images: tuple[int, ...]) -> list:
-        sizes = [train.setting(self.args, task, "size") for task in self.tasks]
-        return [
-            task.empty_batch(num, size)
-            for task, num, size in zip(self.tasks, images, sizes, strict=True)
-        ]
+        each = zip(self.settings.tasks, images, strict=True)
+        return [own.task.empty_batch(num, own.size) for own, num in each]
 
-    def real(self, setting: Setting, images: tuple[int, ...]):
+    def real(self, mode: Mode, images: tuple[int, ...]):
         """The footprint of a second step of real tensors."""
-        learner = self.build(Compute(CPU, torch.bfloat16 if setting.amp else None), Alone())
-        recompute(learner.model, setting.ckpt)
-        batches = self.batches(images) * self.args.accum
-        engine.train_step(learner, batches, self.args.accum)
-        return trace(learner, batches, self.args.accum)
+        state = self.build(Compute(CPU, torch.bfloat16 if mode.amp else None), ALONE)
+        recompute(state.model, mode.ckpt)
+        batches = self.batches(images) * self.settings.accum
+        engine.train_step(state, batches, self.settings.accum)
+        return trace(state, batches, self.settings.accum)
 
-    def plan(self, vram: float | None = None, **changes) -> memory.Plan:
+    def with_budget(self, vram: float | None) -> Settings:
+        """The settings with a budget of so many GiB."""
+        return replace(self.settings, vram=vram)
+
+    def plan(self, vram: float | None = None) -> memory.Plan:
         """The plan that train.py makes, with a budget of so many GiB."""
-        args = train.Namespace(**vars(self.args) | {"vram": vram} | changes)
-        return train.make_plan(args, self.tasks, CPU)
+        return memory.make_plan(self.with_budget(vram), CPU, build_state, recompute)
 
 
 def within(planned: float, real: float, share: float) -> bool:
@@ -67,10 +71,10 @@ def within(planned: float, real: float, share: float) -> bool:
 @pytest.mark.parametrize("task", TASKS)
 def test_plan_equals_the_tracked_peak_of_a_real_step(task):
     bench = Bench("--task", task, "--size", "37", "50")
-    for setting in SETTINGS if task in ("damage", "maskdepth") else (SETTINGS[0], SETTINGS[-1]):
-        planned, real = bench.dummy.trace(setting, (3,)), bench.real(setting, (3,))
+    for mode in EACH if task in ("damage", "maskdepth") else (EACH[0], EACH[-1]):
+        planned, real = bench.dummy.trace(mode, (3,)), bench.real(mode, (3,))
         assert planned.parts.keys() == real.parts.keys()
-        assert within(planned.peak, real.peak, 0 if not setting.amp else 1e-3)
+        assert within(planned.peak, real.peak, 0 if not mode.amp else 1e-3)
 
 
 @pytest.mark.parametrize(
@@ -87,10 +91,10 @@ def test_plan_equals_the_tracked_peak_of_a_real_step(task):
 )
 def test_plan_equals_the_tracked_peak_with_other_flags(flags):
     bench = Bench(*flags.split())
-    images = (2, 3)[: len(bench.tasks)]
-    for setting in (Setting(False, "none"), Setting(True, "full")):
-        planned, real = bench.dummy.trace(setting, images), bench.real(setting, images)
-        assert within(planned.peak, real.peak, 1e-3 if not setting.amp else 0.01)
+    images = (2, 3)[: len(bench.settings.tasks)]
+    for mode in (Mode(False, "none"), Mode(True, "full")):
+        planned, real = bench.dummy.trace(mode, images), bench.real(mode, images)
+        assert within(planned.peak, real.peak, 1e-3 if not mode.amp else 0.01)
 
 
 @pytest.mark.parametrize(
@@ -106,10 +110,10 @@ def test_one_footprint_scales_to_every_batch(flags):
     bench = Bench(*flags.split())
     plan = bench.plan()
     assert plan.probe != plan.images
-    for setting in (plan.asked, SETTINGS[-1]):
+    for mode in (plan.asked, EACH[-1]):
         for images in (plan.least, plan.least + 7, 3 * plan.least):
-            both = (images, images + 5)[: len(bench.tasks)]
-            scaled, traced = plan.footprint(setting, both), bench.dummy.trace(setting, both)
+            both = (images, images + 5)[: len(bench.settings.tasks)]
+            scaled, traced = plan.footprint(mode, both), bench.dummy.trace(mode, both)
             assert within(scaled.peak, traced.peak, 1e-3)
             assert scaled.parts.keys() == traced.parts.keys()
 
@@ -119,25 +123,25 @@ def test_no_batch_is_too_small_to_be_planned():
     plan = bench.plan()
     assert plan.least > 2
     for images in (1, 2, plan.least - 1):
-        exact = bench.dummy.trace(SETTINGS[0], (images,))
-        assert plan.footprint(SETTINGS[0], (images,)).peak == exact.peak
+        exact = bench.dummy.trace(EACH[0], (images,))
+        assert plan.footprint(EACH[0], (images,)).peak == exact.peak
 
 
 def test_the_largest_batch_is_the_largest():
     bench = Bench("--task", "damage", "--size", "128", "96")
     for gib in (0.05, 0.2):
         plan = bench.plan(gib)
-        for setting in (SETTINGS[0], SETTINGS[-1]):
-            most = plan.largest(setting)
+        for mode in (EACH[0], EACH[-1]):
+            most = plan.largest(mode)
             assert most > 1
-            peaks = [bench.dummy.trace(setting, (images,)).peak for images in (most, most + 1)]
+            peaks = [bench.dummy.trace(mode, (images,)).peak for images in (most, most + 1)]
             assert peaks[0] <= plan.budget < peaks[1]
 
 
 def test_parts_add_up_and_say_what_they_hold():
     bench = Bench("--task", "damage", "--optimizer", "sgd")
-    footprint = bench.dummy.trace(Setting(False, "none"), (8,))
-    model = bench.build(Compute(CPU), Alone()).model
+    footprint = bench.dummy.trace(Mode(False, "none"), (8,))
+    model = bench.build(Compute(CPU), ALONE).model
     tensors = [*model.parameters(), *model.buffers()]
     weights = sum(-(-t.untyped_storage().nbytes() // BLOCK) * BLOCK for t in tensors)
     assert sum(footprint.parts.values()) == footprint.peak == footprint.held.max()
@@ -169,9 +173,9 @@ def test_tracker_counts_what_is_alive():
 
 def test_recomputation_and_half_precision_save_memory():
     bench = Bench("--task", "maskdepth", "--size", "64", "64")
-    plain, selective, full = (bench.dummy.trace(Setting(False, m), (8,)).peak for m in MODES)
+    plain, selective, full = (bench.dummy.trace(Mode(False, m), (8,)).peak for m in MODES)
     assert full < selective < plain
-    assert bench.dummy.trace(Setting(True, "none"), (8,)).peak < 0.7 * plain
+    assert bench.dummy.trace(Mode(True, "none"), (8,)).peak < 0.7 * plain
 
 
 def test_auto_takes_the_largest_batch_that_fits():
@@ -179,7 +183,7 @@ def test_auto_takes_the_largest_batch_that_fits():
         bench = Bench(*flags, "--bs", "auto", "--size", "64", "64")
         plan = bench.plan(vram=0.04)
         (images,) = set(plan.images)
-        exact = [bench.dummy.trace(plan.asked, (n,) * len(bench.tasks)).peak
+        exact = [bench.dummy.trace(plan.asked, (n,) * len(bench.settings.tasks)).peak
                  for n in (images, images + 1)]  # fmt: skip
         assert images > 1
         assert exact[0] <= plan.budget < exact[1]
@@ -195,22 +199,20 @@ def test_planning_draws_no_random_numbers():
 
 def fit(bench: Bench, vram: float) -> str:
     """What train.py says of a batch that does not fit into so many GiB."""
-    args = train.Namespace(**vars(bench.args) | {"vram": vram})
-    plan = train.make_plan(args, bench.tasks, CPU)
-    with pytest.raises(ValueError) as error:
-        train.fit(args, bench.tasks, plan, CPU)
+    with pytest.raises(UserError) as error:
+        memory.fit_to_memory(bench.with_budget(vram), CPU, build_state, recompute)
     return str(error.value)
 
 
 @pytest.fixture
 def native(monkeypatch):
     """A CPU that computes in half precision."""
-    monkeypatch.setattr("utils.compute.amp_dtype", lambda device: torch.bfloat16)
+    monkeypatch.setattr("utils.memory.amp_dtype", lambda device: torch.bfloat16)
 
 
 def test_misfit_names_a_smaller_batch_and_flags_that_fit(native):
     bench = Bench("--task", "damage", "--size", "96", "96", "--bs", "16")
-    text = fit(bench, 0.999 * bench.plan().peak(Setting(False, "none")) / GIB)
+    text = fit(bench, 0.999 * bench.plan().peak(Mode(False, "none")) / GIB)
     assert "a batch of 16 needs" in text
     assert "--bs 15 or --amp would fit" in text
 
@@ -218,7 +220,8 @@ def test_misfit_names_a_smaller_batch_and_flags_that_fit(native):
 def test_misfit_of_a_single_image_names_a_size_that_fits(native):
     words = ("--task", "damage", "--size", "256", "256", "--width", "8", "--bs", "auto")
     bench = Bench(*words)
-    vram = 0.9 * bench.plan(bs=1).peak(Setting(True, "full")) / GIB
+    one = Bench(*words, "--bs", "1")
+    vram = 0.9 * one.plan().peak(Mode(True, "full")) / GIB
     text = fit(bench, vram)
     assert "a batch of 1 needs" in text
     assert "\n" not in text
@@ -228,7 +231,7 @@ def test_misfit_of_a_single_image_names_a_size_that_fits(native):
 
 
 def test_misfit_of_anything_says_so(monkeypatch):
-    monkeypatch.setattr(train, "SMALLER", (1 / 2,))
+    monkeypatch.setattr(memory, "SMALLER", (1 / 2,))
     text = fit(Bench("--task", "damage", "--bs", "auto"), 1e-6)
     assert text.endswith("nothing that was tried would fit")
 
@@ -237,10 +240,10 @@ def test_a_run_goes_on_when_memory_runs_out(run_train, tiny_json, monkeypatch):
     path, folder = tiny_json
     real, failures = engine._predict, [torch.OutOfMemoryError("out"), RuntimeError("x")]
 
-    def failing(learner, image, outputs):
-        if failures[1:] and len(image) > 1 and learner.schedule.step == 2:
+    def failing(state, image, outputs):
+        if failures[1:] and len(image) > 1 and state.schedule.step == 2:
             raise failures.pop(0)
-        return real(learner, image, outputs)
+        return real(state, image, outputs)
 
     monkeypatch.setattr(engine, "_predict", failing)
     ran = run_train("--task", path, "--data", folder, "--steps", 4, "--workers", 0)
@@ -251,7 +254,7 @@ def test_a_run_goes_on_when_memory_runs_out(run_train, tiny_json, monkeypatch):
 
 def test_other_errors_and_hopeless_steps_end_the_run(monkeypatch):
     bench = Bench("--task", "damage")
-    learner, (batch,) = bench.build(Compute(CPU), Alone()), bench.batches((2,))
+    state, (batch,) = bench.build(Compute(CPU), ALONE), bench.batches((2,))
 
     def fail(error):
         def raising(*_):
@@ -261,12 +264,12 @@ def test_other_errors_and_hopeless_steps_end_the_run(monkeypatch):
 
     monkeypatch.setattr(engine, "_predict", fail(RuntimeError("sizes differ")))
     with pytest.raises(RuntimeError, match="sizes differ"):
-        engine.train_step(learner, [batch])
+        engine.train_step(state, [batch])
     message = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000 bytes"
     monkeypatch.setattr(engine, "_predict", fail(RuntimeError(message)))
     with pytest.raises(ValueError, match="out of memory with 1 images of 32x32 .* --plan"):
-        engine.train_step(learner, [batch])
-    assert learner.parts == 2
+        engine.train_step(state, [batch])
+    assert state.parts == 2
 
 
 def test_allocation_of_too_much_is_recognised():
@@ -278,7 +281,7 @@ def test_allocation_of_too_much_is_recognised():
 
 
 def test_plan_of_the_command_line_opens_no_data(tmp_path):
-    script = Path(train.__file__)
+    script = Path(__file__).parents[1] / "train.py"
     words = [*SMALL, *QUIET, "--task", "maskdepth", "--data", tmp_path / "none.zip", "--plan"]
     start = time.perf_counter()
     done = subprocess.run(
@@ -297,7 +300,7 @@ def test_plan_of_the_command_line_opens_no_data(tmp_path):
 @pytest.mark.parametrize("words", [("--bs", "0"), ("--bs", "all"), ("--vram", "0")])
 def test_flags_of_the_plan_are_checked(words):
     with pytest.raises(ValueError, match=f"{words[0]}.*{words[1]}.*expected"):
-        train.parse(["--task", "damage", *words])
+        parse(["--task", "damage", *words])
 
 
 def test_auto_is_resumed_with_the_batch_it_chose(run_train, tiny_json):
@@ -307,7 +310,12 @@ def test_auto_is_resumed_with_the_batch_it_chose(run_train, tiny_json):
     assert ran.status == 0, ran.err
     from utils import checkpoint
 
-    flags = checkpoint.load(Path("one/last.pt"))["config"]["flags"]
-    chosen = flags[len(flags) - flags[::-1].index("--bs")]
-    assert int(chosen) >= 1
+    (chosen,) = checkpoint.load(Path("one/last.pt"))["config"]["settings"]["bs"]
+    assert chosen >= 1
     assert f"batch of {chosen}" in ran.out
+    resumed = parse(["--resume", "one/last.pt", "--steps", "3"])
+    assert (resumed.tasks[0].bs, resumed.fit_batch, resumed.vram) == (chosen, False, 0.004)
+
+
+def test_the_modes_of_a_plan_are_those_of_recomputation():
+    assert CKPT_MODES == MODES

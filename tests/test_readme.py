@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import train
 from datasets import TASKS
 from utils.flags import infer_parser
+from utils.settings import parse
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -24,9 +24,9 @@ def test_a_command_of_the_readme_parses(script, words, monkeypatch, tmp_path):
     if "--resume" in words or any(word.endswith("leaves.json") for word in words):
         pytest.skip("names a file of the reader's")
     if script == "train":
-        args, tasks = train.parse(words)
-        assert tasks
-        assert args.out is None or args.out.parts[0] == "runs"
+        settings = parse(words)
+        assert settings.tasks
+        assert settings.out is None or settings.out.parts[0] == "runs"
     else:
         infer_parser(TASKS).parse_args(words)
 

@@ -273,12 +273,12 @@ def test_a_label_that_is_a_broken_link(run_train, tiny_words, tmp_path):
 def test_a_batch_of_no_images_moves_nothing(task, words):
     small = ("--width", "4", "--depth", "2", "--optimizer", "sgd", "--weight-decay", "0")
     case = make_case(task, *small, "--size", "32", "32", "--bs", "2", "--device", "cpu", *words)
-    before = {name: value.clone() for name, value in case.learner.model.state_dict().items()}
-    terms = train_step(case.learner, [case.task.empty_batch(0, (32, 32))])
+    before = {name: value.clone() for name, value in case.state.model.state_dict().items()}
+    terms = train_step(case.state, [case.task.empty_batch(0, (32, 32))])
     assert all(term == 0 for term in terms.values())
-    for name, parameter in case.learner.model.named_parameters():
+    for name, parameter in case.state.model.named_parameters():
         assert (parameter.grad == 0).all(), name  # not None: several ranks wait for each other's
-    for name, value in case.learner.model.state_dict().items():
+    for name, value in case.state.model.state_dict().items():
         assert torch.equal(value, before[name]) or name.endswith("num_batches_tracked")
 
 

@@ -128,10 +128,11 @@ def slim(path: Path, out: Path) -> None:
 
 
 def rng_state() -> dict[str, Any]:
-    """The state of every generator that a training step may draw from."""
+    """The state of every generator that a training step may draw from; nothing of CUDA, where it is
+    not in use: asking would open a context on every device."""
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
         "python": random.getstate(),
     }
 
@@ -139,6 +140,6 @@ def rng_state() -> dict[str, Any]:
 def set_rng_state(state: dict[str, Any]) -> None:
     """Put every generator back to where `rng_state` found it."""
     torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+    if torch.cuda.is_initialized() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
     random.setstate(state["python"])

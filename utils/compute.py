@@ -63,6 +63,25 @@ def keep_freed_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, -1)  # ... which never shrinks
 
 
+def busy_notice(device: torch.device) -> str:
+    """A line for those whose processor has other work, else nothing.
+
+    Threads of one operation wait for each other: where one of them has no core of its own, a step
+    takes several times as long. Their number is left alone all the same: sums over another number
+    of parts differ in their last bits, and a resumed run would not repeat the one that it resumes.
+    """
+    threads, cores = torch.get_num_threads(), os.cpu_count() or 1
+    if device.type != "cpu" or threads == 1 or "OMP_NUM_THREADS" in os.environ:
+        return ""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load <= cores / 2:
+        return ""
+    return (
+        f"this machine is busy ({load:.1f} of {cores} cores): {threads} threads wait for each "
+        "other; OMP_NUM_THREADS=1 before the command may be several times faster"
+    )
+
+
 def make_compute(device: str, amp: bool) -> Compute:
     """The named device ("auto": the first found), in half precision if asked and native."""
     if device == "auto":
@@ -80,7 +99,7 @@ def make_compute(device: str, amp: bool) -> Compute:
     if place.type == "cpu":
         keep_freed_memory()
     dtype = amp_dtype(place) if amp else None
-    if amp and dtype is None:
+    if amp and dtype is None and int(os.environ.get("RANK", 0)) == 0:
         notice = f"--amp: this {place.type} would emulate half precision; float32 it is"
         print(notice, file=sys.stderr)
     return Compute(place, dtype)

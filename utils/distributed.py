@@ -18,13 +18,13 @@ class Ranks:
     """Who takes part. Started by `torchrun`, the processes meet here; otherwise every call is a
     no-op.
 
-    rank, world: this process and how many.
+    rank, world: this process and how many. alone: as if there were no others.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, alone: bool = False) -> None:
         self.device = device
-        self.rank = int(os.environ.get("RANK", 0))
-        self.world = int(os.environ.get("WORLD_SIZE", 1))
+        self.rank = 0 if alone else int(os.environ.get("RANK", 0))
+        self.world = 1 if alone else int(os.environ.get("WORLD_SIZE", 1))
         if self.world > 1:
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
@@ -80,7 +80,7 @@ class Ranks:
             dist.broadcast(tensor, 0)
 
     def first_says(self, say: Callable[[], str]) -> str:
-        """What the first rank says, who alone is asked."""
+        """Call `say` on the first rank only, and give its answer to all."""
         said = [say() if self.first else ""]
         if self.world > 1:
             dist.broadcast_object_list(said)

@@ -10,22 +10,15 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from datasets.task import UserError
+from datasets.task import Batch, UserError
 from utils.checkpoint import rng_state, set_rng_state
 from utils.compute import Compute
 from utils.distributed import Ranks
-from utils.optim import Schedule, check_moments
+from utils.optim import Schedule, check_moments, make_optimizer
 from utils.predict import Predictor
-
-
-class Batch(Protocol):
-    """image: uint8 (N, 3, H, W); targets: by output name, (N, H, W); keys: N names."""
-
-    image: Tensor
-    targets: dict[str, Tensor]
-    keys: list[str]
+from utils.settings import OptimSettings
 
 
 class Metric(Protocol):
@@ -49,7 +42,7 @@ def seed_everything(seed: int, deterministic: bool) -> None:
 
 
 @dataclass
-class Learner:
+class TrainState:
     """Everything that changes while training: what a checkpoint must hold.
 
     parallel: the model as it is called, which averages gradients where there are several ranks.
@@ -70,6 +63,40 @@ class Learner:
     clip: float = 0.0
     parts: int = 1
 
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        criterion: nn.Module,
+        settings: OptimSettings,
+        total: int,
+        compute: Compute,
+        ranks: Ranks,
+        partial_outputs: bool = False,
+    ) -> TrainState:
+        """The state before the first of `total` steps, on the device.
+
+        partial_outputs: a batch may leave heads unused, as with several tasks.
+        """
+        model = model.to(compute.device, memory_format=torch.channels_last)
+        criterion = criterion.to(compute.device)
+        optimizer = make_optimizer([model, criterion], settings)
+        average = get_ema_multi_avg_fn(settings.ema)
+        ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True) if settings.ema else None
+        half = compute.dtype == torch.float16
+        return cls(
+            model=model,
+            parallel=ranks.wrap(model, partial_outputs),
+            criterion=criterion,
+            optimizer=optimizer,
+            schedule=Schedule(optimizer, settings.schedule, settings.warmup, total),
+            scaler=torch.amp.GradScaler(compute.device.type, enabled=half),
+            compute=compute,
+            ranks=ranks,
+            ema=ema,
+            clip=settings.clip,
+        )
+
     @property
     def averaged(self) -> nn.Module:
         """The model to evaluate and to keep: the average where there is one."""
@@ -81,14 +108,26 @@ class Learner:
         return {**states, "parts": self.parts, "rng": rng_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken; UserError when it is of another network."""
+        """Continue where `state_dict` was taken; UserError when it is of another network.
+
+        Learning rate, decay and momentum are those asked for now. Weights that were not averaged
+        before begin to be.
+        """
         try:
             groups = state["optimizer"]["param_groups"], self.optimizer.param_groups
             if len({"betas" in group for group, *_ in groups}) > 1:  # torch would not notice
                 raise UserError("its optimizer is another one")
             check_moments(self.optimizer, state["optimizer"])
+            asked = [{k: v for k, v in group.items() if k != "params"} for group in groups[1]]
+            late = self.ema is not None and "ema" not in state
             for name in self._stateful():
-                getattr(self, name).load_state_dict(state[name])
+                if not (name == "ema" and late):
+                    getattr(self, name).load_state_dict(state[name])
+                if name == "optimizer":  # its groups hold the stopped run's settings, too
+                    for group, values in zip(self.optimizer.param_groups, asked, strict=True):
+                        group.update(values)
+            if self.ema is not None and late:
+                self.ema.module.load_state_dict(self.model.state_dict())
             self.parts = state["parts"]
         except (KeyError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
@@ -100,71 +139,71 @@ class Learner:
         return names if self.ema is None else [*names, "ema"]
 
 
-def train_step(learner: Learner, batches: Sequence[Batch], accum: int = 1) -> dict[str, Tensor]:
+def train_step(state: TrainState, batches: Sequence[Batch], accum: int = 1) -> dict[str, Tensor]:
     """One optimiser step over the gradient of `accum` batches of each task, in the order given.
 
     Returns `loss`, the sum over tasks that was minimised, and the named terms, each averaged over
     the batches that have it, as tensors on the device: nothing here waits for it. Where memory
-    runs out, the gradients are computed anew in more and smaller parts, and `learner.parts` says
+    runs out, the gradients are computed anew in more and smaller parts, and `state.parts` says
     so; UserError when there is nothing left to part.
     """
-    learner.model.train()
-    sums = _gradients(learner, batches, accum)
-    learner.ranks.average_gradients(learner.criterion.parameters())
-    if learner.clip:
-        learner.scaler.unscale_(learner.optimizer)
-        nn.utils.clip_grad_norm_(learner.model.parameters(), learner.clip)
-    learner.scaler.step(learner.optimizer)
-    learner.scaler.update()
-    learner.schedule.advance()
-    if learner.ema is not None:
-        learner.ema.update_parameters(learner.model)
+    state.model.train()
+    sums = _gradients(state, batches, accum)
+    state.ranks.average_gradients(state.criterion.parameters())
+    if state.clip:
+        state.scaler.unscale_(state.optimizer)
+        nn.utils.clip_grad_norm_(state.model.parameters(), state.clip)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.schedule.advance()
+    if state.ema is not None:
+        state.ema.update_parameters(state.model)
     means = {name: torch.stack(terms).mean() for name, terms in sums.items()}
     return means | {"loss": torch.stack(sums["loss"]).sum() / accum}
 
 
-def _gradients(learner: Learner, batches: Sequence[Batch], accum: int) -> dict[str, list[Tensor]]:
+def _gradients(state: TrainState, batches: Sequence[Batch], accum: int) -> dict[str, list[Tensor]]:
     """Leave the gradient of all batches in the parameters; loss terms of each batch by name."""
     while True:
-        learner.optimizer.zero_grad(set_to_none=True)
+        state.optimizer.zero_grad(set_to_none=True)
         sums = {}
         try:
             for batch in batches:
-                for name, term in _backward(learner, batch, accum).items():
+                for name, term in _backward(state, batch, accum).items():
                     sums.setdefault(name, []).append(term)
             return sums
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            if learner.ranks.world > 1 or learner.parts >= max(len(b.keys) for b in batches):
+            if state.ranks.world > 1 or state.parts >= max(len(b.keys) for b in batches):
                 height, width = batches[0].image.shape[-2:]
-                part = -(-len(batches[0].keys) // learner.parts)
+                part = -(-len(batches[0].keys) // state.parts)
                 raise UserError(
                     f"out of memory with {part} images of {height}x{width} at once: "
                     "--plan shows what a batch needs and which flags need less"
                 ) from None
-        learner.parts *= 2  # not in `except`, where the traceback keeps the activations alive
-        if learner.compute.device.type == "cuda":
+        state.parts *= 2  # not in `except`, where the traceback keeps the activations alive
+        if state.compute.device.type == "cuda":
             torch.cuda.empty_cache()
 
 
-def _backward(learner: Learner, batch: Batch, accum: int) -> dict[str, Tensor]:
+def _backward(state: TrainState, batch: Batch, accum: int) -> dict[str, Tensor]:
     """Add the gradient of one batch's loss to the parameters' and return its terms."""
-    targets = learner.compute.targets(batch.targets)
-    if learner.parts > 1 and len(batch.keys) > 1:
-        return _backward_in_parts(learner, batch, targets, accum)
+    targets = state.compute.targets(batch.targets)
+    if state.parts > 1 and len(batch.keys) > 1:
+        return _backward_in_parts(state, batch, targets, accum)
     # without an image, the backward pass of what torch.compile makes fails
     plain = nullcontext() if batch.keys else torch.compiler.set_stance("force_eager")
     with plain:
-        predictions = _predict(learner, batch.image, tuple(targets))
-    loss, terms = learner.criterion(predictions, targets)
+        predictions = _predict(state, batch.image, tuple(targets))
+    loss, terms = state.criterion(predictions, targets)
     del predictions  # the graph keeps of them what it needs
-    learner.scaler.scale(loss / accum).backward()
+    state.scaler.scale(loss / accum).backward()
     return terms
 
 
 def _backward_in_parts(
-    learner: Learner, batch: Batch, targets: dict[str, Tensor], accum: int
+    state: TrainState, batch: Batch, targets: dict[str, Tensor], accum: int
 ) -> dict[str, Tensor]:
     """The same gradient in less memory: only a part of the batch is inside the network at a time.
 
@@ -174,31 +213,31 @@ def _backward_in_parts(
     share goes backward: one forward pass more. Batch norm alone sees a difference: smaller batches.
     """
     outputs = tuple(targets)
-    images = batch.image.chunk(learner.parts)
-    statistics, rng = [b.clone() for b in learner.model.buffers()], rng_state()
+    images = batch.image.chunk(state.parts)
+    statistics, rng = [b.clone() for b in state.model.buffers()], rng_state()
     with torch.no_grad():
-        found = [_predict(learner, image, outputs) for image in images]
+        found = [_predict(state, image, outputs) for image in images]
     whole = {name: torch.cat([part[name] for part in found]).requires_grad_() for name in outputs}
     del found
-    loss, terms = learner.criterion(whole, targets)
-    learner.scaler.scale(loss / accum).backward()
+    loss, terms = state.criterion(whole, targets)
+    state.scaler.scale(loss / accum).backward()
     del loss
-    shares = zip(*(whole.pop(name).grad.chunk(learner.parts) for name in outputs), strict=True)
+    shares = zip(*(whole.pop(name).grad.chunk(state.parts) for name in outputs), strict=True)
 
-    for buffer, value in zip(learner.model.buffers(), statistics, strict=True):
+    for buffer, value in zip(state.model.buffers(), statistics, strict=True):
         buffer.copy_(value)
     set_rng_state(rng)  # dropout repeats itself
     for image, gradients in zip(images, shares, strict=True):
-        found = _predict(learner, image, outputs)
+        found = _predict(state, image, outputs)
         torch.autograd.backward([found[name] for name in outputs], gradients)
     return terms
 
 
-def _predict(learner: Learner, image: Tensor, outputs: tuple[str, ...]) -> dict[str, Tensor]:
+def _predict(state: TrainState, image: Tensor, outputs: tuple[str, ...]) -> dict[str, Tensor]:
     """uint8 (N, 3, H, W) on the host -> predictions with their graph."""
-    image = learner.compute.image(image)
-    with learner.compute.autocast():
-        return learner.parallel(image, outputs)
+    image = state.compute.image(image)
+    with state.compute.autocast():
+        return state.parallel(image, outputs)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping
+from argparse import ArgumentTypeError, BooleanOptionalAction, Namespace
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, TypeVar
 
-from datasets.task import UserError
+from datasets.task import Task, UserError
 
-
-class Described(Protocol):
-    """A task: one line about it and its own defaults by flag name."""
-
-    about: str
-    defaults: dict
+Number = TypeVar("Number", int, float)
+OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("plateau", "poly", "cosine", "rsqrt", "constant")
+CKPT_MODES = ("none", "selective", "full")  # what is recomputed, from the most memory to the least
 
 
-def _number(kind: type, least: float, below: float, expected: str):
+def _number(
+    kind: type[Number], least: float, below: float, expected: str
+) -> Callable[[str], Number]:
     """A parser of numbers from `least` to less than `below`."""
 
-    def parse(text: str) -> float:
+    def parse(text: str) -> Number:
         try:
             value = kind(text)
         except ValueError:
-            value = math.nan
-        if not least <= value < below:
-            raise argparse.ArgumentTypeError(f"{text!r}, expected {expected}")
+            value = None
+        if value is None or not least <= value < below:
+            raise ArgumentTypeError(f"{text!r}, expected {expected}")
         return value
 
     return parse
@@ -50,8 +51,27 @@ def field_value(text: str) -> tuple[str, str]:
     """FIELD=VALUE as a pair."""
     field, equals, value = text.partition("=")
     if not (field and equals):
-        raise argparse.ArgumentTypeError(f"{text!r}, expected FIELD=VALUE")
+        raise ArgumentTypeError(f"{text!r}, expected FIELD=VALUE")
     return field, value
+
+
+def pair(text: str) -> tuple[str, str]:
+    """OUTPUT=VALUE as a pair."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ArgumentTypeError(f"{text!r}, expected NAME=VALUE")
+    return name, value
+
+
+def weight(text: str) -> tuple[str, float] | str:
+    """OUTPUT=W as a pair, or "uncertainty"."""
+    if text == "uncertainty":
+        return text
+    name, value = pair(text)
+    try:
+        return name, real(value)
+    except ArgumentTypeError as error:
+        raise ArgumentTypeError(f"{name}={error}") from None
 
 
 # What a task may choose under `defaults`: how it is trained, never what is read or written, the
@@ -84,8 +104,14 @@ class Parser(argparse.ArgumentParser):
         """Raise what `main` reports."""
         raise UserError(message.removeprefix("argument "))
 
+    def given(self, words: list[str]) -> dict[str, Any]:
+        """The values of those flags that stand among the words, without any default."""
+        names = vars(self.parse_args([]))
+        found = vars(self.parse_args(words, Namespace(**dict.fromkeys(names))))
+        return {name: value for name, value in found.items() if value is not None}
 
-def train_parser(tasks: Mapping[str, Described]) -> Parser:
+
+def train_parser(tasks: Mapping[str, Task]) -> Parser:
     """Every flag of training. What a task sets itself stands in its file under `defaults`."""
     lines = [
         f"  {name:<13} {' '.join(as_flags(task.defaults))}\n{'':16}{task.about}"
@@ -96,207 +122,109 @@ def train_parser(tasks: Mapping[str, Described]) -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="tasks and their own defaults:\n" + "\n".join(lines),
     )
+    for add_flags in (_add_data, _add_model, _add_learning, _add_losses, _add_speed, _add_habit):
+        add_flags(parser)
+    return parser
+
+
+def _add_data(parser: Parser) -> None:
     add = parser.add_argument_group("what").add_argument
     add("--task", nargs="+", metavar="NAME|FILE", help="tasks by name, or task files (.json)")
-    add(
-        "--data",
-        nargs="+",
-        metavar="PATH",
-        help="folder, zip, HDF5, or address of one: any number for one task, one each for several "
-        "(default: demo scenes, rendered)",
-    )
-    add(
-        "--out",
-        type=Path,
-        help="run folder (default: runs/TASK, or the next free runs/TASK-2, ...)",
-    )
-    add(
-        "--size",
-        nargs=2,
-        type=positive,
-        metavar=("H", "W"),
-        help="training size in pixels (256 256)",
-    )
-    add(
-        "--split-by",
-        type=field_value,
-        metavar="FIELD=VALUE",
-        help="validate where a field of the path or the metadata has this value, train on the rest",
-    )
+    text = "folder, zip, HDF5, or address of one: any number for one task, one each for several"
+    add("--data", nargs="+", metavar="PATH", help=f"{text} (default: demo scenes, rendered)")
+    text = "run folder (default: runs/TASK, or the next free runs/TASK-2, ...)"
+    add("--out", type=Path, help=text)
+    text = "training size in pixels (256 256)"
+    add("--size", nargs=2, type=positive, metavar=("H", "W"), help=text)
+    text = "validate where a field of the path or the metadata has this value, train on the rest"
+    add("--split-by", type=field_value, metavar="FIELD=VALUE", help=text)
     add("--workers", type=natural, default=2, help="processes that read and decode (2)")
-    add(
-        "--shuffle",
-        choices=("global", "shards"),
-        default="global",
-        help="shards: samples that lie near each other are read at about the same time (global)",
-    )
-    add(
-        "--skip-bad",
-        type=natural,
-        default=0,
-        metavar="N",
-        help="go on without at most N damaged members, listed in the run folder (0)",
-    )
+    text = "shards: samples that lie near each other are read at about the same time (global)"
+    add("--shuffle", choices=("global", "shards"), default="global", help=text)
+    text = "go on without at most N damaged members, listed in the run folder (0)"
+    add("--skip-bad", type=natural, default=0, metavar="N", help=text)
+
+
+def _add_model(parser: Parser) -> None:
     add = parser.add_argument_group("model").add_argument
     add("--encoder", default="unet", metavar="unet|TIMM", help="own encoder, or a timm name (unet)")
-    add(
-        "--pretrained",
-        nargs="?",
-        const=True,
-        default=False,
-        metavar="PATH",
-        help="timm encoder: weights from its hub, or a state dict on disk",
-    )
-    add(
-        "--width",
-        type=positive,
-        default=32,
-        help="channels at full resolution, doubled per scale (32)",
-    )
+    text = "timm encoder: weights from its hub, or a state dict on disk"
+    add("--pretrained", nargs="?", const=True, default=False, metavar="PATH", help=text)
+    text = "channels at full resolution, doubled per scale (32)"
+    add("--width", type=positive, default=32, help=text)
     add("--depth", type=positive, default=4, help="number of 2x2 poolings (4)")
-    add(
-        "--centre",
-        type=natural,
-        default=0,
-        help="channels at the bottom (2^depth times the width; none below a timm encoder)",
-    )
-    add(
-        "--convs",
-        nargs="+",
-        type=positive,
-        default=[2],
-        help="convolutions per block: one number, or encoder, centre, decoder (2)",
-    )
-    add(
-        "--norm",
-        choices=("batch", "group", "none"),
-        default="batch",
-        help="after each convolution (batch)",
-    )
+    text = "channels at the bottom (2^depth times the width; none below a timm encoder)"
+    add("--centre", type=natural, default=0, help=text)
+    text = "convolutions per block: one number, or encoder, centre, decoder (2)"
+    add("--convs", nargs="+", type=positive, default=[2], help=text)
+    norms = ("batch", "group", "none")
+    add("--norm", choices=norms, default="batch", help="after each convolution (batch)")
     add("--dropout", type=share, default=0.0, help="share of channels dropped per block (0)")
-    add("--init", type=Path, metavar="CKPT", help="start from the encoder of another run")
+    add("--init", metavar="CKPT", help="start from the encoder of another run")
+
+
+def _add_learning(parser: Parser) -> None:
     add = parser.add_argument_group("learning").add_argument
     add("--epochs", type=positive, default=12, help="passes over the longest training split (12)")
     add("--steps", type=positive, help="optimiser steps, instead of --epochs")
     add("--eval-steps", type=positive, help="steps between evaluations (an epoch, at least 20)")
-    add(
-        "--bs",
-        type=batch_size,
-        metavar="N|auto",
-        help="images of each task in a batch (8); auto: as many as fit into --vram",
-    )
+    text = "images of each task in a batch (8); auto: as many as fit into --vram"
+    add("--bs", type=batch_size, metavar="N|auto", help=text)
     add("--accum", type=positive, default=1, help="batches per optimiser step (1)")
-    add("--optimizer", choices=("sgd", "adamw"), default="adamw", help="(adamw)")
+    add("--optimizer", choices=OPTIMIZERS, default="adamw", help="(adamw)")
     add("--lr", type=real, default=1e-3, help="highest learning rate (0.001)")
     add("--momentum", type=share, default=0.9, help="of SGD; first beta of AdamW (0.9)")
     add("--weight-decay", type=real, default=1e-2, help="biases and norms are left alone (0.01)")
-    add(
-        "--schedule",
-        choices=("plateau", "poly", "cosine", "rsqrt", "constant"),
-        default="cosine",
-        help="of the learning rate (cosine)",
-    )
+    add("--schedule", choices=SCHEDULES, default="cosine", help="of the learning rate (cosine)")
     add("--warmup", type=natural, default=20, help="steps of quadratic rise (20)")
     add("--clip", type=real, default=0.0, help="largest gradient norm, 0 is unlimited (0)")
-    add(
-        "--ema",
-        type=share,
-        default=0.0,
-        help="decay of averaged weights per step, such as 0.99; 0 is off",
-    )
-    add(
-        "--losses",
-        nargs="+",
-        default=[],
-        metavar="OUTPUT=TERMS",
-        help="such as damage=ce+dice or depth=l1+2*grad; classes: ce dice focal, "
-        "mask: bce dice focal, "
-        "depth: l1 silog grad bce",
-    )
-    add(
-        "--loss-weights",
-        nargs="+",
-        default=[],
-        metavar="OUTPUT=W",
-        help="share of an output in the total, or `uncertainty`: learn them",
-    )
-    add(
-        "--class-weights",
-        action=argparse.BooleanOptionalAction,
-        help="rare classes count more (square root of median frequency)",
-    )
+    text = "decay of averaged weights per step, such as 0.99; 0 is off"
+    add("--ema", type=share, default=0.0, help=text)
+
+
+def _add_losses(parser: Parser) -> None:
+    add = parser.add_argument_group("losses").add_argument
+    text = "such as damage=ce+dice or depth=l1+2*grad; classes: ce dice focal, "
+    text += "mask: bce dice focal, depth: l1 silog grad bce"
+    add("--losses", nargs="+", type=pair, default=[], metavar="OUTPUT=TERMS", help=text)
+    text = "share of an output in the total, or `uncertainty`: learn them"
+    add("--loss-weights", nargs="+", type=weight, default=[], metavar="OUTPUT=W", help=text)
+    text = "rare classes count more (square root of median frequency)"
+    add("--class-weights", action=BooleanOptionalAction, help=text)
+
+
+def _add_speed(parser: Parser) -> None:
     add = parser.add_argument_group("memory, speed").add_argument
-    add(
-        "--amp",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="half precision where the device has it",
-    )
-    add(
-        "--ckpt",
-        nargs="?",
-        const="full",
-        default="none",
-        choices=("none", "selective", "full"),
-        help="recompute activations instead of storing them",
-    )
-    add(
-        "--plan",
-        action="store_true",
-        help="print what a training step takes with each --amp and --ckpt, and stop",
-    )
-    add(
-        "--vram",
-        type=above_zero,
-        metavar="GIB",
-        help="memory that a training step may take (all of a CUDA device, else 8)",
-    )
-    add(
-        "--tile",
-        type=natural,
-        default=1024,
-        help="validation images with a longer side are predicted in tiles, 0 is never (1024)",
-    )
-    add(
-        "--compile",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="torch.compile the network",
-    )
+    text = "half precision where the device has it"
+    add("--amp", action=BooleanOptionalAction, default=False, help=text)
+    text = "recompute activations instead of storing them"
+    add("--ckpt", nargs="?", const="full", default="none", choices=CKPT_MODES, help=text)
+    text = "print what a training step takes with each --amp and --ckpt, and stop"
+    add("--plan", action="store_true", help=text)
+    text = "memory that a training step may take (all of a CUDA device, else 8)"
+    add("--vram", type=above_zero, metavar="GIB", help=text)
+    text = "validation images with a longer side are predicted in tiles, 0 is never (1024)"
+    add("--tile", type=natural, default=1024, help=text)
+    text = "torch.compile the network"
+    add("--compile", action=BooleanOptionalAction, default=False, help=text)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
+
+
+def _add_habit(parser: Parser) -> None:
     add = parser.add_argument_group("habit").add_argument
-    add(
-        "--resume",
-        nargs="?",
-        const="",
-        metavar="CKPT",
-        help="continue a stopped run with its own flags (the newest of the task, or this last.pt)",
-    )
-    add(
-        "--overfit",
-        type=natural,
-        default=0,
-        metavar="N",
-        help="train and validate on the same N batches, for 300 steps unless --steps says other",
-    )
+    text = "continue a stopped run with its own flags (the newest of the task, or this last.pt)"
+    add("--resume", nargs="?", const="", metavar="CKPT", help=text)
+    text = "train and validate on the same N batches, for 300 steps unless --steps says other"
+    add("--overfit", type=natural, default=0, metavar="N", help=text)
     add("--seed", type=seed, default=0, help="(0)")
-    add(
-        "--deterministic",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="refuse operations that are not repeatable on the device",
-    )
-    add(
-        "--wandb",
-        choices=("auto", "online", "offline", "disabled"),
-        default="auto",
-        help="auto: online with a key, else offline (auto)",
-    )
+    text = "refuse operations that are not repeatable on the device"
+    add("--deterministic", action=BooleanOptionalAction, default=False, help=text)
+    text = "auto: online with a key, else offline (auto)"
+    add("--wandb", choices=("auto", "online", "offline", "disabled"), default="auto", help=text)
     add("--name", help="of the run in wandb (the run folder's name)")
-    return parser
 
 
-def infer_parser(tasks: Mapping[str, Described]) -> Parser:
+def infer_parser(tasks: Mapping[str, Task]) -> Parser:
     """Every flag of prediction."""
     parser = Parser(
         description="Predict with a trained network; it needs nothing but its checkpoint."
@@ -370,11 +298,3 @@ def as_flags(settings: Mapping[str, object]) -> list[str]:
         else:
             words += [f"--{flag}", *map(str, value if isinstance(value, list | tuple) else [value])]
     return words
-
-
-def pairs(flag: str, items: list[str]) -> dict[str, str]:
-    """["depth=2", "mask=1"] -> {"depth": "2", "mask": "1"}; UserError names flag and word."""
-    for item in items:
-        if "=" not in item:
-            raise UserError(f"{flag}: {item!r}, expected NAME=VALUE")
-    return dict(item.split("=", 1) for item in items)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from utils.engine import Batch, Learner, train_step
+from utils.engine import Batch, TrainState, train_step
 
 BLOCK = 512  # bytes: torch's allocator for CUDA rounds every request up to these
 
@@ -108,36 +108,36 @@ class Tracker(TorchDispatchMode):
         return Footprint(self.sizes, self.labels, self.events)
 
 
-def trace(learner: Learner, batches: Sequence[Batch], accum: int = 1) -> Footprint:
+def trace(state: TrainState, batches: Sequence[Batch], accum: int = 1) -> Footprint:
     """Run one train_step, on real or on fake tensors, and see what it holds."""
     tracker = Tracker()
-    learner.optimizer.zero_grad(set_to_none=True)
-    for label, tensors in _present(learner, batches):
+    state.optimizer.zero_grad(set_to_none=True)
+    for label, tensors in _present(state, batches):
         for tensor in tensors:
             tracker.note(tensor, label)
-    with _labelled(learner, tracker), tracker:
-        train_step(learner, batches, accum)
-    for part in (learner.model, learner.criterion):
+    with _labelled(state, tracker), tracker:
+        train_step(state, batches, accum)
+    for part in (state.model, state.criterion):
         for parameter in part.parameters():
             if parameter.grad is not None:
                 tracker.note(parameter.grad, "gradients")
     return tracker.footprint()
 
 
-def _present(learner: Learner, batches: Sequence[Batch]) -> Iterator[tuple[str, list[Tensor]]]:
+def _present(state: TrainState, batches: Sequence[Batch]) -> Iterator[tuple[str, list[Tensor]]]:
     """What is there before a step, by what it is for."""
-    for part in (learner.model, learner.criterion):
+    for part in (state.model, state.criterion):
         yield "weights", [*part.parameters(), *part.buffers()]
-    if learner.ema is not None:
-        yield "averaged weights", [*learner.ema.parameters(), *learner.ema.buffers()]
-    for values in learner.optimizer.state.values():
+    if state.ema is not None:
+        yield "averaged weights", [*state.ema.parameters(), *state.ema.buffers()]
+    for values in state.optimizer.state.values():
         yield "optimiser", [value for value in values.values() if torch.is_tensor(value)]
     for batch in batches:
         yield "batch", [batch.image, *batch.targets.values()]
 
 
 @contextmanager
-def _labelled(learner: Learner, tracker: Tracker) -> Iterator[None]:
+def _labelled(state: TrainState, tracker: Tracker) -> Iterator[None]:
     """Tell the tracker where the step is: in which stage of the network, forward or backward."""
     backward = False
 
@@ -165,12 +165,12 @@ def _labelled(learner: Learner, tracker: Tracker) -> Iterator[None]:
         tracker.label = "optimiser step"
 
     handles = [
-        learner.model.register_forward_pre_hook(began),
-        learner.criterion.register_forward_pre_hook(partial(entered, "loss")),
-        learner.criterion.register_forward_hook(partial(left, "loss")),
-        learner.optimizer.register_step_pre_hook(stepping),
+        state.model.register_forward_pre_hook(began),
+        state.criterion.register_forward_pre_hook(partial(entered, "loss")),
+        state.criterion.register_forward_hook(partial(left, "loss")),
+        state.optimizer.register_step_pre_hook(stepping),
     ]
-    for label, stage in stages(learner.model):
+    for label, stage in stages(state.model):
         handles.append(stage.register_forward_hook(partial(left, label)))
         for module in stage.modules():
             handles.append(module.register_forward_pre_hook(partial(entered, label)))

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache, partial
 from itertools import count, islice
 from math import isqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from utils.compute import Compute
+from datasets.task import Batch, UserError
+from utils.compute import Compute, amp_dtype
 from utils.distributed import Ranks
-from utils.engine import Batch, Learner
+from utils.engine import TrainState
+from utils.flags import CKPT_MODES
 from utils.footprint import Footprint, trace
 from utils.report import table
+from utils.settings import Settings
+
+Weights = dict[str, tuple[float, ...]]  # by output name, one for each class
+Build = Callable[[Settings, Weights, int, Compute, Ranks], TrainState]
+Recompute = Callable[[nn.Module, str], None]
 
 GIB = 2**30
 DEFAULT_GIB = 8.0  # where the device does not say
 PIXELS = 1 << 16  # of a batch, from which on all is in proportion: a loss may take them in slices
 MOST = 1 << 20  # images of a batch
+SMALLER = (3 / 4, 1 / 2, 3 / 8, 1 / 4, 3 / 16, 1 / 8)  # of size or width, to find what fits
 
 
-class Setting(NamedTuple):
-    """How a step trades time for memory. ckpt: a mode of recomputation, "none" is the plain one."""
+class Mode(NamedTuple):
+    """How a step trades time for memory. ckpt: one of CKPT_MODES, "none" is the plain one."""
 
     amp: bool
     ckpt: str
@@ -40,59 +51,57 @@ class Setting(NamedTuple):
 class Plan:
     """What a training step of a run takes, in bytes.
 
-    trace: finds the footprint of a setting with so many images of each task. probe: numbers of
+    trace: finds the footprint of a mode with so many images of each task. probe: numbers of
     images whose footprint can be scaled to others, from `least` of each task on. settings: from the
-    fastest step to the smallest. asked: the setting of the run. images: of each task in a batch;
+    fastest step to the smallest. asked: the mode of the run. images: of each task in a batch;
     auto: of each task in the largest batch that fits, instead. budget: bytes. what: the run in
     words.
     """
 
     def __init__(
         self,
-        trace: Callable[[Setting, tuple[int, ...]], Footprint],
+        trace: Callable[[Mode, tuple[int, ...]], Footprint],
         probe: tuple[int, ...],
         least: int,
-        settings: Sequence[Setting],
-        asked: Setting,
+        modes: Sequence[Mode],
+        asked: Mode,
         images: tuple[int, ...],
         auto: bool,
         budget: int,
         what: str,
     ) -> None:
         self.trace = cache(trace)
-        self.probe, self.least, self.settings, self.asked = probe, least, settings, asked
+        self.probe, self.least, self.modes, self.asked = probe, least, modes, asked
         self.images, self.budget, self.what = images, budget, what
         if auto:
             self.images = self._even(max(1, self.largest(asked)))
 
-    def footprint(self, setting: Setting, images: tuple[int, ...] | None = None) -> Footprint:
+    def footprint(self, mode: Mode, images: tuple[int, ...] | None = None) -> Footprint:
         """Of a step over so many images of each task; over the run's own, if they are not given."""
         images = images or self.images
         if min(images) < self.least:
-            return self.trace(setting, images)
-        return self.trace(setting, self.probe).scaled(self.probe, images)
+            return self.trace(mode, images)
+        return self.trace(mode, self.probe).scaled(self.probe, images)
 
-    def peak(self, setting: Setting) -> int:
+    def peak(self, mode: Mode) -> int:
         """Bytes that the batch takes at the worst moment."""
-        return self.footprint(setting).peak
+        return self.footprint(mode).peak
 
-    def largest(self, setting: Setting) -> int:
+    def largest(self, mode: Mode) -> int:
         """How many images of each task fit into the budget; 0 if not even one does."""
-        return bisect_right(
-            range(1, MOST), self.budget, key=lambda num: self._peak_of(setting, num)
-        )
+        return bisect_right(range(1, MOST), self.budget, key=lambda num: self._peak_of(mode, num))
 
-    def _peak_of(self, setting: Setting, num: int) -> int:
-        return self.footprint(setting, self._even(num)).peak
+    def _peak_of(self, mode: Mode, num: int) -> int:
+        return self.footprint(mode, self._even(num)).peak
 
     @property
     def fits(self) -> bool:
-        """Whether the batch does, with the setting asked for."""
+        """Whether the batch does, with the mode asked for."""
         return self.peak(self.asked) <= self.budget
 
-    def leanest(self) -> Setting:
-        """The setting that takes least."""
-        return min(self.settings, key=self.peak)
+    def leanest(self) -> Mode:
+        """The mode that takes least."""
+        return min(self.modes, key=self.peak)
 
     def text(self) -> str:
         """Two tables: all combinations of flags, and where the bytes are with those asked for."""
@@ -111,14 +120,14 @@ class Plan:
     def _rows(self) -> list[tuple[str, ...]]:
         batch, most = f"batch {_sum(self.images)}", f"most in {self.budget / GIB:g}"
         rows = [("", "fixed", "per image", batch, "saved", most)]
-        plain = self.peak(self.settings[0])
-        for setting in self.settings:
-            num, peak = max(self.least, *self.images), self.peak(setting)
-            low, high = (self._peak_of(setting, images) for images in (num, 2 * num))
+        plain = self.peak(self.modes[0])
+        for mode in self.modes:
+            num, peak = max(self.least, *self.images), self.peak(mode)
+            low, high = (self._peak_of(mode, images) for images in (num, 2 * num))
             numbers = (
                 f"{number / GIB:.3f}" for number in (2 * low - high, (high - low) / num, peak)
             )
-            name, most = setting.flags or "neither", str(self.largest(setting))
+            name, most = mode.flags or "neither", str(self.largest(mode))
             rows.append((name, *numbers, f"{1 - peak / plain:.0%}", most))
         return rows
 
@@ -146,9 +155,9 @@ class Plan:
         """
         largest = self.largest(self.asked)
         ways = [f"--bs {largest}"] if largest else []
-        for setting in self.settings:
-            if setting.amp >= self.asked.amp and self.peak(setting) <= self.budget:
-                ways.append(setting.flags)
+        for mode in self.modes:
+            if mode.amp >= self.asked.amp and self.peak(mode) <= self.budget:
+                ways.append(mode.flags)
                 break
         if not ways:
             for plans in smaller:
@@ -168,6 +177,91 @@ def _sum(images: Sequence[int]) -> str:
     return "+".join(map(str, images))
 
 
+def make_plan(
+    settings: Settings,
+    device: torch.device,
+    build: Build,
+    recompute: Recompute,
+    only: Mode | None = None,
+) -> Plan:
+    """What a training step takes, by --amp and --ckpt; or in one mode, if it is given.
+
+    Needs no data and allocates nothing. A plan that is only printed may be for another device.
+    """
+    light = replace(settings, pretrained=False, init=None, compile=False)
+    tasks = settings.tasks
+    weights = {
+        output.name: (1.0,) * output.channels
+        for each in tasks
+        for output in each.task.outputs
+        if output.balanced and each.class_weights
+    }
+
+    def batches(images: tuple[int, ...]) -> list[Batch]:
+        each = zip(tasks, images, strict=True)
+        return [own.task.empty_batch(num, own.size) for own, num in each]
+
+    half = settings.plan or amp_dtype(device) is not None
+    dummy = Dummy(partial(build, light, weights, 1), batches, recompute, settings.accum)
+    least = math.ceil(PIXELS / min(math.prod(own.size) for own in tasks))
+    return Plan(
+        dummy.trace,
+        dummy.probe(least, len(tasks)),
+        least,
+        [only] if only else all_modes(half),
+        asked=only or Mode(settings.amp and half, settings.ckpt),
+        images=tuple(own.bs for own in tasks),
+        auto=settings.fit_batch,
+        budget=budget(settings.vram, device),
+        what=", ".join(map(str, tasks)),
+    )
+
+
+def fit_to_memory(
+    settings: Settings, device: torch.device, build: Build, recompute: Recompute
+) -> tuple[Settings, str]:
+    """The settings with the batch of `--bs auto`, and a line about the plan; UserError, which names
+    what would fit, if what is asked for needs more than --vram."""
+    plan = make_plan(settings, device, build, recompute)
+    if not plan.fits:
+        leanest = plan.leanest()
+
+        def fitting(row: Iterable[tuple[str, Settings]]) -> Iterator[tuple[str, Plan]]:
+            for flags, changed in row:
+                smaller = make_plan(changed, device, build, recompute, leanest)
+                with suppress(ValueError):  # one value per channel is too few for batch norm
+                    if smaller.fits:
+                        yield flags, smaller
+
+        raise UserError(plan.misfit(map(fitting, _smaller(settings))))
+    each = zip(settings.tasks, plan.images, strict=True)
+    tasks = tuple(replace(own, bs=images) for own, images in each)
+    return replace(settings, tasks=tasks, fit_batch=False), plan.summary()
+
+
+def _smaller(settings: Settings) -> list[list[tuple[str, Settings]]]:
+    """Ways to need less, each a row of flags and the settings with them: smaller and smaller sizes,
+    then widths. The batch is one image where it was to be found."""
+    tasks, network = settings.tasks, settings.network
+    height, width = max((own.size for own in tasks), key=math.prod)
+    rows: list[list[tuple[str, Settings]]] = [[], []]
+    for share in SMALLER:
+        size = (max(8, int(share * height) // 8 * 8), max(8, int(share * width) // 8 * 8))
+        channels = max(1, int(share * network.width))
+        rows[0].append(("--size {} {}".format(*size), _with(settings, size=size)))
+        narrow = replace(settings, network=replace(network, width=channels))
+        rows[1].append((f"--width {channels}", _with(narrow)))
+    return rows
+
+
+def _with(settings: Settings, **changes: Any) -> Settings:
+    """The settings with changes to every task."""
+    if settings.fit_batch:
+        changes["bs"] = 1
+    tasks = tuple(replace(own, **changes) for own in settings.tasks)
+    return replace(settings, tasks=tasks, fit_batch=False)
+
+
 def budget(vram: float | None, device: torch.device) -> int:
     """Bytes: so many GiB if given, else all of a CUDA device, else 8 GiB."""
     if vram is None and device.type == "cuda":
@@ -175,29 +269,22 @@ def budget(vram: float | None, device: torch.device) -> int:
     return int((DEFAULT_GIB if vram is None else vram) * GIB)
 
 
-def settings(modes: Sequence[str], half: bool) -> list[Setting]:
-    """All combinations; without half precision where the device has none."""
-    return [Setting(amp, mode) for mode in modes for amp in ([False, True] if half else [False])]
-
-
-class Alone(Ranks):
-    """The single rank of a plan, also under `torchrun`."""
-
-    def __init__(self) -> None:
-        self.device, self.rank, self.world = torch.device("cpu"), 0, 1
+def all_modes(half: bool) -> list[Mode]:
+    """From the fastest step to the smallest; without half precision where the device has none."""
+    return [Mode(amp, ckpt) for ckpt in CKPT_MODES for amp in ([False, True] if half else [False])]
 
 
 class Dummy:
-    """A learner of fake tensors: its steps take no memory, and show how much they would take.
+    """A train state of fake tensors: its steps take no memory, and show how much they would take.
 
-    build: makes the learner, here on the meta device. batches: makes one batch of each task, from
+    build: makes the state, here on the meta device. batches: makes one batch of each task, from
     their sizes. recompute: sets a mode. The optimiser has its state, as in every step but the
     first. More than two batches of a task per step take no more than two.
     """
 
     def __init__(
         self,
-        build: Callable[[Compute, Ranks], Learner],
+        build: Callable[[Compute, Ranks], TrainState],
         batches: Callable[[tuple[int, ...]], list[Batch]],
         recompute: Callable[[nn.Module, str], None],
         accum: int = 1,
@@ -205,43 +292,44 @@ class Dummy:
         from torch._subclasses.fake_tensor import FakeTensorMode  # takes a second
 
         self.batches, self.recompute, self.accum = batches, recompute, accum
-        self.mode = FakeTensorMode()
-        with torch.device("meta"):
-            self.learner = build(Compute(torch.device("meta")), Alone())
-        with self.mode:
-            _replace_tensors(self.learner)
-            for group in self.learner.optimizer.param_groups:
+        self.fake = FakeTensorMode()
+        meta = torch.device("meta")
+        with meta:
+            self.state = build(Compute(meta), Ranks(meta, alone=True))
+        with self.fake:
+            _replace_tensors(self.state)
+            for group in self.state.optimizer.param_groups:
                 for parameter in group["params"]:
                     parameter.grad = torch.zeros_like(parameter)
-            self.learner.optimizer.step()
+            self.state.optimizer.step()
 
     def probe(self, least: int, num: int) -> tuple[int, ...]:
         """The first `num` primes, at least so large, that divide the size of no weight."""
         tensors = [
             tensor
-            for part in (self.learner.model, self.learner.criterion)
+            for part in (self.state.model, self.state.criterion)
             for tensor in (*part.parameters(), *part.buffers())
         ]
         sizes = {tensor.numel() for tensor in tensors}
         primes = (n for n in count(max(5, least)) if all(n % i for i in range(2, isqrt(n) + 1)))
         return tuple(islice((n for n in primes if all(size % n for size in sizes)), num))
 
-    def trace(self, setting: Setting, images: tuple[int, ...]) -> Footprint:
+    def trace(self, mode: Mode, images: tuple[int, ...]) -> Footprint:
         """The footprint of a step over so many images of each task."""
-        learner = self.learner
-        self.recompute(learner.model, setting.ckpt)
-        dtype = torch.bfloat16 if setting.amp else None  # float16 takes as many bytes
-        learner.compute = Compute(torch.device("cpu"), dtype)
-        with self.mode:
-            if learner.ema is not None:  # the one value that a step asks for
-                learner.ema.n_averaged = torch.tensor(0)
-            return trace(learner, self.batches(images) * min(self.accum, 2), self.accum)
+        state = self.state
+        self.recompute(state.model, mode.ckpt)
+        dtype = torch.bfloat16 if mode.amp else None  # float16 takes as many bytes
+        state.compute = Compute(torch.device("cpu"), dtype)
+        with self.fake:
+            if state.ema is not None:  # the one value that a step asks for
+                state.ema.n_averaged = torch.tensor(0)
+            return trace(state, self.batches(images) * min(self.accum, 2), self.accum)
 
 
-def _replace_tensors(learner: Learner) -> None:
+def _replace_tensors(state: TrainState) -> None:
     """Tensors on the meta device, which autocast does not know, by fake ones on the CPU."""
     new = {}
-    for part in filter(None, (learner.model, learner.criterion, learner.ema)):
+    for part in filter(None, (state.model, state.criterion, state.ema)):
         for module in part.modules():
             for tensors in (module._parameters, module._buffers):
                 for name, old in tensors.items():
@@ -252,5 +340,5 @@ def _replace_tensors(learner: Learner) -> None:
                         is_parameter = isinstance(old, nn.Parameter)
                         new[old] = nn.Parameter(like, old.requires_grad) if is_parameter else like
                     tensors[name] = new.get(old)
-    for group in learner.optimizer.param_groups:
+    for group in state.optimizer.param_groups:
         group["params"] = [new[old] for old in group["params"]]

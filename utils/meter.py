@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +14,8 @@ try:
     import resource
 except ImportError:  # Windows
     resource = None
+
+T = TypeVar("T")
 
 
 class Meter:
@@ -22,16 +26,23 @@ class Meter:
         self._reset()
 
     def _reset(self) -> None:
-        self.terms = {}
+        self.terms: dict[str, list[Tensor]] = {}
         self.images, self.waited = 0, 0.0
         self.start = time.perf_counter()
 
-    def add(self, terms: dict[str, Tensor], num_images: int, waited: float) -> None:
-        """One step: its loss terms, its images, the seconds it waited for its data."""
+    def timed(self, batches: Iterator[T]) -> Iterator[T]:
+        """The same batches; the time that it takes to get them counts as waiting for data."""
+        while True:
+            start = time.perf_counter()
+            batch = next(batches)
+            self.waited += time.perf_counter() - start
+            yield batch
+
+    def add(self, terms: dict[str, Tensor], num_images: int) -> None:
+        """One step: its loss terms and its images."""
         for name, term in terms.items():
             self.terms.setdefault(name, []).append(term)
         self.images += num_images
-        self.waited += waited
 
     def restart(self) -> None:
         """Begin anew: what came since the last flush was no training, but an evaluation."""

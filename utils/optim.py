@@ -9,28 +9,23 @@ import torch
 from torch import nn
 
 from datasets.task import UserError
-
-OPTIMIZERS = ("sgd", "adamw")
-SCHEDULES = ("plateau", "poly", "cosine", "rsqrt", "constant")
+from utils.settings import OptimSettings
 
 
-def make_optimizer(
-    name: str, modules: list[nn.Module], lr: float, momentum: float, weight_decay: float
-) -> torch.optim.Optimizer:
+def make_optimizer(modules: list[nn.Module], settings: OptimSettings) -> torch.optim.Optimizer:
     """SGD with momentum, or AdamW (betas `momentum` and 0.999), fused into one kernel per step.
 
     Weight decay leaves biases and norm parameters (everything of one dimension) alone.
     """
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    if name == "sgd":
+    lr, momentum = settings.lr, settings.momentum
+    if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=True)
-    if name == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=True)
-    raise UserError(f"optimizer {name!r}: expected one of {', '.join(OPTIMIZERS)}")
+    return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=True)
 
 
 def check_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
@@ -74,11 +69,9 @@ class Schedule:
         total: int,
         patience: int = 2,
     ) -> None:
-        if shape not in SCHEDULES:
-            raise UserError(f"schedule {shape!r}: expected one of {', '.join(SCHEDULES)}")
         self.optimizer = optimizer
         self.shape, self.warmup, self.total, self.patience = shape, warmup, total, patience
-        self.base = [group["lr"] for group in optimizer.param_groups]
+        self.base: list[float] = [group["lr"] for group in optimizer.param_groups]
         self.step, self.best, self.waited, self.plateau = 0, -math.inf, 0, 1.0
         self._apply()
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utils.optim import Schedule, make_optimizer
+from utils.settings import OptimSettings
 
 pytest_plugins = ["bench_plugin"]
 
@@ -94,7 +95,7 @@ def test_original_design(bench):
     """
     assert sum(p.numel() for p in Original().parameters()) == 2_963_300
     case = bench.case("maskdepth", *bench.half())
-    given = case.num, case.size, str(case.learner.compute.device)
+    given = case.num, case.size, str(case.state.compute.device)
     threads = torch.get_num_threads()
     with ProcessPoolExecutor(
         1, get_context("spawn"), torch.set_num_threads, (threads,)
@@ -152,14 +153,14 @@ def test_segmentation_models_pytorch(bench, upsampling, size):
         classes=output.channels,
     )
     net.segmentation_head = nn.Conv2d(16, output.channels, 1)
-    ours = case.learner.model
+    ours = case.state.model
     assert num_parameters(net) == num_parameters(ours)
     model = Foreign(net, output.name, ours.mean, ours.std)
-    model = model.to(case.learner.compute.device, memory_format=torch.channels_last)
-    optimizer = make_optimizer("adamw", [model], 1e-3, 0.9, 1e-2)
+    model = model.to(case.state.compute.device, memory_format=torch.channels_last)
+    optimizer = make_optimizer([model], OptimSettings())
     theirs = case._replace(
-        learner=replace(
-            case.learner,
+        state=replace(
+            case.state,
             model=model,
             parallel=model,
             optimizer=optimizer,

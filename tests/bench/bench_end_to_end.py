@@ -35,7 +35,7 @@ class Stream:
             start = time.perf_counter()
             batch = next(self.batches)
             waited += time.perf_counter() - start
-            train_step(self.case.learner, [batch])
+            train_step(self.case.state, [batch])
         return waited
 
     def __call__(self):
@@ -69,7 +69,7 @@ def test_end_to_end(bench, demo_zip, net, workers):
         stream, alone, before=stream.restart, after=stream.stop, rounds=ROUNDS, warm=1
     )
     step, images = alone_seconds / steps, case.num * steps
-    on_cpu = case.learner.compute.device.type == "cpu"
+    on_cpu = case.state.compute.device.type == "cpu"
     busy = step * torch.get_num_threads() * on_cpu + loading  # seconds of one core
     possible = max(step, loading / workers, busy / os.cpu_count()) if workers else step + loading
     share = alone_seconds / seconds

@@ -16,14 +16,15 @@ from typing import Any
 
 import pytest
 import torch
-from learners import Case, make_case, parse
+from learners import Case, make_case, settings_of
 
-import train
 from datasets.demo import SCENES
 from datasets.stores import write_zip
 from datasets.task import Task
+from models.recompute import recompute
+from train import build_state
 from utils.compute import amp_dtype, make_compute
-from utils.memory import Plan
+from utils.memory import Plan, make_plan
 from utils.report import table
 
 TINY = ("--size", "32", "32", "--bs", "2", "--width", "4", "--depth", "2", "--centre", "8")
@@ -63,13 +64,14 @@ class Bench:
 
     def settings(self, task_name: str, *flags: str) -> tuple[Task, tuple[int, int], int]:
         """The task, its training size and batch, without a network."""
-        args, (task,) = parse(task_name, *self.tiny, *flags)
-        return task, tuple(train.setting(args, task, "size")), train.setting(args, task, "bs")
+        (own,) = settings_of(task_name, *self.tiny, *flags).tasks
+        return own.task, own.size, own.bs
 
     def plan(self, task_name: str, *flags: str) -> Plan:
         """The memory plan that train.py makes with these flags."""
-        args, tasks = parse(task_name, *self.tiny, *flags)
-        return train.make_plan(args, tasks, make_compute(args.device, False).device)
+        settings = settings_of(task_name, *self.tiny, *flags)
+        device = make_compute(settings.device, False).device
+        return make_plan(settings, device, build_state, recompute)
 
     def half(self, device: str = "auto") -> tuple[str, ...]:
         """--amp where the device computes in half precision."""

@@ -1,0 +1,137 @@
+"""Flags become one frozen value; what was given by hand wins, and nothing is dropped in silence."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from utils import checkpoint
+from utils.flags import CKPT_MODES
+from utils.settings import Settings, check_norm, count_steps, parse
+
+OUT = ("--out", "/nonexistent/run")
+FLAGS = [
+    "--task maskdepth",
+    "--task damage cityscapes maskdepth --data a b c --bs 3",
+    "--task damage --split-by material=Paper --losses damage=ce --loss-weights damage=2",
+    "--task maskdepth --loss-weights uncertainty --vram 4 --encoder resnet18 --pretrained",
+    "--task damage --optimizer sgd --ema 0.9 --steps 7 --convs 1 2 3 --no-class-weights",
+]
+
+
+@pytest.fixture
+def stopped(tmp_path):
+    """stopped("--task", ...) -> words that resume a run of these flags."""
+
+    def make(*words):
+        settings = parse([*words, *OUT])
+        tasks = [own.task.to_json() for own in settings.tasks]
+        config = {"tasks": tasks, "settings": settings.to_json()}
+        checkpoint.save(tmp_path / "last.pt", {"learner": {}, "config": config})
+        return ["--resume", str(tmp_path / "last.pt")]
+
+    return make
+
+
+def test_flags_beat_the_defaults_of_the_task():
+    settings = parse(["--task", "maskdepth", *OUT])
+    network = settings.network
+    assert (network.width, network.centre, network.convs) == (32, 256, (2, 1, 3))
+    assert settings.optim.lr == 2e-3
+    words = "--task maskdepth --width 8 --convs 1 --size 32 48"
+    settings = parse([*words.split(), *OUT])
+    (own,) = settings.tasks
+    assert (settings.network.width, settings.network.convs) == (8, (1, 1, 1))
+    assert (settings.optim.lr, own.size, own.bs) == (2e-3, (32, 48), 16)
+
+
+def test_a_centre_is_that_of_our_own_encoder():
+    for words, centre in (("--encoder resnet18", 0), ("--encoder resnet18 --centre 8", 8)):
+        settings = parse(["--task", "maskdepth", *words.split(), *OUT])
+        assert settings.network.centre == centre
+
+
+def test_each_task_has_its_own_size_batch_and_weights():
+    settings = parse(["--task", "damage", "maskdepth", "--data", "a", "b", *OUT])
+    first, second = settings.tasks
+    assert (first.size, first.bs, first.class_weights, first.data) == ((224, 224), 6, True, ("a",))
+    assert (second.size, second.bs, second.class_weights, second.data) == (
+        (224, 224),
+        16,
+        False,
+        ("b",),
+    )
+    settings = parse(["--task", "damage", "maskdepth", "--bs", "3", "--size", "8", "9", *OUT])
+    assert [(own.bs, own.size) for own in settings.tasks] == [(3, (8, 9))] * 2
+
+
+def test_settings_are_a_value():
+    settings = parse(["--task", "damage", *OUT])
+    for noun in (settings, settings.tasks[0], settings.network, settings.optim):
+        name = dataclasses.fields(noun)[0].name
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(noun, name, None)
+    assert settings == parse(["--task", "damage", *OUT])
+
+
+@pytest.mark.parametrize("words", FLAGS)
+def test_a_resumed_run_has_the_settings_of_the_stopped_one(stopped, tmp_path, words):
+    expected = parse([*words.split(), *OUT])
+    resume = stopped(*words.split())
+    found = parse(resume)
+    assert (found.resume, found.out) == (tmp_path / "last.pt", tmp_path)
+    assert dataclasses.replace(found, resume=None, out=expected.out) == expected
+    json.dumps(found.to_json())
+
+
+def test_flags_beside_resume_are_taken(stopped):
+    resume = stopped("--task", "damage", "maskdepth", "--steps", "9", "--bs", "4", "--lr", "0.5")
+    settings = parse([*resume, "--bs", "2", "--weight-decay", "0.25", "--no-class-weights"])
+    assert [own.bs for own in settings.tasks] == [2, 2]
+    assert [own.class_weights for own in settings.tasks] == [False, False]
+    assert (settings.optim.lr, settings.optim.weight_decay) == (0.5, 0.25)
+    assert (settings.steps, parse([*resume, "--epochs", "3"]).steps) == (9, None)
+    assert parse([*resume, "--bs", "auto"]).fit_batch
+
+
+@pytest.mark.parametrize("flag", ["init", "pretrained", "out"])
+def test_flags_beside_resume_that_would_do_nothing_are_refused(stopped, flag):
+    resume = stopped("--task", "damage")
+    with pytest.raises(ValueError, match=f"--{flag}.*a resumed run|--{flag}.*a run is resumed"):
+        parse([*resume, f"--{flag}", resume[1]])
+
+
+def test_an_epoch_is_one_pass_over_the_longest_split():
+    def steps(*words, samples=(100, 30), world=1):
+        return count_steps(parse(["--task", "damage", "maskdepth", *words, *OUT]), samples, world)
+
+    assert steps("--bs", "10", "--epochs", "3") == (30, 10, 30)  # evaluated as the first task says
+    assert steps("--bs", "10", "--epochs", "3", "--eval-steps", "7").eval == 7
+    assert steps("--bs", "10", "--accum", "3", "--epochs", "1").epoch == 4
+    assert steps("--bs", "10", "--epochs", "1", world=2).epoch == 5
+    assert steps("--steps", "7").total == 7
+    assert steps("--overfit", "1").total == 300
+
+
+def test_batch_norm_wants_more_than_one_value():
+    settings = parse(["--task", "damage", "--size", "16", "16", "--bs", "1", *OUT])
+    check_norm(settings, stride=8, world=1)
+    check_norm(settings, stride=16, world=2)
+    with pytest.raises(ValueError, match="--size 16 16 --bs 1: batch norm sees one value"):
+        check_norm(settings, stride=16, world=1)
+    group = dataclasses.replace(settings.network, norm="group")
+    check_norm(dataclasses.replace(settings, network=group), stride=16, world=1)
+
+
+def test_settings_cost_no_import_of_torch():
+    """What answers --help; the words of the door."""
+    code = "import sys, utils.settings; sys.exit('torch' in sys.modules)"
+    root = Path(__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0
+    assert isinstance(parse(["--task", "damage", *OUT]), Settings)
+    assert CKPT_MODES[0] == "none"
+    assert torch.__version__

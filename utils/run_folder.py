@@ -1,0 +1,279 @@
+"""A run's folder: its record, its checkpoints, what is said meanwhile, and its conclusion."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+from torch import Tensor
+
+from datasets.task import Batch, Task, UserError
+from utils import checkpoint, report
+from utils.charts import draw_confusion, draw_curves
+from utils.distributed import Ranks
+from utils.engine import TrainState
+from utils.logger import NullLogger, RunLogger
+from utils.meter import Meter
+from utils.metrics import metrics_of, picking_scores
+from utils.progress import Progress
+from utils.settings import RUNS, Settings, Steps
+from utils.skipped import Skipped
+
+SAVE_SECONDS = 300  # a crash costs at most so much training
+
+
+class Validation(NamedTuple):
+    """score: mean over tasks of what picks the best. facts: what best.pt tells of itself."""
+
+    score: float
+    scores: dict[str, float]
+    facts: dict[str, Any]
+    pictures: dict[str, Image.Image]
+
+
+class RunFolder:
+    """All that a run writes. Each rank has one, and only the first writes.
+
+    Made anew below runs/ where the settings name no folder; a mistake that ends the run before it
+    has written anything takes that one away again. model: the network as plain values.
+    """
+
+    def __init__(self, settings: Settings, model: dict[str, Any], ranks: Ranks) -> None:
+        self.settings, self.ranks = settings, ranks
+        self.tasks = [each.task for each in settings.tasks]
+        named = RUNS / "+".join(task.name for task in self.tasks)
+        self.path = settings.out or Path(ranks.first_says(lambda: str(new_folder(named))))
+        self.config = {
+            "tasks": [task.to_json() for task in self.tasks],
+            "sizes": [list(each.size) for each in settings.tasks],
+            "model": model,
+            "settings": settings.to_json(),
+        }
+        self.progress = Progress(0, 0, ranks.first)
+        resumed = settings.resume is not None
+        self.skipped = Skipped(settings.skip_bad, ranks, self.say, self.path, resumed)
+        self.logger: RunLogger | NullLogger = NullLogger()
+        self.meter = Meter(ranks.device)
+        self.best, self.run_id = -1.0, None
+        self.line: dict[str, float] = {}  # what was logged last
+        self.saved = time.monotonic()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.close()
+        if self.settings.out is None:
+            with suppress(OSError):
+                self.path.rmdir()  # empty where a mistake was found before there was a run
+
+    def say(self, text: str) -> None:
+        """A line for whoever watches, once for all ranks."""
+        self.progress.write(text)
+
+    def restore(self, state: TrainState) -> int:
+        """Bring the state to where the checkpoint to resume stands; the step, 0 without one."""
+        path = self.settings.resume
+        if path is None:
+            return 0
+        found = checkpoint.load(path)
+        try:
+            state.load_state_dict(found["learner"])
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        self.best, self.run_id = found["best"], found["run_id"]
+        return found["step"]
+
+    def begin(self, step: int, total: int, about: list[str]) -> None:
+        """Open the record, and go on in it after `step`. about: what is said at the start."""
+        if self.ranks.first:
+            wandb, name = self.settings.wandb, self.settings.name
+            self.logger = RunLogger(self.path, self.config, wandb, name, self.run_id)
+            self.run_id = self.logger.run_id
+        self.logger.truncate(step)
+        for line in filter(None, [*about, self.logger.link]):
+            self.say(line)
+        self.progress = Progress(step, total, self.ranks.first)
+        self.meter.restart()
+        self.saved = time.monotonic()
+
+    def add(self, terms: dict[str, Tensor], batches: Sequence[Batch]) -> None:
+        """A step is done: its loss terms, and what it saw."""
+        images = sum(len(batch.keys) for batch in batches)
+        self.meter.add(terms, images * self.ranks.world)
+        self.progress.advance()
+
+    def log(self, step: int, lr: float) -> None:
+        """Write the means since the last time; all ranks are here at the same step.
+
+        Waits for the device. UserError if the loss is not a number: nothing is saved then.
+        """
+        self.skipped.settle()
+        self.line = self.ranks.mean(self.meter.flush()) | {"lr": lr} | self.skipped.count
+        if not math.isfinite(self.line["loss"]):
+            raise self._diverged(step, "the loss")
+        self.logger.log(step, {f"train/{name}": value for name, value in self.line.items()})
+        self.logger.skipped(step, self.skipped.listed)
+        self.progress.note(report.postfix(self.line))
+
+    def evaluated(self, step: int, steps: Steps, found: Validation, state: TrainState) -> None:
+        """Write what validation found, right after `log`; the weights too where they are better."""
+        self.logger.log(step, {f"val/{name}": value for name, value in found.scores.items()})
+        if not math.isfinite(found.scores["loss"]):
+            raise self._diverged(step, "the loss on validation images")
+        self.logger.images(step, found.pictures)
+        self.logger.skipped(step, self.skipped.listed)
+        where = f"step {step} (epoch {step / steps.epoch:.1f})"
+        picking = [task.best for task in self.tasks]
+        self.say(report.evaluation(where, self.line, found.scores, picking))
+        # nan, where nothing is labelled, is never better; but some best.pt there must be
+        if found.score > self.best or self.best < 0:
+            self.best = max(self.best, found.score)
+            self._write(
+                "best.pt", found.facts | {"step": step, "model": state.averaged.state_dict()}
+            )
+        self.meter.restart()
+
+    def is_late(self) -> bool:
+        """Whether the last checkpoint is so old, on any rank's clock, that a crash would cost too
+        much."""
+        return self.ranks.any(time.monotonic() - self.saved > SAVE_SECONDS)
+
+    def check_finite(self, step: int, state: TrainState) -> None:
+        """UserError where any rank's state, which is about to be saved, holds what is no number."""
+        broken = checkpoint.not_finite(state.state_dict())
+        if self.ranks.any(broken is not None):
+            raise self._diverged(step, broken or "the state of another rank")
+
+    def _diverged(self, step: int, what: str) -> UserError:
+        """What to do about a loss or a state that is not a number, and from where to go on."""
+        optim, last = self.settings.optim, self.path / "last.pt"
+        clip = "" if optim.clip else ", or --clip 1"
+        good = (
+            f"the last good checkpoint is {last}" if last.exists() else "no checkpoint came before"
+        )
+        what = f"step {step}: {what} is infinite or not a number, and not saved"
+        return UserError(f"{what}: try a smaller --lr than {optim.lr:g}{clip}; {good}")
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Write last.pt, from which a run is resumed."""
+        self._write("last.pt", {"step": step, "best": self.best, "learner": state.state_dict()})
+        self.saved = time.monotonic()
+
+    def rescue(self, error: UserError, state: TrainState) -> UserError:
+        """A process that loads data died, between two steps: save the last whole one. The error,
+        and where to go on from."""
+        step = state.schedule.step
+        if broken := checkpoint.not_finite(state.state_dict()):
+            return UserError(f"{error}. {self._diverged(step, broken)}")
+        self.save(step, state)
+        saved = f"step {step}" if self.ranks.first else "what the first rank saved last"
+        kept = f"{saved} is in {self.path / 'last.pt'}"
+        return UserError(f"{error}. Fewer --workers need less memory; {kept}")
+
+    def _write(self, name: str, facts: dict[str, Any]) -> None:
+        about = {"config": self.config, "run_id": self.run_id}
+        self.ranks.save(self.path / name, facts | about)
+
+    def conclude(self, step: int, total: int) -> int:
+        """Close the record; draw, and say what was reached and what can be done next.
+
+        The exit status: 130 where the run was stopped before its last step.
+        """
+        self.progress.close()
+        self.logger.finish({"best": self.best, "step": step} | self.skipped.count)
+        last = shlex.quote(f"{self.path}/last.pt")
+        if step < total:
+            self.say(f"stopped after step {step}; go on with: python train.py --resume {last}")
+            return 130
+        if self.ranks.first:
+            self._conclude()
+        return 0
+
+    def _conclude(self) -> None:
+        draw_curves(self.path / "metrics.jsonl", self.path / "curves.png")
+        best = checkpoint.load(self.path / "best.pt")
+        metrics = metrics_of(self.settings.outputs)
+        for output in self.settings.outputs:
+            found = metrics[output.name]
+            found.load_state(best["counts"][output.name])
+            if found.confusion is not None:
+                chart = self.path / f"confusion_{output.name}.png"
+                draw_confusion(found.confusion, output.labels, chart)
+            table = found.table(output.name)
+            if table is not None:
+                self.say(table)
+        for task in self.tasks:
+            self.say(report.best(task.best, best["scores"], best["step"]))
+        files = "best weights in {0}/best.pt, curves in {0}/curves.png, pictures in {0}/samples"
+        self.say(files.format(self.path))
+        self.say(f"see its predictions: {next_command(self.settings, self.path)}")
+
+
+def announcement(
+    settings: Settings,
+    samples: Sequence[tuple[int, int]],
+    state: TrainState,
+    steps: Steps,
+    path: Path,
+) -> str:
+    """What is about to be trained, on what, and where it goes. samples: of each task, to train on
+    and to validate."""
+    lines = []
+    for each, (train, val) in zip(settings.tasks, samples, strict=True):
+        counts = f"{train} images to train on, {val} to validate"
+        size = "{}x{} pixels".format(*each.size)
+        lines.append(f"{each.task.name}: {counts}, {size}, batch {each.bs}")
+    million = sum(p.numel() for p in state.model.parameters()) / 1e6
+    device, dtype = state.compute.device, str(state.compute.dtype or "torch.float32")
+    what = f"{settings.network.encoder}, {million:.2f} M parameters"
+    lines.append(f"{what}, {device}, {dtype.removeprefix('torch.')}")
+    if settings.amp and state.compute.dtype is None and settings.ckpt != "none":
+        lines.append("--ckpt makes a step slower; without --amp it gains nothing but memory")
+    lines.append(f"{steps.total} steps, {steps.epoch} an epoch, into {path}")
+    return "\n".join(lines)
+
+
+def check_best(task: Task) -> None:
+    """Refuse a task whose best checkpoint nothing would pick."""
+    name, _, metric = task.best.partition("/")
+    output = next(output for output in task.outputs if output.name == name)
+    known = picking_scores(output)
+    if metric not in known:
+        raise UserError(
+            f"task {task.name}: best is {task.best!r}, expected {name}/ and one of "
+            f"{', '.join(known)}"
+        )
+
+
+def next_command(settings: Settings, path: Path) -> str:
+    """The command that predicts with the best weights of a run, from what it was trained on."""
+    first = settings.tasks[0]
+    if len(settings.tasks) == 1 and path.parent == RUNS and not first.data:
+        return f"python infer.py --task {first.task.name}"
+    words = ["--weights", str(path / "best.pt")]
+    if first.data:
+        words += ["--task", first.task.name] if len(settings.tasks) > 1 else []
+        words += ["--input", *first.data]
+    return f"python infer.py {shlex.join(words)}"
+
+
+def new_folder(folder: Path) -> Path:
+    """Make the folder, or the first of folder-2, folder-3, ... that is not there.
+
+    Of runs that start at once, each has its own.
+    """
+    candidate, number = folder, 1
+    while True:
+        try:
+            candidate.mkdir(parents=True)
+            return candidate
+        except FileExistsError:
+            number += 1
+            candidate = folder.with_name(f"{folder.name}-{number}")

@@ -1,0 +1,325 @@
+"""Flags -> one frozen value, resolved and checked at the door; nothing here imports torch.
+
+What is said more than once holds in this order: flags given, flags of the run that is resumed,
+defaults of the first task (each task's own for `size`, `bs` and `class_weights`), defaults of all.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from datasets import TASKS, load_task
+from datasets.task import Output, Task, UserError
+from utils.command import run_command
+from utils.flags import Parser, as_flags, check_choices, train_parser
+
+RUNS = Path("runs")
+OVERFIT_STEPS = 300  # enough to learn a batch by heart
+EVAL_STEPS = 20  # an evaluation of a small set takes as long as some steps
+# What each task of a run has for itself.
+PER_TASK: dict[str, Any] = {"data": (), "size": (256, 256), "bs": 8, "class_weights": False}
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """A task as this run trains it. data: paths or addresses, none for the demo; size: height and
+    width in pixels; bs: images in a batch; class_weights: whether rare classes count more."""
+
+    task: Task
+    data: tuple[str, ...]
+    size: tuple[int, int]
+    bs: int
+    class_weights: bool
+
+    @property
+    def eval_bs(self) -> int:
+        """Images that are validated at once: no more than usual, however many a step takes."""
+        return min(self.bs, self.task.defaults.get("bs", PER_TASK["bs"]))
+
+    def __str__(self) -> str:
+        return "{} {}x{}".format(self.task.name, *self.size)
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """What `ModelSpec.of` makes a network from, beside the outputs of the tasks."""
+
+    encoder: str
+    width: int
+    depth: int
+    centre: int
+    convs: tuple[int, int, int]
+    norm: str
+    dropout: float
+
+
+@dataclass(frozen=True)
+class OptimSettings:
+    """How weights are learnt. momentum: of SGD, or the first beta of AdamW. warmup: steps. clip:
+    largest norm of the gradient, 0 is unlimited. ema: decay of averaged weights per step, 0 is off.
+    """
+
+    optimizer: str = "adamw"
+    lr: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 1e-2
+    schedule: str = "cosine"
+    warmup: int = 20
+    clip: float = 0.0
+    ema: float = 0.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All of a run's settings, named as their flags.
+
+    losses: terms by output name, of those that do not take their task's. loss_weights: the same of
+    weights, or "uncertainty": learn them. fit_batch: `--bs auto`, the batch is not known yet.
+    vram: GiB. out: the run folder, None for a new one. resume: the checkpoint to go on from.
+    """
+
+    tasks: tuple[TaskSettings, ...]
+    network: NetworkSettings
+    optim: OptimSettings
+    losses: dict[str, str]
+    loss_weights: dict[str, float] | str
+    epochs: int
+    steps: int | None
+    eval_steps: int | None
+    overfit: int
+    accum: int
+    fit_batch: bool
+    split_by: tuple[str, str] | None
+    workers: int
+    shuffle: str
+    skip_bad: int
+    pretrained: bool | str
+    init: str | None
+    amp: bool
+    ckpt: str
+    tile: int
+    compile: bool
+    device: str
+    vram: float | None
+    plan: bool
+    seed: int
+    deterministic: bool
+    wandb: str
+    name: str | None
+    out: Path | None
+    resume: Path | None
+
+    @property
+    def outputs(self) -> list[Output]:
+        """Of all tasks, in their order."""
+        return [output for each in self.tasks for output in each.task.outputs]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values by flag name, from which a resumed run goes on; the tasks stand beside."""
+        values = asdict(replace(self, tasks=()))
+        values |= values.pop("network") | values.pop("optim")
+        for name in ("tasks", "plan", "fit_batch", "out", "resume"):
+            del values[name]
+        return values | {name: [getattr(each, name) for each in self.tasks] for name in PER_TASK}
+
+
+class Steps(NamedTuple):
+    """Optimiser steps: of the whole run, of one epoch, from one evaluation to the next."""
+
+    total: int
+    epoch: int
+    eval: int
+
+
+def count_steps(settings: Settings, samples: Sequence[int], world: int) -> Steps:
+    """An epoch is one pass over the longest training split; when overfitting they do not count.
+
+    samples: to train on, of each task. world: how many ranks take a batch each.
+    """
+    each = zip(samples, settings.tasks, strict=True)
+    epoch = math.ceil(max(num / (task.bs * settings.accum * world) for num, task in each))
+    total = settings.steps or (OVERFIT_STEPS if settings.overfit else settings.epochs * epoch)
+    return Steps(total, epoch, min(settings.eval_steps or max(epoch, EVAL_STEPS), total))
+
+
+def check_norm(settings: Settings, stride: int, world: int) -> None:
+    """Refuse a batch of which the bottom of the network, at its stride, sees a single value per
+    channel: batch norm has no variance then."""
+    for each in settings.tasks:
+        height, width = each.size
+        values = each.bs * world * math.ceil(height / stride) * math.ceil(width / stride)
+        if values == 1 and settings.network.norm == "batch":
+            raise UserError(
+                f"--size {height} {width} --bs {each.bs}: batch norm sees one value per channel at "
+                f"the network's stride of {stride}: a larger size or batch, or --norm group"
+            )
+
+
+def answer_help(words: list[str]) -> None:
+    """Answer --help, and refuse what is no flag, before torch is imported, which takes seconds."""
+
+    def parse() -> None:
+        train_parser(TASKS).parse_args(words)
+
+    if status := run_command(parse):
+        sys.exit(status)
+
+
+def parse(words: list[str]) -> Settings:
+    """The settings that the words of a command line ask for; UserError names what contradicts."""
+    parser = train_parser(TASKS)
+    given = parser.given(words)
+    if "resume" in given:
+        settings = _resumed(parser, given)
+    elif "task" in given:
+        tasks = [load_task(name) for name in given["task"]]
+        own = [_defaults(parser, task) for task in tasks]
+        shared = {name: value for name, value in own[0].items() if name not in PER_TASK}
+        if given.get("encoder", "unet") != "unet" and "encoder" not in shared:
+            shared.pop("centre", None)  # that of our own encoder; others reach their bottom alone
+        settings = _resolve(parser, tasks, own, shared, given)
+    else:
+        raise UserError(f"--task: expected one or more of {', '.join(TASKS)}, or a task file")
+    _check(settings)
+    return settings
+
+
+def _resolve(
+    parser: Parser,
+    tasks: list[Task],
+    own: list[dict[str, Any]],
+    shared: Mapping[str, Any],
+    given: dict[str, Any],
+) -> Settings:
+    """own: of each task, what is its own. shared: defaults that stand behind the flags given."""
+    values = vars(parser.parse_args([])) | shared
+    if "epochs" in given:
+        values["steps"] = None  # not those of a task, or of the run that is resumed
+    values |= given
+    values["convs"] = tuple(values["convs"]) * (3 if len(values["convs"]) == 1 else 1)
+    values["losses"] = dict(values["losses"])
+    values["loss_weights"] = _weights(values["loss_weights"])
+    values["fit_batch"] = values["bs"] == "auto"
+    data = _data_of_each(given.get("data"), len(tasks))
+    of_all = {name: given[name] for name in ("size", "class_weights") if name in given}
+    if "bs" in given and not values["fit_batch"]:
+        of_all["bs"] = given["bs"]
+    each = []
+    for task, named, paths in zip(tasks, own, data, strict=True):
+        picked = PER_TASK | named | of_all | ({"data": paths} if paths else {})
+        picked |= {name: tuple(picked[name]) for name in ("data", "size")}
+        each.append(TaskSettings(task, **_only(PER_TASK, picked)))
+    values["tasks"] = tuple(each)
+    values["network"] = NetworkSettings(**_only(_names(NetworkSettings), values))
+    values["optim"] = OptimSettings(**_only(_names(OptimSettings), values))
+    return Settings(**_only(_names(Settings), values))
+
+
+def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
+    """The settings of a stopped run, with the flags that are given beside --resume."""
+    from utils import checkpoint  # it needs torch
+
+    name = given.pop("resume")
+    path = Path(name) if name else newest(given.get("task"), "last.pt")
+    out = given.pop("out", path.parent)
+    if out != path.parent:
+        raise UserError(f"--out {out}: a run is resumed in its own folder, {path.parent}")
+    for flag in ("init", "pretrained"):
+        if flag in given:
+            raise UserError(f"--{flag}: a resumed run goes on from its own weights")
+    state = checkpoint.load(path, "config")
+    if "learner" not in state:
+        raise UserError(f"{path}: holds weights alone, --resume expects a last.pt")
+    config = state["config"]
+    if "settings" not in config:
+        raise UserError(f"{path}: of an earlier version, it cannot be resumed")
+    trained = [task["name"] for task in config["tasks"]]
+    asked = given.get("task")
+    if asked and [load_task(name).name for name in asked] != trained:
+        raise UserError(f"{path}: trained for {'+'.join(trained)}, not {'+'.join(asked)}")
+    tasks = [Task.from_json(task) for task in config["tasks"]]  # as they were, not as they are
+    stored = config["settings"]
+    own = [{name: stored[name][i] for name in PER_TASK} for i in range(len(tasks))]
+    shared = {name: value for name, value in stored.items() if name not in PER_TASK}
+    settings = _resolve(parser, tasks, own, shared, given)
+    return replace(settings, out=path.parent, resume=path)
+
+
+def newest(task_names: list[str] | None, file: str) -> Path:
+    """The newest checkpoint of that name below runs/, of these tasks if any are named."""
+    from utils import checkpoint  # it needs torch
+
+    wanted = [load_task(name).name for name in task_names or []]
+    for path, trained in checkpoint.newest(RUNS, file):
+        if wanted in ([], trained):
+            return path
+    raise UserError(f"--resume: no run of {'+'.join(wanted) or 'any task'} below {RUNS}/")
+
+
+def _defaults(parser: Parser, task: Task) -> dict[str, Any]:
+    """A task's own defaults; UserError where they are no flags that a task may set, or not of their
+    kind."""
+    where = f"task {task.name}: defaults"
+    try:
+        check_choices(task.defaults)
+        found = parser.given(as_flags(task.defaults))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    for name in PER_TASK.keys() & found:
+        if task.defaults[name] != found[name]:
+            raise UserError(f"{where}: {name}: {task.defaults[name]!r}, not {found[name]!r}")
+    return found
+
+
+def _data_of_each(paths: list[str] | None, num: int) -> list[list[str]]:
+    """--data by task: all of it for a single one, one path each for several."""
+    if not paths or num == 1:
+        return [paths or []] * num
+    if len(paths) != num:
+        raise UserError(f"--data: {len(paths)} paths for {num} tasks, expected one each")
+    return [[path] for path in paths]
+
+
+def _weights(found: Any) -> dict[str, float] | str:
+    """--loss-weights as a run uses them: by output, or the word "uncertainty"."""
+    if found == "uncertainty" or found == ["uncertainty"]:
+        return "uncertainty"
+    if "uncertainty" in found:
+        raise UserError("--loss-weights: expected `uncertainty` alone, or OUTPUT=W")
+    return dict(found)
+
+
+def _check(settings: Settings) -> None:
+    """Refuse settings that contradict each other or the tasks."""
+    names = [output.name for output in settings.outputs]
+    if len(set(names)) != len(names):
+        raise UserError(f"--task: two of these tasks share an output name: {', '.join(names)}")
+    if settings.pretrained and settings.network.encoder == "unet":
+        raise UserError("--pretrained: only timm encoders have such weights, see --encoder")
+    if len(settings.network.convs) != 3:
+        raise UserError(f"--convs: {len(settings.network.convs)} numbers, expected 1 or 3")
+    if settings.split_by and len(settings.tasks) > 1:
+        raise UserError("--split-by: expected a single task")
+    weights = settings.loss_weights
+    for flag, named in (("losses", settings.losses), ("loss-weights", weights)):
+        for name in named if isinstance(named, dict) else ():
+            if name not in names:
+                raise UserError(f"--{flag}: no output {name!r}, expected one of {', '.join(names)}")
+    out = settings.out
+    if out and out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: a file, expected a folder")
+    if out and not settings.resume and (out / "last.pt").exists():
+        raise UserError(f"--out {out}: holds a run; continue it with --resume {out}/last.pt")
+
+
+def _names(noun: type) -> list[str]:
+    return [field.name for field in fields(noun)]
+
+
+def _only(names: Iterable[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: values[name] for name in names if name in values}
