@@ -331,7 +331,7 @@ def test_a_system_that_is_not_there_is_named():
 
 @pytest.mark.parametrize("kind", ["zip", "h5"])
 def test_a_cache_spares_requests_and_heals(kind, serve, tmp_path):
-    big = {f"{i:03d}.bin": RNG.bytes(30_000) for i in range(100)}  # 3 MB, over 40 blocks
+    big = {f"{i:03d}.bin": RNG.bytes(30_000) for i in range(100)}  # 3 MB, over 20 blocks
     server, url = serve({f"/s.{kind}": shard(tmp_path, kind, big)}, one_in(7))
     keep = BlockCache(tmp_path / "cache", 10**8)
     (store,) = open_stores([f"{url}/s.{kind}"], keep)
@@ -341,46 +341,47 @@ def test_a_cache_spares_requests_and_heals(kind, serve, tmp_path):
     (again,) = open_stores([f"{url}/s.{kind}"], keep)
     assert contents(again) == big
     assert len(server.requests) <= asked + 2  # its size, perhaps twice
-    (segment,) = (tmp_path / "cache").glob("*/000000")
-    raw = bytearray(segment.read_bytes())
-    for at in range(500, 3_000_000, 200_000):
-        raw[at] ^= 1
-    segment.write_bytes(raw)
+    kept = sorted((tmp_path / "cache").glob("*/[0-9]*"))
+    assert len(kept) == -(-len(server.files[f"/s.{kind}"]) // blocks.BLOCK)
+    whole = [path.read_bytes() for path in kept]
+    for path, data in zip(kept, whole, strict=True):
+        at = len(data) // 2
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])  # a changed bit
     assert contents(again) == big
-    assert segment.read_bytes()[:3_000_000] != bytes(raw[:3_000_000])
-    segment.write_bytes(b"")
+    assert [path.read_bytes() for path in kept] == whole
+    for path, data in zip(kept, whole, strict=True):
+        path.write_bytes(data[:-1])
+    kept[0].write_bytes(b"")
     assert contents(again) == big
-    segment.unlink()
-    segment.mkdir()  # nothing can be kept: no error
+    for path in kept:
+        path.unlink()
+        path.mkdir()  # nothing can be kept: no error
     assert contents(again) == big
+    assert sorted((tmp_path / "cache").glob("*/*")) == kept
 
 
-def test_a_cache_keeps_to_its_limit(serve, tmp_path, monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCKS", 4)
-    monkeypatch.setattr(blocks, "SEGMENT", 4 * blocks.BLOCK)
+def test_a_cache_keeps_to_its_limit(serve, tmp_path):
     big = {f"{i:03d}.bin": RNG.bytes(30_000) for i in range(100)}
     server, url = serve({"/s.zip": shard(tmp_path, "zip", big)})
     keep = BlockCache(tmp_path / "cache", 10**6)
     (store,) = open_stores([f"{url}/s.zip"], keep)
     for i in np.random.default_rng(0).integers(0, 100, 200):
         assert store.read_at(int(i)) == big[f"{i:03d}.bin"]
-        used = sum(p.stat().st_blocks * 512 for p in (tmp_path / "cache").glob("*/*"))
-        assert used < 1.3e6
+        used = sum(p.stat().st_size for p in (tmp_path / "cache").glob("*/*"))
+        assert used <= 10**6
     assert used > 0.5e6
 
 
-def test_room_is_made_where_nothing_was_read_for_longest(tmp_path, monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCKS", 4)
-    monkeypatch.setattr(blocks, "SEGMENT", 4 * blocks.BLOCK)
-    keep = BlockCache(tmp_path, 5 * blocks.SEGMENT // 2)
+def test_room_is_made_where_nothing_was_read_for_longest(tmp_path):
+    keep = BlockCache(tmp_path, 5 * blocks.BLOCK // 2)
     asked = []
 
     def fetch(size, offset):
-        asked.append(offset // blocks.SEGMENT)
+        asked.append(offset // blocks.BLOCK)
         return b"x" * size
 
-    for segment in (0, 1, 0, 2, 0, 2):
-        keep.read("f", 4 * blocks.SEGMENT, blocks.SEGMENT, segment * blocks.SEGMENT, fetch)
+    for block in (0, 1, 0, 2, 0, 2):
+        keep.read("f", 4 * blocks.BLOCK, blocks.BLOCK, block * blocks.BLOCK, fetch)
         time.sleep(0.02)  # file times tick every few milliseconds
     assert asked == [0, 1, 2]
 
@@ -425,7 +426,7 @@ def test_processes_share_a_cache(start, serve, tmp_path, monkeypatch):
     assert [results.get(timeout=60) for _ in workers] == [[]] * 3
     for worker in workers:
         worker.join()
-    assert list((tmp_path / "cache").glob("*/000000"))
+    assert list((tmp_path / "cache").glob("*/0"))
 
 
 def test_settings_of_the_cache(tmp_path, monkeypatch):
