@@ -1,6 +1,7 @@
 """Shards elsewhere: the same bytes over lost connections, from any process, cached or not."""
 
 import asyncio
+import base64
 import http.server
 import io
 import multiprocessing
@@ -49,6 +50,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if isinstance(fate, int):
             self.answer(fate, b"busy")
             return
+        if server.password and self.headers.get("Authorization") != server.password:
+            self.answer(401, b"")
+            return
         if self.path.startswith("/to/"):
             self.answer(302, b"", Location=self.path[3:])
             return
@@ -90,6 +94,7 @@ def serve(monkeypatch):
         server.daemon_threads = True
         server.files, server.fate, server.ranges = files, fate, ranges
         server.requests, server.lost, server.lock = [], 0, threading.Lock()
+        server.password = None
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         servers.append(server)
         return server, f"http://127.0.0.1:{server.server_port}"
@@ -279,6 +284,26 @@ def test_errors_tell_the_address_and_no_secret(serve, tmp_path, caplog):
     texts = "\n".join([*texts, caplog.text])
     assert not re.search("name|word|secret", texts)
     assert texts.count("\n") == 7
+
+
+def test_user_and_password_of_an_address(serve, tmp_path):
+    server, url = serve({"/s.zip": shard(tmp_path, "zip")})
+    server.password = "Basic " + base64.b64encode(b"name:word").decode()
+    for path in ("/s.zip", "/to/s.zip"):
+        (store,) = open_stores([url.replace("http://", "http://name:word@") + path])
+        assert contents(store) == MEMBERS
+        with pytest.raises(ValueError, match="HTTP 401"):
+            open_stores([url + path])
+
+
+def test_a_redirect_is_followed_once(serve, tmp_path):
+    """Where it led is asked from then on, and the address again when that fails."""
+    server, url = serve({"/s.zip": shard(tmp_path, "zip")})
+    (store,) = open_stores([f"{url}/to/s.zip"])
+    before = len(server.requests)
+    server.fate = lambda number: 403 if number == before + 5 else ""  # a signed link expires
+    assert contents(store) == MEMBERS
+    assert [path for path, _ in server.requests[before:]].count("/to/s.zip") == 1
 
 
 def test_an_address_without_a_host_is_refused_at_once():

@@ -4,8 +4,8 @@ Each block is a file that begins with the CRC-32 of the rest. One that is damage
 there, so a crash, a full disk or a changed bit costs a request and never a wrong byte.
 
 Why not fsspec's own `blockcache`: it has no limit, notes what it holds only when a file is closed,
-which workers never do, and takes a block for there before it has come: after one request in ten
-was lost, a seventh of the reads gave other bytes. `tests/bench/bench_remote.py` measures both.
+which workers never do, and takes a block for there before it has come: where one request in ten
+is lost, one read in eight gave other bytes. `tests/bench/bench_remote.py` measures both.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ class _Link:
     def __init__(self, url: str) -> None:
         self._url, self._web = url, urlsplit(url).scheme in ("http", "https")
         self._system, self._path = file_system(url, self._look if self._web else None)
-        self._first, self._total, self._facts = self._path, None, {}
+        self._first, self._total, self._facts, self._led = self._path, None, {}, False
 
     def fingerprint(self) -> dict[str, Any]:
         if self._web:
@@ -170,7 +170,10 @@ class _Link:
             answer.close()  # the body may be the whole file
             raise
         if answer.status == 206:
-            self._facts, self._path = answer.headers, str(request.url)
+            self._facts = answer.headers
+            if self._led and "@" not in self._url:  # who asks with a password asks with it again
+                self._path = str(request.url)
+        self._led = answer.status in REDIRECTED
         return answer
 
     def _check(self, answer: Any, span: str) -> None:
