@@ -139,6 +139,16 @@ def test_the_largest_depth_fits_the_file(tmp_path, unit, max_depth, scale):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_large_pictures_are_painted_in_strips(run_infer, network, tmp_path, monkeypatch):
+    picture("RGB", (37, 50)).save(tmp_path / "x.png")
+    words = ("--weights", "tiny.pt", "--input", "x.png", "--out")
+    assert run_infer(*words, "whole").status == 0
+    monkeypatch.setattr(results, "STRIP_PIXELS", 37 * 7)
+    assert run_infer(*words, "strips").status == 0
+    for path in (tmp_path / "whole").iterdir():
+        assert np.array_equal(opened(path), opened(tmp_path / "strips" / path.name)), path.name
+
+
 @pytest.mark.parametrize("out", ["found/here", "."])
 def test_own_results_are_no_input(run_infer, network, tmp_path, out):
     """Wherever they lie, and of whichever task."""
