@@ -128,9 +128,8 @@ def test_no_floor_is_made_up(depth_m):
 
 
 def compose_whole(monkeypatch, room: View, seed: int, height_m: float = 1.5, width: int = 24):
-    """A composite of the whole room at its own size, mirrored back if it was mirrored."""
+    """A composite of the whole room at its own size."""
     monkeypatch.setattr(composite, "_crop", lambda rng, room, size: room)
-    monkeypatch.setattr(composite, "_mirror", lambda made: made)
     rng = np.random.default_rng(seed)
     return composite.compose(rng, room, trim(figure(width)), height_m, SIZE)
 
@@ -230,7 +229,9 @@ def test_a_mask_survives_its_jpeg(size):
     mask = np.where(rng.random(size) < 0.5, 255, 0).astype(np.uint8)  # the worst case
     made = composite.Composite(np.zeros((*size, 3), np.uint8), mask, mask, None, (0, 0))
 
-    assert np.array_equal(pixels(encode_composite(made)[1]) >= 128, mask == 255)
+    name, data = encode_composite(made, "val", 6)[1]
+    assert name == "bg_fg_mask_val/img_000007.jpg"
+    assert np.array_equal(pixels(data) >= 128, mask == 255)
 
 
 def test_neither_processes_nor_calls_change_a_byte(run_compose, sources):
@@ -322,16 +323,20 @@ def test_other_sources_do_not_continue(run_compose, sources):
     assert run_compose("--num", 4).status == 0
     (sources / "cutouts" / "f9.png").write_bytes(png(figure(30)))
     assert "begun with other --cutouts" in run_compose("--num", 4).err
+    (sources / "cutouts" / "f9.png").unlink()
+    depth = sources / "rooms" / "depth_mm" / "000.png"
+    other = np.asarray(Image.open(depth)) + 1
+    depth.write_bytes(encode(other, "a.png"))
+    assert "begun with other --backgrounds" in run_compose("--num", 4).err
 
 
 def test_the_sides_share_no_room_and_no_figure(monkeypatch, sources):
     (sources / "cutouts" / "copy.png").write_bytes((sources / "cutouts" / "f0.png").read_bytes())
     kit = open_kit(sources / "rooms", None, sources / "cutouts", compose.NYU_FOCAL)
     seen = survey(kit, 1)
-    assert (
-        seen.digests[kit.cutouts.keys.index("copy")] == seen.digests[kit.cutouts.keys.index("f0")]
-    )
-    assert len(set(seen.digests)) == 6
+    names = [cutout.name for cutout in kit.cutouts]
+    assert seen.cutouts[names.index("copy.png")] == seen.cutouts[names.index("f0.png")]
+    assert len(set(seen.cutouts)) == 6
     plan = Plan(kit, seen, divide(kit, seen, 0.3), Recipe(40, (48, 48), 0, 40, 0.3))
     used = {part: (set(), set()) for part in PARTS}
     view, cutout = Kit.view, Kit.figure
@@ -345,7 +350,7 @@ def test_the_sides_share_no_room_and_no_figure(monkeypatch, sources):
         assert train
         assert val
         assert not train & val
-    figures = {part: {kit.cutouts.read(i) for i in used[part][1]} for part in PARTS}
+    figures = {part: {kit.cutouts[i].read() for i in used[part][1]} for part in PARTS}
     assert not figures["train"] & figures["val"]  # not the copy either
 
 
@@ -354,7 +359,7 @@ def test_the_sides_share_no_room_and_no_figure(monkeypatch, sources):
 def test_rooms_are_divided_in_guarded_blocks(num, share):
     floors = [plane(0.2)] * num
     kit = Kit(None, True, None, 1.0, {})
-    sides = divide(kit, Survey(floors, 4.0, [bytes([i]) * 8 for i in range(80)]), share)
+    sides = divide(kit, Survey(floors, 4.0, [], [bytes([i]) * 8 for i in range(80)]), share)
     train, val = (set(sides[part].rooms.tolist()) for part in PARTS)
     assert train
     assert val
@@ -483,10 +488,11 @@ def test_bad_sources_are_named(run_compose, sources, case, workers):
     ("words", "what"),
     [
         (("--num", 0), "--num"),
-        (("--num", "x"), "invalid number value: 'x'"),
+        (("--num", "x"), "--num: 'x', expected a whole number from 1"),
         (("--num", 1), "--num 1: expected at least two"),
-        (("--num", 4, "--size", 1, 1), "1: expected 16 to 4096"),
-        (("--num", 4, "--val-share", 1), "expected 0 to 0.9"),
+        (("--num", 4, "--size", 1, 1), "--size 1: expected at least 16"),
+        (("--num", 4, "--val-share", 1), "expected a number from 0 to less than 1"),
+        (("--num", 4, "--focal", 0), "--focal 0: expected a number above 0"),
         (("--num", 4, "--backgrounds", "nowhere"), "nowhere: no such file or folder"),
         (("--num", 4, "--heights", "nowhere.csv"), "nowhere.csv: cannot be read"),
     ],

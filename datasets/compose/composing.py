@@ -11,7 +11,6 @@ from PIL import Image
 
 from datasets.compose.composite import Composite, assume_floor, compose, draw_height
 from datasets.compose.ingredients import Kit, Side, Survey
-from datasets.scenes.room import relative_depth
 from datasets.task import Depth, Mask, Task, UserError
 
 PARTS = ("train", "val")
@@ -87,29 +86,37 @@ def make_composite(plan: Plan, part: str, number: int) -> Composite:
     )
 
 
-def encode(made: Composite) -> list[bytes]:
-    """The files of a composite: image, mask and, with depth, relative and metric depth."""
-    files = [_jpeg(made.image, IMAGE_QUALITY), _jpeg(made.mask, LABEL_QUALITY)]
+def encode(made: Composite, part: str, number: int) -> list[tuple[str, bytes]]:
+    """Names and bytes of a composite's files: image, mask and, with depth, relative and metric
+    depth. Names count from 1."""
+    name = f"img_{number + 1:06d}"
+    files = [
+        (f"bg_fg_{part}/{name}.jpg", _jpeg(made.image, IMAGE_QUALITY)),
+        (f"bg_fg_mask_{part}/{name}.jpg", _jpeg(made.mask, LABEL_QUALITY)),
+    ]
     if made.depth_mm is not None:
         known = made.depth_mm > 0
         farthest = made.depth_mm.max()  # relative depth has no value for "unknown"
         metres = np.where(known, made.depth_mm, farthest).astype(np.float32) / 1000
-        files.append(_jpeg(relative_depth(metres), LABEL_QUALITY))
+        files.append((f"depthMap/{name}.jpg", _jpeg(relative_depth(metres), LABEL_QUALITY)))
         png = io.BytesIO()
         Image.fromarray(made.depth_mm).save(png, "PNG")
-        files.append(png.getvalue())
+        files.append((f"depth_mm/{name}.png", png.getvalue()))
     return files
+
+
+def relative_depth(depth_m: np.ndarray) -> np.ndarray:
+    """Depth (H, W) in metres -> the course's grey depth picture, uint8 (H, W): dark is near.
+
+    Each picture spans its own range, linearly: the nearest pixel is 0, the farthest 255. So do the
+    depthMap files of the course's zips. A constant depth becomes 0.
+    """
+    near, far = depth_m.min(), depth_m.max()
+    span = max(far - near, np.finfo(np.float32).tiny)
+    return np.floor((depth_m - near) / span * 255 + 0.5).astype(np.uint8)
 
 
 def _jpeg(pixels: np.ndarray, quality: int) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
-
-
-def name_members(plan: Plan) -> list[str]:
-    """Templates of the names of the files that `encode` gives, with `part` and `number`."""
-    names = ["bg_fg_{part}/img_{number:06d}.jpg", "bg_fg_mask_{part}/img_{number:06d}.jpg"]
-    if plan.kit.depths is not None:
-        names += ["depthMap/img_{number:06d}.jpg", "depth_mm/img_{number:06d}.png"]
-    return names

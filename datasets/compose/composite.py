@@ -24,6 +24,7 @@ NEAREST_M = 0.9
 MAX_ENLARGED = 1.7  # a figure is not shown at more than this times its own pixels
 MAX_HIDDEN = 0.3  # share of the figure that the room may hide
 GUESSED = 0.6  # without depth, what is lower than this share of the picture counts as floor
+MIN_INSIDE = 0.85  # share of the figure that must be in the picture
 STANDING = 0.7  # share of the figure's foot that must be over the floor
 # Heights in metres by width / height of a figure of unknown kind: people stand, chairs and people
 # that sit, cupboards and groups, tables and sofas.
@@ -55,12 +56,15 @@ class Composite(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A cut-out at the size it is shown: RGB float32 (h, w, 3), alpha float32 (h, w) in [0, 1], and
-    the column of its foot."""
+    """A cut-out as it stands in the picture: RGB float32 (H, W, 3); alpha float32 (H, W) in [0, 1],
+    of what is not hidden; its contact point, the depth there, and rows and columns of its feet."""
 
     color: ndarray
     alpha: ndarray
-    foot: int
+    row: int
+    column: int
+    depth_mm: int
+    feet: tuple[ndarray, ndarray]
 
 
 def trim(cutout: Image.Image) -> Image.Image | None:
@@ -91,30 +95,20 @@ def compose(
     view = _crop(rng, room, size)
     if rng.random() < 0.5:
         cutout = cutout.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    found = _place(rng, view, cutout, height_m)
-    if found is None:
+    depth_m, ground = _ground(view)
+    figure = _place(rng, view, depth_m, ground, cutout, height_m)
+    if figure is None:
         return None
-    figure, row, column, depth_mm = found
-    alpha, color = _on_canvas(figure, row, column, size)
-    if view.depth_mm is not None:
-        alpha = _hide(alpha, _nearer(view.depth_mm, depth_mm))
-    shadow = _shadow(view, figure, row, column, depth_mm)[..., None]
-    image = view.image * (1 - shadow)
-    color = color * _match(view.image, color, alpha)
-    image += alpha[..., None] * (color - image)
-    levels = np.rint(alpha * 255).astype(np.uint8)
+    image = view.image * (1 - _shadow(view, ground, figure))[..., None]
+    color = figure.color * _match(view.image, figure)
+    image += figure.alpha[..., None] * (color - image)
+    levels = np.rint(figure.alpha * 255).astype(np.uint8)
     mask = np.where(levels >= OPAQUE, 255, 0).astype(np.uint8)
     depth = None
     if view.depth_mm is not None:
-        depth = np.where(mask > 0, np.uint16(depth_mm), view.depth_mm)
+        depth = np.where(mask > 0, np.uint16(figure.depth_mm), view.depth_mm)
     image = np.rint(np.clip(image, 0, 255)).astype(np.uint8)
-    made = Composite(image, levels, mask, depth, (row, column))
-    return _mirror(made) if rng.random() < 0.5 else made
-
-
-def _mirror(made: Composite) -> Composite:
-    planes = [None if plane is None else plane[:, ::-1] for plane in made[:4]]
-    return Composite(*planes, (made.contact[0], made.mask.shape[1] - 1 - made.contact[1]))
+    return Composite(image, levels, mask, depth, (figure.row, figure.column))
 
 
 def _crop(rng: Generator, room: View, size: tuple[int, int]) -> View:
@@ -140,98 +134,90 @@ def _crop(rng: Generator, room: View, size: tuple[int, int]) -> View:
     return View(np.asarray(shown), depth_mm, camera, room.floor)
 
 
-def _place(
-    rng: Generator, view: View, cutout: Image.Image, height_m: float
-) -> tuple[Figure, int, int, int] | None:
-    """The figure as it is shown, row and column of its contact point, and the depth there in mm."""
+def _ground(view: View) -> tuple[ndarray, ndarray]:
+    """Metric depth float (H, W) of what is seen, or of the floor alone where only that is known;
+    bool (H, W): where the floor is seen."""
     size = view.image.shape[:2]
     if view.depth_mm is None:
         depth_m = view.floor.depth(view.camera, *size)
-        ground = (depth_m > 0) & (np.arange(size[0]) >= GUESSED * size[0])[:, None]
-    else:
-        depth_m = view.depth_mm / np.float32(1000)
-        ground = view.floor.mask(depth_m, view.camera)
+        return depth_m, (depth_m > 0) & (np.arange(size[0]) >= GUESSED * size[0])[:, None]
+    depth_m = view.depth_mm / np.float32(1000)
+    return depth_m, view.floor.mask(depth_m, view.camera)
+
+
+def _place(
+    rng: Generator,
+    view: View,
+    depth_m: ndarray,
+    ground: ndarray,
+    cutout: Image.Image,
+    height_m: float,
+) -> Figure | None:
+    """The figure on a drawn pixel of the floor where it is neither too large nor too small."""
+    rows = np.arange(1, len(ground) + 1)[:, None]
     tall = view.camera.focal * height_m / np.maximum(depth_m, 0.01)  # pixels, camera level
-    fits = ground & (depth_m >= NEAREST_M) & (tall >= SMALLEST * size[0])
-    fits &= (tall <= TALLEST * size[0]) & (tall <= MAX_ENLARGED * cutout.height)
-    fits &= tall * 0.9 <= np.arange(1, size[0] + 1)[:, None]  # the head is in the picture
+    fits = ground & (depth_m >= NEAREST_M) & (tall >= SMALLEST * len(ground))
+    fits &= (tall <= TALLEST * len(ground)) & (tall <= MAX_ENLARGED * cutout.height)
+    fits &= tall * 0.9 <= rows  # the head is in the picture
     fits[-2:] = False
-    rows, columns = np.nonzero(fits)
-    for _ in range(TRIES if len(rows) else 0):
-        drawn = rng.integers(len(rows))
-        row, column = int(rows[drawn]), int(columns[drawn])
-        top = _top_row(view, row, column, depth_m[row, column], height_m)
-        figure = _show(cutout, max(row + 1 - top, 2))
+    places = np.argwhere(fits)
+    for _ in range(TRIES if len(places) else 0):
+        row, column = (int(at) for at in places[rng.integers(len(places))])
+        top = _top_row(view, row, depth_m[row, column], height_m)
+        small = _shrink(cutout, row + 1 - top)
         depth_mm = int(round(depth_m[row, column] * 1000))
-        if figure is not None and _is_clear(view, ground, figure, row, column, depth_mm):
-            return figure, row, column, depth_mm
+        figure = small and _stand(view, ground, small, row, column, depth_mm)
+        if figure:
+            return figure
     return None
 
 
-def _top_row(view: View, row: int, column: int, depth_m: float, height_m: float) -> int:
-    """The row where a pole of this height, upright at the contact point, ends."""
-    focal, center_x, center_y = view.camera
+def _top_row(view: View, row: int, depth_m: float, height_m: float) -> int:
+    """The row where a pole of this height, upright at a contact point in `row`, ends."""
+    focal, _, center_y = view.camera
     y = (row + 1 - center_y) / focal * depth_m - height_m * view.floor.down[1]
     z = max(depth_m - height_m * view.floor.down[2], 0.3)
     return round(center_y + focal * y / z)
 
 
-def _show(cutout: Image.Image, height: int) -> Figure | None:
-    """The cut-out at this height in pixels; None if nothing opaque is left of its lowest row.
-
-    Colours are resized multiplied by alpha, so that what is hidden does not tint the edges.
-    """
-    width = max(1, round(cutout.width * height / cutout.height))
-    small = cutout.convert("RGBa").resize((width, height), Image.Resampling.HAMMING)
-    pixels = np.asarray(small.convert("RGBA"), np.float32)
-    opaque = pixels[-max(1, height // 20) :, :, 3] >= OPAQUE
-    if height < 4 or width < 2 or not opaque[-1].any():
+def _shrink(cutout: Image.Image, height: int) -> Image.Image | None:
+    """The cut-out at this height in pixels, colours multiplied by alpha, so that what is hidden
+    does not tint the edges; None if nothing opaque is left of its lowest row."""
+    width = round(cutout.width * height / cutout.height)
+    if height < 4 or width < 2:
         return None
-    columns = np.flatnonzero(opaque.any(axis=0))
-    return Figure(pixels[..., :3], pixels[..., 3] / 255, int(columns.mean()))
+    small = cutout.convert("RGBa").resize((width, height), Image.Resampling.HAMMING)
+    return small if (np.asarray(small)[-1, :, 3] >= OPAQUE).any() else None
 
 
-def _is_clear(
-    view: View, ground: ndarray, figure: Figure, row: int, column: int, depth_mm: int
-) -> bool:
-    """Whether the figure is in the picture, over the floor, and not hidden too much."""
-    left = column - figure.foot
-    inside = slice(max(left, 0), min(left + figure.alpha.shape[1], ground.shape[1]))
-    if inside.stop - inside.start < 0.85 * figure.alpha.shape[1]:
-        return False
-    feet = _lowest(figure)
-    columns = np.flatnonzero(feet >= 0)
-    rows = feet[columns] + row + 1 - len(figure.alpha)
-    columns = columns + left
-    kept = (columns >= 0) & (columns < ground.shape[1]) & (rows >= 0)
-    if not kept.any() or ground[rows[kept], columns[kept]].mean() < STANDING:
-        return False
-    if view.depth_mm is None:
-        return True
-    alpha, _ = _on_canvas(figure, row, column, ground.shape)
-    hidden = _nearer(view.depth_mm, depth_mm)
-    return not hidden[row, column] and (alpha * hidden).sum() <= MAX_HIDDEN * alpha.sum()
-
-
-def _lowest(figure: Figure) -> ndarray:
-    """The lowest opaque row of each column, -1 where it is not in the lowest quarter: its feet."""
-    opaque = figure.alpha >= OPAQUE / 255
-    height = len(opaque)
+def _stand(
+    view: View, ground: ndarray, small: Image.Image, row: int, column: int, depth_mm: int
+) -> Figure | None:
+    """The figure with its foot on the contact point, less what is nearer; None if too little of it
+    is in the picture, its feet are not over the floor, or too much is hidden."""
+    height, width = ground.shape
+    opaque = np.asarray(small)[..., 3] >= OPAQUE
+    foot = int(np.flatnonzero(opaque[-max(1, len(opaque) // 20) :].any(axis=0)).mean())
+    canvas = Image.new("RGBa", (width, height))
+    canvas.paste(small, (column - foot, row + 1 - small.height))
+    pixels = np.asarray(canvas.convert("RGBA"), np.float32)
+    whole = pixels[..., 3] / 255
+    if whole.sum() < MIN_INSIDE * np.asarray(small)[..., 3].sum() / 255:
+        return None
+    opaque = whole >= OPAQUE / 255
     lowest = height - 1 - np.argmax(opaque[::-1], axis=0)
-    return np.where(opaque.any(axis=0) & (lowest >= 0.75 * height), lowest, -1)
-
-
-def _on_canvas(
-    figure: Figure, row: int, column: int, size: tuple[int, int]
-) -> tuple[ndarray, ndarray]:
-    """Alpha (H, W) and colour (H, W, 3) of the picture's size, the foot on the contact point."""
-    alpha, color = np.zeros(size, np.float32), np.zeros((*size, 3), np.float32)
-    top, left = row + 1 - len(figure.alpha), column - figure.foot
-    y, x = max(top, 0), max(left, 0)
-    bottom, right = row + 1, min(left + figure.alpha.shape[1], size[1])
-    alpha[y:bottom, x:right] = figure.alpha[y - top : bottom - top, x - left : right - left]
-    color[y:bottom, x:right] = figure.color[y - top : bottom - top, x - left : right - left]
-    return alpha, color
+    columns = np.flatnonzero(opaque.any(axis=0) & (lowest > row - 0.25 * small.height))
+    feet = lowest[columns], columns
+    if not len(columns) or ground[feet].mean() < STANDING:
+        return None
+    alpha = whole
+    if view.depth_mm is not None:
+        nearer = _nearer(view.depth_mm, depth_mm)
+        if nearer[row, column] or (whole * nearer).sum() > MAX_HIDDEN * whole.sum():
+            return None
+        alpha = whole * (1 - _filter(nearer, ImageFilter.GaussianBlur(0.6)))  # a soft border
+        alpha = np.where(nearer, np.minimum(alpha, (OPAQUE - 1) / 255), alpha)
+    return Figure(pixels[..., :3], alpha, row, column, depth_mm, feet)
 
 
 def _nearer(room_mm: ndarray, depth_mm: int) -> ndarray:
@@ -240,50 +226,30 @@ def _nearer(room_mm: ndarray, depth_mm: int) -> ndarray:
     return _filter(nearer, ImageFilter.BoxBlur(2)) >= 0.5
 
 
-def _hide(alpha: ndarray, nearer: ndarray) -> ndarray:
-    """Alpha of what is not hidden, with a soft border on the figure's side of it."""
-    alpha = alpha * (1 - _filter(nearer, ImageFilter.GaussianBlur(0.6)))
-    return np.where(nearer, np.minimum(alpha, (OPAQUE - 1) / 255), alpha)
-
-
-def _shadow(view: View, figure: Figure, row: int, column: int, depth_mm: int) -> ndarray:
+def _shadow(view: View, ground: ndarray, figure: Figure) -> ndarray:
     """How much light the floor loses, (H, W) in [0, 0.75]: a dark line under the feet and a pool
     around them, as wide as they stand and foreshortened as the floor is."""
-    size, feet = view.image.shape[:2], _lowest(figure)
-    columns = np.flatnonzero(feet >= 0)
-    top, left = row + 1 - len(figure.alpha), column - figure.foot
-    touch = np.zeros(size, bool)
-    for below in (0, 1):
-        y, x = feet[columns] + top + below, columns + left
-        kept = (x >= 0) & (x < size[1]) & (y >= 0) & (y < size[0])
-        touch[y[kept], x[kept]] = True
-    height = len(figure.alpha)
-    line = _filter(touch, ImageFilter.GaussianBlur(0.6 + 0.008 * height)) * 1.6
-    half = max((columns[-1] - columns[0] + 1) / 2, 2) * 1.15
-    flat = half * min(0.5, 0.7 * view.floor.height_m / (depth_mm / 1000))
-    middle = left + (columns[-1] + columns[0]) / 2
-    across = (np.arange(size[1])[None, :] - middle) / half
-    along = (np.arange(size[0])[:, None] - (row - 0.35 * flat)) / flat
-    pool = np.clip(1.15 - np.sqrt(across * across + along * along), 0, 1)
-    dark = np.clip(0.5 * line + 0.45 * pool, 0, 0.75)
-    if view.depth_mm is None:
-        return dark
-    ground = view.floor.mask(view.depth_mm / np.float32(1000), view.camera)
+    touch, (rows, columns) = np.zeros(ground.shape, bool), figure.feet
+    touch[rows, columns] = touch[np.minimum(rows + 1, len(ground) - 1), columns] = True
+    line = _filter(touch, ImageFilter.GaussianBlur(1.0)) * 1.6
+    half = max(np.ptp(columns) / 2, 2) * 1.15
+    flat = half * min(0.5, 0.7 * view.floor.height_m / (figure.depth_mm / 1000))
+    y, x = np.ogrid[: ground.shape[0], : ground.shape[1]]
+    middle = (columns[0] + columns[-1]) / 2
+    pool = 1.15 - np.hypot((x - middle) / half, (y - (figure.row - 0.35 * flat)) / flat)
+    dark = np.clip(0.5 * line + 0.45 * np.clip(pool, 0, 1), 0, 0.75)
     return dark * _filter(ground, ImageFilter.GaussianBlur(1.0))
 
 
-def _match(room: ndarray, color: ndarray, alpha: ndarray) -> ndarray:
+def _match(room: ndarray, figure: Figure) -> ndarray:
     """Factors (3) for the figure's colours: half the way, on a logarithmic scale, to the brightness
-    of the room about it, and a quarter of the way to the room's tint."""
+    of the room, and a quarter of the way to the room's tint."""
     weights = np.array([0.299, 0.587, 0.114], np.float32)
-    rows = np.flatnonzero((alpha > 0.5).any(axis=1))
-    columns = np.flatnonzero((alpha > 0.5).any(axis=0))
-    if not len(rows):
+    shown = figure.color[figure.alpha > 0.5]  # (n, 3)
+    if not len(shown):
         return np.ones(3, np.float32)
-    about = room[rows[0] : rows[-1] + 1, max(columns[0] - 20, 0) : columns[-1] + 21]
-    light = np.percentile(about @ weights, 85)
-    own = np.percentile(color[alpha > 0.5] @ weights, 85)
-    gain = np.clip(((light + 8) / (own + 8)) ** 0.5, 0.5, 1.25)
+    light = np.percentile(room @ weights, 85) + 8
+    gain = np.clip((light / (np.percentile(shown @ weights, 85) + 8)) ** 0.5, 0.5, 1.25)
     mean = room.reshape(-1, 3).mean(axis=0) + 8
     tint = np.clip((mean / mean.mean()) ** 0.25, 0.85, 1.15)
     return (gain * tint).astype(np.float32)

@@ -16,40 +16,14 @@ from tqdm import tqdm
 from datasets.compose.composite import OPAQUE, View, trim
 from datasets.compose.floor import Floor, Pinhole, find_floor
 from datasets.images import IMAGE_SUFFIXES, open_image
+from datasets.index.sources import ImageSource, list_images
+from datasets.index.splits import first_by_hash
 from datasets.processes import run_in_order
-from datasets.stores import Store, open_stores
-from datasets.task import UserError
+from datasets.stores import open_stores
+from datasets.task import MAX_UINT16, UserError
 
 BLOCKS = 20  # neighbouring rooms may be frames of one scene: blocks of them are not divided
 GUARD = 3  # rooms left out of training on each side of a block of validation
-CHUNK = 16  # files that a process checks at a time
-
-
-class Pictures(NamedTuple):
-    """Pictures of some stores in order of name. places: store and member number of each; keys:
-    their names without suffix."""
-
-    stores: list[Store]
-    places: list[tuple[int, int]]
-    keys: list[str]
-
-    def name(self, i: int) -> str:
-        """`SHARD: MEMBER`, for errors."""
-        store, member = self.places[i]
-        return f"{self.stores[store].path}: {self.stores[store].names()[member]}"
-
-    def read(self, i: int) -> bytes:
-        store, member = self.places[i]
-        return self.stores[store].read_at(member)
-
-    def digest(self) -> str:
-        """Changes when a name or a size in bytes does."""
-        sizes = [store.sizes() for store in self.stores]
-        facts = (
-            f"{key} {sizes[store][member]}"
-            for key, (store, member) in zip(self.keys, self.places, strict=True)
-        )
-        return hashlib.blake2b("\n".join(facts).encode(), digest_size=8).hexdigest()
 
 
 class Kit(NamedTuple):
@@ -57,50 +31,52 @@ class Kit(NamedTuple):
     rooms over their width. heights_m: low and high by file name of a cut-out, `*` for all others.
     """
 
-    rooms: Pictures
-    depths: Pictures | None
-    cutouts: Pictures
+    rooms: list[ImageSource]
+    depths: list[ImageSource] | None
+    cutouts: list[ImageSource]
     focal: float
     heights_m: dict[str, tuple[float, float]]
 
     def view(self, i: int, floor: Floor | None) -> View:
         """Room i with its depth; UserError if a file cannot be read or they differ in size."""
-        image = open_image(self.rooms.read(i), self.rooms.name(i)).convert("RGB")
+        image = open_image(self.rooms[i].read(), self.rooms[i].where).convert("RGB")
         camera = Pinhole(self.focal * image.width, image.width / 2, image.height / 2)
         depth_mm = None
         if self.depths is not None:
-            depth_mm = _depth(self.depths.read(i), self.depths.name(i))
+            depth_mm = _depth(self.depths[i].read(), self.depths[i].where)
             if depth_mm.shape != image.size[::-1]:
                 raise UserError(
-                    f"{self.depths.name(i)}: is {depth_mm.shape[1]}x{depth_mm.shape[0]}, "
+                    f"{self.depths[i].where}: is {depth_mm.shape[1]}x{depth_mm.shape[0]}, "
                     f"its background {image.width}x{image.height}: expected the same size"
                 )
         return View(np.asarray(image), depth_mm, camera, floor)
 
     def figure(self, i: int) -> Image.Image:
         """Cut-out i as trimmed RGBA; UserError unless part of it is opaque and part is not."""
-        name = self.cutouts.name(i)
-        image = open_image(self.cutouts.read(i), name)
-        image = image.convert("RGBA") if image.has_transparency_data else image.convert("RGB")
-        figure = trim(image) if image.mode == "RGBA" else None
+        image = open_image(self.cutouts[i].read(), self.cutouts[i].where).convert("RGBA")
+        figure = trim(image)
         if figure is None or image.getchannel("A").getextrema()[0] >= OPAQUE:
-            raise UserError(f"{name}: expected a cut-out, opaque in part and transparent around")
+            raise UserError(
+                f"{self.cutouts[i].where}: expected a cut-out, opaque in part and transparent "
+                "around"
+            )
         return figure
 
     def bounds_m(self, i: int) -> tuple[float, float] | None:
         """Smallest and largest height of cut-out i in metres, None where nothing is said of it."""
-        store, member = self.cutouts.places[i]
-        file = PurePosixPath(self.cutouts.stores[store].names()[member]).name
+        file = PurePosixPath(self.cutouts[i].name).name
         return self.heights_m.get(file, self.heights_m.get("*"))
 
 
 class Survey(NamedTuple):
     """What reading every file once tells. floors: of each room, None where no figure can stand or
-    no depth is known; farthest_m: the largest depth of all; digests: of the cut-outs' bytes."""
+    no depth is known; farthest_m: the largest depth of all; rooms, cutouts: digests of their bytes.
+    """
 
     floors: list[Floor | None]
     farthest_m: float
-    digests: list[bytes]
+    rooms: list[bytes]
+    cutouts: list[bytes]
 
 
 class Side(NamedTuple):
@@ -128,32 +104,47 @@ def open_kit(
             backgrounds, depth = pair
     rooms, depths = _list_pictures(backgrounds), None
     if depth is not None:
-        found = _list_pictures(depth)
-        places = dict(zip(found.keys, found.places, strict=True))
-        for i, key in enumerate(rooms.keys):
-            if key not in places:
-                raise UserError(f"{rooms.name(i)}: no depth in {depth}, expected {key}.png")
-        depths = Pictures(found.stores, [places[key] for key in rooms.keys], rooms.keys)
+        by_key = {_key(source): source for source in _list_pictures(depth)}
+        for room in rooms:
+            if _key(room) not in by_key:
+                raise UserError(f"{room.where}: no depth in {depth}, expected {_key(room)}.png")
+        depths = [by_key[_key(room)] for room in rooms]
     figures = _list_pictures(cutouts)
     return Kit(rooms, depths, figures, focal, _read_heights(heights) if heights else {})
 
 
 def survey(kit: Kit, workers: int) -> Survey:
     """Read and decode everything once; UserError names the first file that does not fit."""
-    jobs = [("room", i) for i in range(len(kit.rooms.keys))]
-    jobs += [("cutout", i) for i in range(len(kit.cutouts.keys))]
-    chunks = [jobs[i : i + CHUNK] for i in range(0, len(jobs), CHUNK)]
-    floors, farthest, digests = [], 0, []
-    with tqdm(total=len(jobs), desc="checking sources", unit="file", disable=None) as bar:
-        for chunk in run_in_order(_look_at, kit, chunks, workers):
-            for floor, depth_mm, digest in chunk:
-                if digest is None:
-                    floors.append(floor)
-                    farthest = max(farthest, depth_mm)
-                else:
-                    digests.append(digest)
-            bar.update(len(chunk))
-    return Survey(floors, farthest / 1000, digests)
+    seen = Survey([], 0.0, [], [])
+    farthest_m, num = 0.0, len(kit.rooms) + len(kit.cutouts)
+    looked = run_in_order(_look_at, kit, range(num), workers)
+    bar = tqdm(looked, "checking sources", num, unit="file", disable=None)
+    for number, (digest, floor, depth_m) in enumerate(bar):
+        if number < len(kit.rooms):
+            seen.rooms.append(digest)
+            seen.floors.append(floor)
+            farthest_m = max(farthest_m, depth_m)
+        else:
+            seen.cutouts.append(digest)
+    return seen._replace(farthest_m=farthest_m)
+
+
+def _look_at(kit: Kit, number: int) -> tuple[bytes, Floor | None, float]:
+    """Digest of the bytes of a room, its floor and its largest depth in metres; of cut-outs, which
+    are counted after the rooms, the digest alone."""
+    floor, farthest_m, sources = None, 0.0, []
+    if number < len(kit.rooms):
+        sources.append(kit.rooms[number])
+        view = kit.view(number, None)
+        if view.depth_mm is not None:
+            sources.append(kit.depths[number])
+            floor = find_floor(view.depth_mm / np.float32(1000), view.camera)
+            farthest_m = int(view.depth_mm.max()) / 1000
+    else:
+        sources.append(kit.cutouts[number - len(kit.rooms)])
+        kit.figure(number - len(kit.rooms))
+    data = b"".join(source.read() for source in sources)
+    return hashlib.blake2b(data, digest_size=8).digest(), floor, farthest_m
 
 
 def divide(kit: Kit, seen: Survey, val_share: float) -> dict[str, Side]:
@@ -164,22 +155,20 @@ def divide(kit: Kit, seen: Survey, val_share: float) -> dict[str, Side]:
     """
     usable = np.array([floor is not None or kit.depths is None for floor in seen.floors])
     if not val_share:
-        sides = {"train": Side(np.flatnonzero(usable), np.arange(len(seen.digests)))}
+        sides = {"train": Side(np.flatnonzero(usable), np.arange(len(seen.cutouts)))}
     else:
         train, val = _blocks(len(usable), val_share)
-        hashes = np.array([int.from_bytes(digest, "big") for digest in seen.digests], np.uint64)
-        distinct = np.unique(hashes)
-        if len(distinct) < 2:
-            raise UserError(f"{kit.cutouts.stores[0].path}: expected two cut-outs to split")
-        limit = distinct[min(max(1, round(len(distinct) * val_share)), len(distinct) - 1)]
+        hashes = np.array([int.from_bytes(digest, "big") for digest in seen.cutouts], np.uint64)
+        held_out = first_by_hash(hashes, val_share)
+        if not held_out.any():
+            raise UserError("--cutouts: expected two cut-outs to split")
         sides = {
-            "train": Side(np.flatnonzero(train & usable), np.flatnonzero(hashes >= limit)),
-            "val": Side(np.flatnonzero(val & usable), np.flatnonzero(hashes < limit)),
+            "train": Side(np.flatnonzero(train & usable), np.flatnonzero(~held_out)),
+            "val": Side(np.flatnonzero(val & usable), np.flatnonzero(held_out)),
         }
     for name, side in sides.items():
         if not len(side.rooms):
-            where = kit.rooms.stores[0].path
-            raise UserError(f"{where}: no background for {name} in which a floor was found")
+            raise UserError(f"--backgrounds: no background for {name} in which a floor was found")
     return sides
 
 
@@ -187,47 +176,24 @@ def _blocks(num: int, share: float) -> tuple[np.ndarray, np.ndarray]:
     """Bool (num) each: rooms of training and of validation; a guard between them is in neither."""
     blocks = min(BLOCKS, num)
     chosen = min(max(1, round(blocks * share)), blocks - 1)
-    is_val = np.zeros(blocks, bool)
-    is_val[(np.arange(chosen) + 0.5).astype(int) * blocks // max(chosen, 1)] = True
-    is_val = np.roll(is_val, blocks // (2 * max(chosen, 1)))
-    val = is_val[np.arange(num) * blocks // num]
-    near = val.copy()
-    for step in range(1, min(GUARD, num // (8 * blocks)) + 1):
-        near[step:] |= val[:-step]
-        near[:-step] |= val[step:]
+    spread = ((np.arange(chosen) + 0.5) * blocks / max(chosen, 1)).astype(int)
+    val = np.isin(np.arange(num) * blocks // num, spread)
+    guard = min(GUARD, num // (8 * blocks))
+    near = np.convolve(val, np.ones(2 * guard + 1), "same") > 0
     return ~near, val
 
 
-def _look_at(kit: Kit, chunk: list[tuple[str, int]]) -> list[tuple]:
-    """For a room its floor and largest depth in mm, for a cut-out the digest of its bytes."""
-    return [
-        _look_at_room(kit, i) if what == "room" else _look_at_cutout(kit, i) for what, i in chunk
-    ]
+def _key(source: ImageSource) -> str:
+    """What the files of a room have in common: the name without its suffix."""
+    return source.name.rsplit(".", 1)[0]
 
 
-def _look_at_room(kit: Kit, i: int) -> tuple[Floor | None, int, None]:
-    view = kit.view(i, None)
-    if view.depth_mm is None:
-        return None, 0, None
-    return find_floor(view.depth_mm / np.float32(1000), view.camera), int(view.depth_mm.max()), None
-
-
-def _look_at_cutout(kit: Kit, i: int) -> tuple[None, int, bytes]:
-    kit.figure(i)
-    return None, 0, hashlib.blake2b(kit.cutouts.read(i), digest_size=8).digest()
-
-
-def _list_pictures(path: Path | str) -> Pictures:
-    """Every picture below a path; UserError if there is none."""
-    stores, found = open_stores([path]), []
-    for number, store in enumerate(stores):
-        for member, name in enumerate(store.names()):
-            if name.lower().endswith(IMAGE_SUFFIXES):
-                found.append((name.rsplit(".", 1)[0], (number, member)))
+def _list_pictures(path: Path | str) -> list[ImageSource]:
+    """Every picture below a path, in order of name; UserError if there is none."""
+    found = [source for store in open_stores([path]) for source in list_images(store)]
     if not found:
         raise UserError(f"{path}: no pictures, expected files of {', '.join(IMAGE_SUFFIXES)}")
-    found.sort()
-    return Pictures(stores, [place for _, place in found], [key for key, _ in found])
+    return sorted(found, key=_key)
 
 
 def _read_heights(path: Path) -> dict[str, tuple[float, float]]:
@@ -254,6 +220,6 @@ def _depth(data: bytes, name: str) -> np.ndarray:
     if not image.mode.startswith("I"):
         raise UserError(f"{name}: mode {image.mode}, expected 16-bit grey in millimetres")
     values = np.asarray(image)
-    if values.min() < 0 or values.max() > 65535:
+    if values.min() < 0 or values.max() > MAX_UINT16:
         raise UserError(f"{name}: values up to {values.max()}, expected 16 bits")
     return values.astype(np.uint16)

@@ -37,14 +37,20 @@ def find_images(inputs: Sequence[str], task: Task) -> list[ImageSource]:
     others = [parse_path(text) for text in inputs if Path(text) not in files]
     template = compile_template(task.image)
     for store in open_stores(others) if others else []:
-        names = store.names()
-        members = [i for i, name in enumerate(names) if name.lower().endswith(IMAGE_SUFFIXES)]
-        if any(template.fullmatch(names[i]) for i in members):
+        images = list_images(store)
+        if any(template.fullmatch(source.name) for source in images):
             members = find_groups([store], task)[1][:, 0].tolist()  # not their labels
-        found += [_member(store, i) for i in members]
+            images = [_member(store, i) for i in members]
+        found += images
     if not found:
         raise UserError(f"{' '.join(inputs)}: no image found")
     return found
+
+
+def list_images(store: Store) -> list[ImageSource]:
+    """Every member of a store that is an image by its name."""
+    names = enumerate(store.names())
+    return [_member(store, i) for i, name in names if name.lower().endswith(IMAGE_SUFFIXES)]
 
 
 def first_images(paths: Sequence[Path | str], task: Task, num: int) -> list[ImageSource]:

@@ -136,29 +136,36 @@ def choose(
     else:
         if number < 2:
             raise UserError(f"{number} sample fits {task.image}, expected at least two to split")
-        is_val = _tail(number, task) if task.split == "tail" else _hashed(texts, task)
+        is_val = (
+            np.arange(number) >= number - _num_val(number, task.val_share)
+            if task.split == "tail"
+            else _hashed(texts, task)
+        )
     mask = is_val if split == "val" else ~is_val
     if not mask.any():
         raise UserError(f"split {split!r} has no sample: all {number} are on the other side")
     return mask
 
 
-def _num_val(groups: int, task: Task) -> int:
-    return min(max(1, round(task.val_share * groups)), groups - 1)
-
-
-def _tail(number: int, task: Task) -> np.ndarray:
-    return np.arange(number) >= number - _num_val(number, task)
+def _num_val(groups: int, share: float) -> int:
+    """At least one group, and never all."""
+    return min(max(1, round(share * groups)), groups - 1)
 
 
 def _hashed(texts: np.ndarray, task: Task) -> np.ndarray:
     """Bool (n): the groups whose BLAKE2b hash comes first, so that the same names split alike."""
     digests = (hashlib.blake2b(text, digest_size=8).digest() for text in texts)
     hashes = np.fromiter((int.from_bytes(d, "big") for d in digests), np.uint64, len(texts))
-    groups = np.unique(hashes)
-    if len(groups) < 2:
+    is_val = first_by_hash(hashes, task.val_share)
+    if not is_val.any():
         raise UserError(f"{task.image}: all samples are in one group, expected at least two")
-    return hashes < groups[_num_val(len(groups), task)]
+    return is_val
+
+
+def first_by_hash(hashes: np.ndarray, share: float) -> np.ndarray:
+    """Bool (n): this share of the distinct hashes, those that come first; none if all are equal."""
+    groups = np.unique(hashes)
+    return hashes < groups[_num_val(len(groups), share)]
 
 
 def _values(texts: np.ndarray) -> str:
