@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 from datasets import TASKS
 from utils.flags import infer_parser
+from utils.settings import answer_help
 
-if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv[1:]):
-    infer_parser(TASKS).parse_args()  # answers and ends: what follows imports torch, for seconds
+if __name__ == "__main__":
+    answer_help(sys.argv[1:], infer_parser)  # what follows imports torch, which takes seconds
 
 import numpy as np
 import torch
@@ -62,8 +63,7 @@ class TrainedTask(NamedTuple):
 
 
 class ImagePredictor(NamedTuple):
-    """A network and the tasks that it was trained for; calling it predicts one image. `load` makes
-    it."""
+    """A network and its tasks, as `load` gives them; calling it predicts one image."""
 
     network: UNet
     tasks: list[TrainedTask]
@@ -90,7 +90,7 @@ def load(
     overlap: int = 128,
     tta: bool = False,
 ) -> ImagePredictor:
-    """The predictor of a checkpoint, best.pt or last.pt; UserError, a ValueError: it has none.
+    """A checkpoint, best.pt or last.pt -> a predictor. UserError (a ValueError): it holds no network.
 
     task: one of several that the network was trained for (all). device: as the flag. amp: half
     precision. tile, overlap: pixels, see `Predictor`. tta: average with the mirrored image.
@@ -104,7 +104,7 @@ def load(
         shares = {name: (damage == i).mean() for i, name in enumerate(classes)}
         print(shares)
     """
-    compute = make_compute(device, amp)
+    compute = make_compute(device, amp, keep_memory=__name__ == "__main__")
     trained, network = load_network(Path(weights), task)
     predictor = partial(Predictor, network.to(compute.device), compute, tile, overlap, tta)
     tasks = [TrainedTask(each, predictor(size if each.resize else None)) for each, size in trained]

@@ -82,8 +82,11 @@ def busy_notice(device: torch.device) -> str:
     )
 
 
-def make_compute(device: str, amp: bool) -> Compute:
-    """The named device ("auto": the first found), in half precision if asked and native."""
+def make_compute(device: str, amp: bool, keep_memory: bool = True) -> Compute:
+    """The named device ("auto": the first found), in half precision if asked and native.
+
+    keep_memory: on a CPU, `keep_freed_memory` of this process, which should then be our own.
+    """
     if device == "auto":
         found = torch.accelerator.current_accelerator(check_available=True)
         device = found.type if found is not None else "cpu"
@@ -96,7 +99,7 @@ def make_compute(device: str, amp: bool) -> Compute:
         torch.empty(1, device=place)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from None
-    if place.type == "cpu":
+    if place.type == "cpu" and keep_memory:
         keep_freed_memory()
     dtype = amp_dtype(place) if amp else None
     if amp and dtype is None and int(os.environ.get("RANK", 0)) == 0:

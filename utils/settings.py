@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -160,11 +160,13 @@ def check_norm(settings: Settings, stride: int, world: int) -> None:
             )
 
 
-def answer_help(words: list[str]) -> None:
+def answer_help(
+    words: list[str], make_parser: Callable[[Mapping[str, Task]], Parser] = train_parser
+) -> None:
     """Answer --help, and refuse what is no flag, before torch is imported, which takes seconds."""
 
     def parse() -> None:
-        train_parser(TASKS).parse_args(words)
+        make_parser(TASKS).parse_args(words)
 
     if status := run_command(parse):
         sys.exit(status)
