@@ -20,7 +20,7 @@ from datasets.check import __main__ as check
 from datasets.check.checking import list_samples
 from datasets.compose import __main__ as compose
 from datasets.compose import composite
-from datasets.compose.composing import PARTS, Plan, Recipe, make_composite
+from datasets.compose.composing import PARTS, Plan, Recipe, make_composite, relative_depth
 from datasets.compose.composing import encode as encode_composite
 from datasets.compose.composite import View, trim
 from datasets.compose.floor import Floor, Pinhole, find_floor
@@ -524,3 +524,10 @@ def test_real_rooms_and_figures(run, tmp_path):
     assert ran.status == 0
     assert "members that cannot be used: 0" in ran.out
     assert json.loads((tmp_path / "out" / "task.json").read_text())["outputs"][1]["unit"] == "m"
+
+
+def test_relative_depth_is_dark_near_bright_far_and_spans_the_range():
+    depth_m = np.array([[1.0, 2.0, 3.0], [5.0, 1.5, 2.0]], np.float32)
+    np.testing.assert_array_equal(relative_depth(depth_m), [[0, 64, 128], [255, 32, 64]])
+    assert relative_depth(depth_m).dtype == np.uint8
+    assert not relative_depth(np.full((3, 5), 2.5, np.float32)).any()
