@@ -191,7 +191,7 @@ def score(args: Namespace, trained: TrainedTask, skipped: Skipped) -> dict[str, 
 
 def demo(task: Task) -> list[Path]:
     """The demo's shards, drawn first where they are missing."""
-    return demo_shards(task.name, DATA / "demo")
+    return demo_shards(task, DATA / "demo")
 
 
 def predict_all(args: Namespace, predictor: ImagePredictor, skipped: Skipped) -> None:

@@ -11,8 +11,6 @@ from utils.settings import Settings, Steps, answer_help, check_norm, count_steps
 if __name__ == "__main__":
     answer_help(sys.argv[1:])  # what follows imports torch, which takes seconds
 
-from torch import Tensor
-
 from datasets.class_weights import class_weights
 from datasets.dataset import (
     TaskData,
@@ -42,7 +40,7 @@ from utils.skipped import Skipped
 from utils.stop import StopSignals
 from utils.visualize import sample_panel
 
-DATA = Path("data")  # demo scenes and class counts
+DATA = Path("data")  # demo pictures and class counts
 LOG_STEPS = 10
 NUM_PICTURES = 4
 
@@ -76,6 +74,7 @@ def train(settings: Settings) -> int:
     with RunFolder(settings, model_spec(settings).to_json(), ranks) as run:
         weights = count_classes(settings, data, run.skipped)
         state = build_state(settings, weights, steps.total, compute, ranks)
+        check_norm(settings, state.model.stride, ranks.world)
         step = run.restore(state)
         samples = [(len(each.train), len(each.val)) for each in data]
         notices.append(announcement(settings, samples, state, steps, run.path))
@@ -138,12 +137,10 @@ def fit(
 
 
 def open_data(settings: Settings) -> list[TaskData]:
-    """Every task's training and validation samples; demo scenes where no data is named."""
+    """Every task's training and validation samples; a demo where no data is named."""
     opened = []
     for each in settings.tasks:
-        paths = [parse_path(text) for text in each.data] or demo_shards(
-            each.task.name, DATA / "demo"
-        )
+        paths = [parse_path(text) for text in each.data] or demo_shards(each.task, DATA / "demo")
         data = open_task(each.task, paths, each.size, settings.split_by, settings.seed)
         opened.append(overfit(data, settings.overfit * each.bs) if settings.overfit else data)
     return opened
@@ -189,7 +186,6 @@ def build_state(
             model.load_encoder(checkpoint.weights(checkpoint.load(Path(settings.init))))
         except UserError as error:
             raise UserError(f"--init {settings.init}: {error}") from None
-    check_norm(settings, model.stride, ranks.world)
     recompute(model, settings.ckpt)
     if settings.compile:
         model.compile()
@@ -202,9 +198,7 @@ def validate(
     settings: Settings, data: list[TaskData], state: TrainState, skipped: Skipped
 ) -> Validation:
     """Every task's validation split: its scores, their counts, some predictions as pictures."""
-    scores: dict[str, float] = {}
-    counts: dict[str, Tensor] = {}
-    pictures, losses = {}, []
+    scores, counts, pictures, losses = {}, {}, {}, []
     for own, (task, _, val) in zip(settings.tasks, data, strict=True):
         predictor = Predictor(
             state.averaged,

@@ -154,7 +154,6 @@ WORDS = {
     "unknown task": (["--task", "street"], ["--task street", "damage"]),
     "missing task file": (["--task", "none.json"], ["none.json"]),
     "the same task twice": (["--task", "damage", "damage"], ["--task", "damage, damage"]),
-    "no data for a task": (["--task", "TINY"], ["tiny", "--data"]),
     "unknown flag": (["--task", "damage", "--speed", "9"], ["--speed"]),
     "unknown value": (["--task", "damage", "--optimizer", "lion"], ["--optimizer", "lion", "sgd"]),
     "unknown schedule": (["--task", "damage", "--schedule", "step"], ["--schedule", "step"]),
@@ -353,7 +352,6 @@ INFER = {
     "weights to a folder": (["BEST", "--export", "folder.pt"], ["folder.pt"]),
     "output to no folder": (["BEST", "--input", "DATA", "--out", "tiny.json"], ["--out tiny.json"]),
     "unknown device": (["BEST", "--device", "tpu9"], ["--device tpu9"]),
-    "no demo": (["BEST"], ["tiny", "no demo data"]),
 }
 
 

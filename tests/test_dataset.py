@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets import TASKS, dataset, demo, load_task
+from datasets import TASKS, dataset, load_task
 from datasets.class_weights import class_histogram, class_weights
 from datasets.dataset import BadMember, eval_batches, open_split, open_task, overfit, train_loader
 from datasets.task import IGNORE, Classes, Task
@@ -236,24 +236,6 @@ def test_errors_name_shard_and_member(tiny_task, make_data):
     index = next(i for i in range(len(train)) if "k03" in train.table.key(i))
     with pytest.raises(ValueError, match=r"data.zip: parts/k03.png: cannot be decoded"):
         train[0, index]
-
-
-@pytest.mark.parametrize("name", ["damage", "maskdepth"])
-def test_demo_shards_are_the_same_each_time(name, tmp_path, monkeypatch):
-    few = demo.SCENES[name]._replace(num=3)
-    monkeypatch.setitem(demo.SCENES, name, few)
-    first, second = (demo.demo_shards(name, tmp_path / place) for place in "ab")
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-    data = open_task(TASKS[name], first, (32, 32))
-    assert len(data.train) + len(data.val) == 3
-    changed = first[0].stat().st_mtime_ns
-    assert demo.demo_shards(name, tmp_path / "a") == first  # rendered once
-    assert first[0].stat().st_mtime_ns == changed
-
-
-def test_tasks_without_a_demo(tmp_path):
-    with pytest.raises(ValueError, match="task camvid has no demo data: name its own with --data"):
-        demo.demo_shards("camvid", tmp_path)
 
 
 def test_the_cache_is_readable(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -78,7 +78,7 @@ class TrainState:
 
         partial_outputs: a batch may leave heads unused, as with several tasks.
         """
-        model = model.to(compute.device).to(memory_format=torch.channels_last)
+        model = model.to(compute.device, memory_format=torch.channels_last)
         criterion = criterion.to(compute.device)
         optimizer = make_optimizer([model, criterion], settings)
         average = get_ema_multi_avg_fn(settings.ema)
@@ -166,7 +166,7 @@ def _gradients(state: TrainState, batches: Sequence[Batch], accum: int) -> dict[
     """Leave the gradient of all batches in the parameters; loss terms of each batch by name."""
     while True:
         state.optimizer.zero_grad(set_to_none=True)
-        sums: dict[str, list[Tensor]] = {}
+        sums = {}
         try:
             for batch in batches:
                 for name, term in _backward(state, batch, accum).items():
@@ -216,15 +216,13 @@ def _backward_in_parts(
     images = batch.image.chunk(state.parts)
     statistics, rng = [b.clone() for b in state.model.buffers()], rng_state()
     with torch.no_grad():
-        parts = [_predict(state, image, outputs) for image in images]
-    whole = {name: torch.cat([part[name] for part in parts]).requires_grad_() for name in outputs}
-    del parts
+        found = [_predict(state, image, outputs) for image in images]
+    whole = {name: torch.cat([part[name] for part in found]).requires_grad_() for name in outputs}
+    del found
     loss, terms = state.criterion(whole, targets)
     state.scaler.scale(loss / accum).backward()
     del loss
-    slopes: list[Any] = [whole.pop(name).grad for name in outputs]
-    shares = zip(*(slope.chunk(state.parts) for slope in slopes), strict=True)
-    del slopes
+    shares = zip(*(whole.pop(name).grad.chunk(state.parts) for name in outputs), strict=True)
 
     for buffer, value in zip(state.model.buffers(), statistics, strict=True):
         buffer.copy_(value)
@@ -261,7 +259,7 @@ class Evaluation(NamedTuple):
     """scores: `OUTPUT/METRIC` and mean loss terms. metrics: the counts behind them."""
 
     scores: dict[str, float]
-    metrics: Mapping[str, Metric]
+    metrics: dict[str, Metric]
     shown: list[Shown]
 
 
@@ -270,7 +268,7 @@ def evaluate(
     predictor: Predictor,
     batches: Iterable[Batch],
     criterion: Callable[..., tuple[Tensor, dict[str, Tensor]]],
-    metrics: Mapping[str, Metric],
+    metrics: dict[str, Metric],
     ranks: Ranks,
     show: int = 0,
 ) -> Evaluation:
@@ -283,9 +281,7 @@ def evaluate(
     """
     compute = predictor.compute
     ranks.share(predictor.model.buffers())
-    sums: dict[str, Tensor] = {}
-    shown: list[Shown] = []
-    pixels = 0
+    sums, pixels, shown = {}, 0, []
     for batch in batches:
         found = {name: torch.empty(t.shape, dtype=t.dtype) for name, t in batch.targets.items()}
         for area, predictions in predictor(batch.image, tuple(batch.targets)):
@@ -293,8 +289,7 @@ def evaluate(
             targets = compute.targets(parts)
             size = next(iter(parts.values())).numel()
             for name, term in criterion(predictions, targets)[1].items():
-                total = term.double() * size
-                sums[name] = sums[name] + total if name in sums else total
+                sums[name] = sums.get(name, 0) + term.double() * size
             pixels += size
             for name, target in targets.items():
                 metrics[name].update(predictions[name], target)
@@ -302,11 +297,12 @@ def evaluate(
                     decided = predictor.model.decided(name, predictions[name])
                     found[name][area] = decided.to(found[name])
         for i, key in enumerate(batch.keys[: show - len(shown)]):
-            truth, seen = ({n: t[i] for n, t in each.items()} for each in (batch.targets, found))
-            shown.append(Shown(key, batch.image[i], truth, seen))
+            parts = [{name: t[i] for name, t in each.items()} for each in (batch.targets, found)]
+            shown.append(Shown(key, batch.image[i], *parts))
     names = ranks.union(sums)  # a rank without a sample has none of its own
-    own = [*(float(sums.get(name, 0)) for name in names), pixels]
-    totals = ranks.sum(torch.tensor(own, dtype=torch.float64))
+    totals = [*(float(sums.get(name, 0)) for name in names), pixels]
+    totals = torch.tensor(totals, dtype=torch.float64)
+    totals = ranks.sum(totals)
     if not totals[-1]:
         raise UserError("nothing to evaluate: not one sample of the split can be used")
     scores = {name: float(total / totals[-1]) for name, total in zip(names, totals, strict=False)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import math
 import netrc
@@ -69,7 +68,7 @@ class RunLogger:
         if not (run_id and (folder / "config.json").exists()):
             write_whole(folder / "config.json", f"{text}\n".encode())
         self._lines = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-        self._run: WandbRun | NullLogger = NullLogger()
+        self._run = NullLogger()
         self._num_skipped = 0
         if mode != "disabled":
             try:
@@ -86,10 +85,7 @@ class RunLogger:
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Append one line of values, on the host already. NaN and inf are written as null."""
-        line: dict[str, float | None] = {
-            "step": step,
-            "time": round(time.perf_counter() - self._start, 2),
-        }
+        line = {"step": step, "time": round(time.perf_counter() - self._start, 2)}
         for key, value in values.items():
             line[key] = float(value) if math.isfinite(value) else None
         self._lines.write(json.dumps(line) + "\n")
@@ -116,11 +112,10 @@ class RunLogger:
         """
         path = self.folder / "metrics.jsonl"
         self._lines.close()
-        kept = [line for line in read_metrics(path) if (line["step"] or 0) <= step]
+        kept = [line for line in read_metrics(path) if line["step"] <= step]
         write_whole(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._lines = path.open("a", encoding="utf-8")
-        before = kept[-1]["time"] if kept else None
-        self._start = time.perf_counter() - (before or 0.0)
+        self._start = time.perf_counter() - (kept[-1]["time"] if kept else 0.0)
 
     def finish(self, summary: dict[str, float]) -> None:
         """Close the files, give wandb the run's final scores, and end wandb's service process."""
@@ -155,7 +150,7 @@ class NullLogger:
     def close(self) -> None: ...
 
 
-class WandbRun:
+class WandbRun(NullLogger):
     """One wandb run. Steps must not fall: wandb drops what comes for a step it has passed."""
 
     def __init__(self, wandb: Any, run: Any, link: str) -> None:
@@ -188,15 +183,13 @@ class WandbRun:
         self._wandb.teardown()  # ends the service process
 
 
-def open_wandb(
-    folder: Path, config: dict, mode: str, name: str, run_id: str
-) -> WandbRun | NullLogger:
+def open_wandb(folder: Path, config: dict, mode: str, name: str, run_id: str) -> NullLogger:
     """Start or continue the wandb run `run_id`, its files in folder/wandb. Never prompts.
 
     Where the server does not answer, the run is recorded offline. Raises what wandb raises if that
     fails too; then no service process is left behind.
     """
-    wandb: Any = importlib.import_module("wandb")
+    import wandb
 
     def start(mode: str) -> WandbRun:
         # The mode for the whole process, not only for init: else 0.31 asks its server even offline.

@@ -18,7 +18,8 @@ import pytest
 import torch
 from learners import Case, make_case, settings_of
 
-from datasets.demo import SCENES
+from datasets import TASKS
+from datasets.demo import draw_members
 from datasets.stores import write_zip
 from datasets.task import Task
 from models.recompute import recompute
@@ -144,7 +145,8 @@ def demo_zip(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
     @cache
     def make(name: str) -> Path:
         path = folder / f"{name}.zip"
-        scenes = (SCENES[name].render(i)[0] for i in range(64 if is_full(request.config) else 8))
+        num = 64 if is_full(request.config) else 8
+        scenes = (draw_members(TASKS[name], i)[0] for i in range(num))
         write_zip(path, (member for scene in scenes for member in scene.items()))
         return path
 

@@ -1,0 +1,163 @@
+"""A seed goes in; a furnished room with somebody in it comes out: labels, and true depth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
+
+from datasets.demo.paint import Size, finish
+from datasets.demo.scene import Scene
+from datasets.demo.view import FURNITURE, Furniture, Paint, View, figure, speckle, striped
+
+SHELL = ("wall", "floor", "ceiling")
+FIGURES = ("person", "mask", "foreground", "figure", "object")
+WORDS = (*SHELL, *FIGURES, *FURNITURE)
+HANGING = 10.0  # added to z where places on walls are kept: they are free above what stands
+
+
+def draw_room(rng: Generator, size: Size, names: Sequence[str]) -> Scene:
+    """A room of 3 to 6 m with some of the named pieces, or of all where none is named."""
+    focal = size[1] * rng.uniform(0.75, 0.95)
+    view = View(size, SHELL, focal, rng.uniform(0.1, 0.3), rng.uniform(1.3, 1.75))
+    room = Room(view, rng)
+    wanted = [name for name in names if name not in (*SHELL, *FIGURES)] or list(FURNITURE)
+    for name in map(str, rng.permutation(wanted)[: rng.integers(6, 11)]):
+        room.furnish(name, FURNITURE.get(name) or unknown(name))
+    person = next((name for name in FIGURES if name in names), "person")
+    for _ in range(1 + (rng.random() < 0.25)):
+        room.admit(person)
+    x, z = room.to_world(rng.uniform(-1, 1), rng.uniform(1, room.back))  # a lamp at the ceiling
+    points = view.position + view.rays * view.depth_m[..., None]
+    light = 0.62 + 0.75 / (1 + np.square(points - (x, room.tall, z)).sum(-1, keepdims=True) / 4)
+    image = finish(rng, view.image * light * rng.uniform(0.85, 1.1, 3), 0.012)
+    front = view.ids == view.id_of(person)
+    return Scene(image, view.ids, tuple(view.names), front, view.depth_m, view.camera)
+
+
+class Room:
+    """Walls about the camera, turned by `yaw`, sizes in metres, and what stands within."""
+
+    def __init__(self, view: View, rng: Generator) -> None:
+        self.view, self.rng, self.yaw = view, rng, rng.uniform(-0.45, 0.45)
+        self.half, self.back, self.tall = (
+            rng.uniform(*r) for r in ((1.5, 2.6), (3.2, 6), (2.4, 3))
+        )
+        self.taken: list[tuple[float, float, float]] = []  # x, z, radius in the room
+        x, z = self.to_world(0, self.back / 2 - 0.4)
+        half, look = (self.half, self.tall / 2, self.back / 2 + 0.4), papered(rng, self.tall)
+        view.put("wall", "shell", (x, self.tall / 2, z), half, look, self.yaw)
+        up = view.position[1] + view.rays[..., 1] * view.depth_m
+        view.ids[up < 0.001], view.ids[up > self.tall - 0.001] = 1, 2
+        view.ground_m = np.where(view.ids == 1, view.depth_m, np.inf)
+
+    def to_world(self, x: float, z: float) -> tuple[float, float]:
+        """The world's x and z of a place in the room."""
+        cos, sin = np.cos(self.yaw), np.sin(self.yaw)
+        return x * cos + z * sin, z * cos - x * sin
+
+    def furnish(self, name: str, piece: Furniture) -> None:
+        """Set a piece about the room, along a wall or upon one, if there is a free place."""
+        size = np.asarray(piece.size) * self.rng.uniform(0.88, 1.12)
+        wide, _, deep = size
+        up = 0.0 if isinstance(piece.place, str) else piece.place
+        for _ in range(8):
+            if piece.place == "loose":
+                x, z = (
+                    self.rng.uniform(0.5 - self.half, self.half - 0.5),
+                    self.rng.uniform(2, self.back),
+                )
+                turn, reach = self.rng.uniform(-3, 3), max(wide, deep)
+            else:
+                side = self.rng.choice([-1, 0, 0, 1])
+                x = side * (self.half - deep - 0.01) or self.rng.uniform(-1, 1) * (self.half - wide)
+                z = self.rng.uniform(2, self.back - 0.5) if side else self.back - deep - 0.01
+                turn, reach = side * np.pi / 2, wide
+            if self.takes(x, z + HANGING * (up > 0), reach):
+                break
+        else:
+            return
+        color = np.clip(np.asarray(piece.color) * self.rng.uniform(0.8, 1.15, 3), 0, 1.2)
+        colors = [LOOKS[piece.look](color * tone) for tone in (1, 0.85, 0.6, 1.4)]
+        at, (x, z) = up, self.to_world(x, z)
+        self.view.build(name, piece.model, (x, at, z), size, colors, self.yaw + turn)
+
+    def admit(self, name: str) -> None:
+        """Somebody stands where he is seen."""
+        camera, cos, sin = self.view.camera, np.cos(self.yaw), np.sin(self.yaw)
+        for _ in range(30):
+            z = self.rng.uniform(1.8, self.back)
+            x = self.rng.uniform(-0.75, 0.75) * z * camera.cx / camera.fx
+            there, ahead = x * cos - z * sin, z * cos + x * sin
+            within = abs(there) < self.half - 0.3 and ahead < self.back - 0.3
+            if within and self.takes(there, ahead, 0.25):
+                break
+        figure(
+            self.rng,
+            self.view,
+            name,
+            (x, 0, z),
+            self.rng.uniform(1.45, 1.9),
+            self.rng.uniform(0, 6),
+        )
+
+    def takes(self, x: float, z: float, reach: float) -> bool:
+        """Whether a place is free; it is taken then."""
+        free = all(np.hypot(x - a, z - b) > 0.8 * (reach + c) for a, b, c in self.taken)
+        self.taken += [(x, z, reach)] * free
+        return free
+
+
+def papered(rng: Generator, tall: float) -> Paint:
+    """Boards or tiles below, papered walls with a skirting, a pale ceiling."""
+    wall, floor = rng.uniform(0.5, 0.95, 3), np.array([0.6, 0.42, 0.25]) * rng.uniform(0.7, 1.35, 3)
+    is_striped, is_tiled, pitch = rng.random() < 0.4, rng.random() < 0.4, rng.uniform(0.15, 0.5)
+
+    def paint(points: ndarray, normals: ndarray) -> ndarray:
+        along = np.where(np.abs(normals[:, 0]) > 0.5, points[:, 2], points[:, 0])
+        color = wall * np.where(is_striped & (along / pitch % 1 < 0.5), 0.86, 1)[:, None]
+        color[points[:, 1] < 0.1 - tall / 2] = (0.85, 0.83, 0.8)
+        x, z = points[normals[:, 1] > 0.5][:, ::2].T
+        row = np.floor(x / 0.18)
+        grain = speckle(x / 0.4, z / 0.4) if is_tiled else speckle(row, z / 1.1 + row * 0.37)
+        color[normals[:, 1] > 0.5] = floor * (0.72 + 0.45 * grain)[:, None]
+        color[normals[:, 1] < -0.5] = (0.95, 0.94, 0.91)
+        return color
+
+    return paint
+
+
+def books(color: ndarray) -> Paint:
+    """Boards with books of every colour between them."""
+
+    def paint(points: ndarray, normals: ndarray) -> ndarray:
+        row, spine = points[:, 1] / 0.3, points[:, 0] / 0.045
+        hue = np.stack([speckle(spine + 7 * k, row) for k in (1, 2, 3)], 1)
+        board = (row % 1 < 0.1) | (np.abs(normals[:, 2]) < 0.5)
+        return np.where(board[:, None], color, 0.15 + 0.7 * hue)
+
+    return paint
+
+
+LOOKS: dict[str, Callable[[ndarray], Paint]] = {
+    "plain": lambda c: c,
+    "drawers": lambda c: striped(
+        c, c * 0.4, lambda p: (p[:, 1] % 0.4 < 0.03) | (p[:, 0] ** 2 < 3e-4)
+    ),
+    "slats": lambda c: striped(c, c * 0.65, lambda p: p[:, 1] % 0.12 < 0.045),
+    "folds": lambda c: striped(c, c * 0.72, lambda p: p[:, 0] % 0.13 < 0.06),
+    "pane": lambda c: striped(c, c * 0.45, lambda p: (p[:, :2] ** 2 < 9e-4).any(1)),
+    "canvas": lambda c: striped(
+        c, c * 0.5, lambda p: np.hypot(p[:, 0], p[:, 1] + p[:, 2]) % 0.2 < 0.1
+    ),
+    "books": books,
+}
+
+
+def unknown(name: str) -> Furniture:
+    """A piece for a class that nothing is known of: its size and colour follow from its name."""
+    rng = np.random.default_rng(list(name.encode()))
+    model = FURNITURE[str(rng.choice(["box", "bag", "table"]))].model
+    return Furniture(model, tuple(rng.uniform(0.2, 0.6, 3)), "loose", tuple(rng.random(3)), "plain")

@@ -1,0 +1,133 @@
+"""A scene and an output go in; the pixels of that output's file come out, whatever the task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy import ndarray
+
+from datasets.task import IGNORE, MAX_UINT16, Classes, Depth, Mask, Output, Task
+
+
+def _pairs(text: str) -> dict[str, str]:
+    return dict(pair.split(":") for pair in text.split())
+
+
+# What a data set calls something -> what it is called here, both as `plain` writes them.
+SAME = _pairs(
+    "pavement:sidewalk tree:vegetation plant:vegetation signsymbol:trafficsign pedestrian:person "
+    "human:person bicyclist:rider cyclist:rider couch:sofa tv:television"
+)
+# What is drawn and has no class of its own in a task belongs to the next that has one.
+BROADER = _pairs(
+    "rider:person bicycle:rider motorcycle:bicycle truck:car train:bus bus:car parking:road "
+    "terrain:vegetation railtrack:road ground:sidewalk sidewalk:road trafficlight:trafficsign "
+    "trafficsign:pole fence:wall wall:building"
+)
+
+
+class Camera(NamedTuple):
+    """A pinhole: focal lengths and optical centre in pixels; the first pixel ends at 1."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+
+
+class Scene(NamedTuple):
+    """What is to be seen, and all that is true of it.
+
+    image: uint8 (H, W, 3). ids: uint8 (H, W), positions in `names` (as `plain` writes them; "" is
+    whatever nobody asked for), or IGNORE. front: bool (H, W), what a mask shows that names nothing.
+    depth_m: float32 (H, W), metres along the optical axis of `camera`; None in flat pictures.
+    about: further facts, such as the material: a row of the task's metadata.
+    """
+
+    image: ndarray
+    ids: ndarray
+    names: tuple[str, ...]
+    front: ndarray
+    depth_m: ndarray | None = None
+    camera: Camera | None = None
+    about: dict[str, str] = {}  # never changed
+
+
+def plain(name: str) -> str:
+    """A class's name as scenes spell it: lower case, letters and digits, singular, one of SAME."""
+    word = "".join(letter for letter in name.lower() if letter.isalnum())
+    word = word if word.endswith(("ss", "us")) else word.removesuffix("s")
+    return SAME.get(word, word)
+
+
+def names_of(task: Task) -> list[str]:
+    """Every class of the task and every mask, as scenes spell them, each once."""
+    names = (plain(name) for output in task.outputs for name in FILES[output.kind].names(output))
+    return list(dict.fromkeys(names))
+
+
+def draw_classes(scene: Scene, output: Classes, lossy: bool) -> ndarray:
+    """Label values (H, W), or colours (H, W, 3) where the task ignores colours and no value.
+
+    A thing without a class is what BROADER says, else ignored, else the first class.
+    """
+    classes = [plain(name) for name in output.classes]
+    table = np.full(256, -1)
+    for i, name in enumerate(scene.names):
+        while name not in classes and name in BROADER:
+            name = BROADER[name]
+        table[i] = classes.index(name) if name in classes else -1
+    if "" in scene.names or not (output.ignored or output.ignored_colors):
+        table[:IGNORE] = np.maximum(table[:IGNORE], 0)
+    found = table[scene.ids]
+    if output.ignored_colors and not output.ignored:
+        colors = [bytes.fromhex(color) for color in (*output.colors, output.ignored_colors[0])]
+        return np.array([list(color) for color in colors], np.uint8)[found]
+    rest = IGNORE if IGNORE in output.ignored else (*output.ignored, output.values[0])[0]
+    values = np.array([*output.values, rest])
+    return values.astype(np.uint8 if values.max() <= 255 else np.uint16)[found]
+
+
+def draw_mask(scene: Scene, output: Mask, lossy: bool) -> ndarray:
+    """0 and 255 (H, W): what bears the output's name, or what stands in front."""
+    name = plain(output.name)
+    shown = scene.ids == scene.names.index(name) if name in scene.names else scene.front
+    return np.where(shown, np.uint8(255), np.uint8(0))
+
+
+def draw_depth(scene: Scene, output: Depth, lossy: bool) -> ndarray:
+    """The numbers (H, W) that mean the depth; relative depth spans each picture's own range.
+
+    What is farther than the file or the head can say is missing where the task has a value for
+    that, else as far as it can say. A scene that is larger altogether is shrunk.
+    """
+    depth, full = scene.depth_m, 255 if lossy else MAX_UINT16
+    scale = output.scale or 1 / full
+    limit = min(output.max_depth, full * scale)
+    if not output.unit:
+        depth = (depth - depth.min()) * (limit / max(np.ptp(depth), 1e-6))
+    elif np.median(depth) > limit:
+        depth = depth * (0.95 * limit / depth.max())
+    values = np.rint(np.minimum(depth, limit) / scale)
+    if output.missing >= 0:
+        values[values == output.missing] += 1 if output.missing == 0 else -1
+        values[depth > limit * (1 + 1e-6)] = output.missing
+    return np.clip(values, 0, full).astype(np.uint8 if lossy else np.uint16)
+
+
+class File(NamedTuple):
+    """What the demo must know of a kind: the pixels of its file, from (scene, output, whether the
+    file is lossy); what a scene should show for it; whether the scene must have depth."""
+
+    pixels: Callable[[Scene, Output, bool], ndarray]
+    names: Callable[[Output], tuple[str, ...]]
+    deep: bool = False
+
+
+FILES = {
+    "classes": File(draw_classes, lambda output: output.labels),
+    "mask": File(draw_mask, lambda output: (output.name,)),
+    "depth": File(draw_depth, lambda output: (), deep=True),
+}
