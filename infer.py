@@ -33,8 +33,8 @@ from datasets.demo import demo_shards
 from datasets.index.sources import find_images, first_images, result_paths
 from datasets.stores import parse_path
 from datasets.task import Output, Task, UserError, read_task
+from models import ModelSpec, UNet
 from models.export import export
-from models.unet import ModelSpec, UNet
 from utils import checkpoint, results
 from utils.command import run_command
 from utils.compute import make_compute
@@ -119,7 +119,8 @@ def load_network(path: Path, name: str | None) -> tuple[list[tuple[Task, tuple[i
         config = state["config"]
         tasks = [Task.from_json(task) for task in config["tasks"]]
         sizes = [(height, width) for height, width in config["sizes"]]
-        model = UNet(ModelSpec.from_json(config["model"]))
+        outputs = [output for task in tasks for output in task.outputs]
+        model = UNet(ModelSpec.from_json(config["model"], outputs))
         model.load_state_dict(checkpoint.weights(state))
         trained = list(zip(tasks, sizes, strict=True))
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:

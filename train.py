@@ -25,8 +25,9 @@ from datasets.look import look
 from datasets.stores import parse_path
 from datasets.task import UserError
 from losses.weighted import Criterion
+from models import ModelSpec, UNet
+from models.cpu import use_cpu_kernels
 from models.recompute import recompute
-from models.unet import HeadSpec, ModelSpec, UNet
 from utils import checkpoint, engine
 from utils.command import printable, run_command
 from utils.compute import Compute, busy_notice, make_compute
@@ -157,13 +158,7 @@ def count_classes(settings: Settings, data: list[TaskData], skipped: Skipped) ->
 
 def model_spec(settings: Settings) -> ModelSpec:
     """The network that the flags and the tasks' outputs ask for."""
-    heads = {
-        output.name: HeadSpec(
-            output.kind, output.channels, output.decoder, getattr(output, "max_depth", 1.0)
-        )
-        for output in settings.outputs
-    }
-    return ModelSpec(heads, **vars(settings.network))
+    return ModelSpec.of(settings.outputs, **vars(settings.network))
 
 
 def make_criterion(settings: Settings, weights: Weights) -> Criterion:
@@ -186,6 +181,8 @@ def build_state(
             model.load_encoder(checkpoint.weights(checkpoint.load(Path(settings.init))))
         except UserError as error:
             raise UserError(f"--init {settings.init}: {error}") from None
+    if compute.device.type in ("cpu", "meta") and not settings.plain:  # a plan's is on "meta"
+        use_cpu_kernels(model)
     recompute(model, settings.ckpt)
     if settings.compile:
         model.compile()

@@ -1,1 +1,5 @@
 """Batch -> predictions. `unet.py` has the one forward to read first."""
+
+from models.unet import ModelSpec, UNet
+
+__all__ = ["ModelSpec", "UNet"]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from datasets.task import UserError
-from models.layers import BatchNormReLU, ChannelDropout, ReLU, forked
-from models.recompute import Block, Stage
 
 NORMS = ("batch", "group", "none")
 
@@ -18,61 +17,85 @@ def conv3x3(inputs: int, channels: int, norm: str) -> nn.Conv2d:
     return nn.Conv2d(inputs, channels, 3, padding=1, bias=norm == "none")
 
 
-def activation(norm: str, channels: int, dropout: float = 0.0) -> list[nn.Module]:
-    """What follows a convolution: norm, ReLU, and dropout of whole channels.
+def activation(norm: str, channels: int) -> list[nn.Module]:
+    """What follows a convolution: norm and ReLU.
 
     norm: "batch", "group" with groups of at least eight channels, or "none".
     """
     if norm == "batch":
-        layers = [BatchNormReLU(channels)]
-    elif norm == "group":
+        return [nn.BatchNorm2d(channels), nn.ReLU()]
+    if norm == "group":
         groups = max(g for g in range(1, max(1, channels // 8) + 1) if channels % g == 0)
-        layers = [nn.GroupNorm(groups, channels), ReLU()]
-    elif norm == "none":
-        layers = [ReLU()]
-    else:
-        raise UserError(f"norm {norm!r}: expected one of {', '.join(NORMS)}")
-    return [*layers, ChannelDropout(dropout)] if dropout else layers
+        return [nn.GroupNorm(groups, channels), nn.ReLU()]
+    if norm == "none":
+        return [nn.ReLU()]
+    raise UserError(f"norm {norm!r}: expected one of {', '.join(NORMS)}")
 
 
-def convolutions(first: nn.Module, channels: int, convs: int, norm: str) -> list[nn.Module]:
-    """`first`, which ends in a convolution to `channels`, and 3x3 convolutions, each behind norm
-    and ReLU, until there are `convs`."""
-    more = (
-        Stage(*activation(norm, channels), conv3x3(channels, channels, norm))
-        for _ in range(convs - 1)
-    )
-    return [first, *more]
+class Block(nn.Sequential):
+    """Convolutions, each with norm and ReLU behind it. The first layer takes all inputs: in a
+    decoder the deeper feature and a skip."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Any inputs that the first layer takes -> (N, channels, H, W)"""
+        first, *others = self
+        x = first(*inputs)
+        for layer in others:
+            x = layer(x)
+        return x
+
+
+def conv_block(
+    first: list[nn.Module], channels: int, convs: int, norm: str, dropout: float
+) -> Block:
+    """A block of `convs` convolutions to `channels`; `first` are the layers up to the first one,
+    with it. Dropout, of whole channels, ends it."""
+    layers = [*first, *activation(norm, channels)]
+    for _ in range(convs - 1):
+        layers += [conv3x3(channels, channels, norm), *activation(norm, channels)]
+    if dropout:
+        layers.append(nn.Dropout2d(dropout))
+    return Block(*layers)
+
+
+def initialise(module: nn.Module) -> None:
+    """He 2015 for a convolution; for `nn.Module.apply`."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        fan = "fan_in" if module.transposed else "fan_out"  # torch takes it for inputs
+        nn.init.kaiming_normal_(module.weight, mode=fan, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 class UNetEncoder(nn.Module):
     """The contracting path of Ronneberger 2015: blocks of `width`, 2 `width`, ... channels, 2x2
     max pooling between them.
 
-    channels: of each feature, finest first. stride: of the last. doublings: from the first one's
-    size to the image's.
+    channels: of each feature, finest first. stride: of the last. num_upsamples: doublings from the
+    first one's size to the image's.
     """
 
-    doublings = 0
+    num_upsamples = 0
 
     def __init__(self, width: int, depth: int, convs: int, norm: str, dropout: float) -> None:
         super().__init__()
         self.channels = [width * 2**i for i in range(depth)]
-        self.blocks = nn.ModuleList()
-        for i, (source, target) in enumerate(pairwise([3, *self.channels])):
-            conv = conv3x3(source, target, norm)
-            first = Stage(nn.MaxPool2d(2), conv) if i else conv
-            layers = convolutions(first, target, convs, norm)
-            self.blocks.append(Block(*layers, *activation(norm, target, dropout)))
         self.stride = 2 ** (depth - 1)
         self.mean, self.std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+        self.blocks = nn.ModuleList()
+        for inputs, channels in pairwise([3, *self.channels]):
+            first = [conv3x3(inputs, channels, norm)]
+            if self.blocks:
+                first.insert(0, nn.MaxPool2d(2))
+            self.blocks.append(conv_block(first, channels, convs, norm, dropout))
+        self.apply(initialise)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Normalised image (N, 3, H, W) -> `depth` features, each half the size of the last."""
         features = []
         for block in self.blocks:
-            skip, x = forked(block(x), 2)
-            features.append(skip)
+            x = block(x)
+            features.append(x)
         return features
 
 
@@ -92,15 +115,11 @@ class TimmEncoder(nn.Module):
         except (RuntimeError, ValueError, TypeError) as error:
             raise UserError(f"encoder {name!r}: timm says: {str(error).splitlines()[0]}") from None
         strides = self.net.feature_info.reduction()
-        self.doublings = strides[0].bit_length() - 1
-        if strides != [2 ** (self.doublings + i) for i in range(len(strides))]:
+        self.num_upsamples = strides[0].bit_length() - 1
+        if strides != [2 ** (self.num_upsamples + i) for i in range(len(strides))]:
             raise UserError(f"encoder {name!r}: feature strides {strides}, expected to double")
         if isinstance(pretrained, str):
             _load_weights(self.net, name, pretrained)
-        for module in self.net.modules():
-            for key, layer in module.named_children():
-                if type(layer) is nn.ReLU:
-                    setattr(module, key, ReLU(layer.inplace))
         self.channels = self.net.feature_info.channels()
         self.stride = strides[-1]
         source = timm.get_pretrained_cfg(name)
@@ -119,8 +138,6 @@ def _load_weights(net: nn.Module, name: str, path: str) -> None:
     classifier's tensors may be there too. UserError names the first tensor that is missing or of
     another shape.
     """
-    import torch
-
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
         source = {key: value for key, value in loaded.items() if torch.is_tensor(value)}

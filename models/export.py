@@ -26,10 +26,10 @@ class Exportable(nn.Module):
         """Crops by index: a slice would ask whether it is the whole, and fix the sizes seen."""
         rows = torch.arange(image.shape[-2], device=image.device)
         columns = torch.arange(image.shape[-1], device=image.device)
-        found = self.model.whole(self.model.padded(image))
+        predictions = self.model.forward_padded(self.model.pad_to_stride(image))
         return {
-            name: prediction.index_select(-2, rows).index_select(-1, columns)
-            for name, prediction in found.items()
+            name: whole.index_select(-2, rows).index_select(-1, columns)
+            for name, whole in predictions.items()
         }
 
 
@@ -67,7 +67,7 @@ def _onnx(model: UNet) -> bytes:
             module,
             example,
             input_names=["image"],
-            output_names=list(model.spec.heads),
+            output_names=list(model.spec.outputs),
             dynamic_shapes=sizes,
             dynamo=True,
             verbose=False,

@@ -2,47 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datasets.task import UserError
+from datasets.task import Output, UserError
 from models.decoder import Decoder
-from models.encoder import TimmEncoder, UNetEncoder, activation
-from models.layers import forked
-from models.recompute import Stage
-
-
-class HeadSpec(NamedTuple):
-    """What one output asks of the network.
-
-    kind: "classes" (logits, one channel per class), "mask" (one logit) or "depth" (the depth
-    itself).
-    decoder: heads that name the same decoder share it. max_depth: the largest depth the head can
-    say.
-    """
-
-    kind: str
-    channels: int
-    decoder: str
-    max_depth: float = 1.0
+from models.encoder import TimmEncoder, UNetEncoder
+from models.heads import HEADS
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Everything that makes a network; plain values, so that a checkpoint can hold them.
+    """Everything that makes a network.
 
-    heads: by output name. encoder: "unet" or a timm name. width: channels of the finest scale;
-    each of the `depth` poolings doubles them. centre: channels at the bottom, 0 means 2^depth *
-    width.
-    convs: convolutions per block of the encoder, the centre, the decoder.
+    outputs: by name, what it predicts; those that name the same decoder share it. encoder: "unet"
+    or a timm name. width: channels of the finest scale; each of the `depth` poolings doubles them.
+    centre: channels of the bottleneck, 0 means 2^depth * width. convs: convolutions per block of
+    the encoder, the centre, the decoder.
     """
 
-    heads: dict[str, HeadSpec]
+    outputs: dict[str, Output]
     encoder: str = "unet"
     width: int = 32
     depth: int = 4
@@ -51,30 +35,28 @@ class ModelSpec:
     norm: str = "batch"
     dropout: float = 0.0
 
-    def decoders(self, outputs: Sequence[str] | None = None) -> dict[str, tuple[str, ...]]:
+    @staticmethod
+    def of(outputs: Iterable[Output], **network: Any) -> ModelSpec:
+        """A network for these outputs; `network` are the other fields, by name."""
+        return ModelSpec({output.name: output for output in outputs}, **network)
+
+    def decoders(self, outputs: Iterable[str] | None = None) -> dict[str, list[str]]:
         """The outputs, all unless some are named, by the decoder that they share."""
-        found = {}
-        for name in self.heads if outputs is None else outputs:
-            found.setdefault(self.heads[name].decoder, []).append(name)
-        return {decoder: tuple(names) for decoder, names in found.items()}
+        decoders: dict[str, list[str]] = {}
+        for name in self.outputs if outputs is None else outputs:
+            decoders.setdefault(self.outputs[name].decoder, []).append(name)
+        return decoders
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values that `ModelSpec.from_json` turns into an equal spec."""
-        return asdict(self) | {"heads": {name: list(head) for name, head in self.heads.items()}}
+        """Plain values of all but the outputs, which stand in their tasks."""
+        values = asdict(self)
+        del values["outputs"]
+        return values
 
     @staticmethod
-    def from_json(value: dict[str, Any]) -> ModelSpec:
-        """The spec that `to_json` wrote."""
-        heads = {name: HeadSpec(*head) for name, head in value["heads"].items()}
-        return ModelSpec(**{**value, "heads": heads, "convs": tuple(value["convs"])})
-
-
-class Heads(nn.ModuleDict):
-    """A 1x1 convolution for every output of a decoder."""
-
-    def forward(self, x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
-        """(N, inputs, H, W) -> by output name (N, channels, H, W)"""
-        return {name: self[name](x) for name in names}
+    def from_json(value: dict[str, Any], outputs: Iterable[Output]) -> ModelSpec:
+        """The spec that `to_json` wrote, for the same outputs."""
+        return ModelSpec.of(outputs, **value | {"convs": tuple(value["convs"])})
 
 
 class UNet(nn.Module):
@@ -99,30 +81,27 @@ class UNet(nn.Module):
             self.encoder = TimmEncoder(spec.encoder, pretrained)
             centre = spec.centre
         self.stride = self.encoder.stride * (2 if centre else 1)  # divides every H and W inside
-        self.decoders = nn.ModuleDict()
-        self.heads = nn.ModuleDict()
-        for name, head in spec.heads.items():
-            for key in {name, head.decoder}:
-                if hasattr(nn.ModuleDict(), key) or not key or "." in key:
-                    raise UserError(f"output {name!r}: {key!r} cannot name a part of a network")
-        for key, heads in spec.decoders().items():
+        self.decoders, self.heads = nn.ModuleDict(), nn.ModuleDict()
+        for key, names in spec.decoders().items():
+            for name in {key, *names}:
+                if hasattr(nn.ModuleDict(), name) or not name or "." in name:
+                    raise UserError(f"output {names[0]!r}: {name!r} cannot name part of a network")
             decoder = Decoder(
                 self.encoder.channels,
                 width=spec.width,
                 centre=centre,
-                doublings=self.encoder.doublings,
+                num_upsamples=self.encoder.num_upsamples,
                 convs=spec.convs[1:],
                 norm=spec.norm,
                 dropout=spec.dropout,
             )
-            before = activation(spec.norm, decoder.channels, spec.dropout)
-            convs = {n: nn.Conv2d(decoder.channels, spec.heads[n].channels, 1) for n in heads}
             self.decoders[key] = decoder
-            self.heads[key] = Stage(*before, Heads(convs))
+            for name in names:
+                output = spec.outputs[name]
+                self.heads[name] = HEADS[output.kind](decoder.channels, output)
         for name in ("mean", "std"):
             values = torch.tensor(getattr(self.encoder, name)).view(1, 3, 1, 1)
             self.register_buffer(name, values, persistent=False)
-        self._initialise()
 
     def forward(self, image: Tensor, outputs: tuple[str, ...] | None = None) -> dict[str, Tensor]:
         """Image (N, 3, H, W) in [0, 1] -> predictions by output name, each (N, channels, H, W).
@@ -132,41 +111,31 @@ class UNet(nn.Module):
         """
         height, width = image.shape[-2:]
         if height % self.stride or width % self.stride:
-            image = self.padded(image)
-        predictions = self.whole(image, outputs)
-        return {name: found[..., :height, :width] for name, found in predictions.items()}
+            image = self.pad_to_stride(image)
+        predictions = self.forward_padded(image, outputs)
+        return {name: whole[..., :height, :width] for name, whole in predictions.items()}
 
-    def padded(self, image: Tensor) -> Tensor:
+    def forward_padded(
+        self, image: Tensor, outputs: tuple[str, ...] | None = None
+    ) -> dict[str, Tensor]:
+        """As `forward`, for an image whose H and W the stride divides."""
+        features = self.encoder(self.normalise(image))  # finest first
+        predictions = {}
+        for decoder, names in self.spec.decoders(outputs).items():
+            x = self.decoders[decoder](features)  # (N, width, H, W)
+            predictions |= {name: self.heads[name](x) for name in names}
+            del x  # which recomputation does not keep
+        return {name: predictions[name] for name in outputs or self.spec.outputs}
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """Image in [0, 1] -> what the encoder was made for."""
+        return (image - self.mean) / self.std
+
+    def pad_to_stride(self, image: Tensor) -> Tensor:
         """Repeat the last row and column until all poolings divide H and W evenly."""
         height, width = image.shape[-2:]
         stride = self.stride
         return F.pad(image, (0, -width % stride, 0, -height % stride), mode="replicate")
-
-    def whole(self, image: Tensor, outputs: tuple[str, ...] | None = None) -> dict[str, Tensor]:
-        """As `forward`, for an image whose H and W the stride divides."""
-        decoders = self.spec.decoders(outputs)
-        features = self.encoder((image - self.mean) / self.std)
-        copies = zip(*(forked(feature, len(decoders)) for feature in features), strict=True)
-        raw = {}
-        for (decoder, names), skips in zip(decoders.items(), copies, strict=True):
-            raw |= self.heads[decoder](self.decoders[decoder](skips), names)
-        return {name: self._in_range(name, raw[name]) for name in outputs or self.spec.heads}
-
-    def _in_range(self, name: str, found: Tensor) -> Tensor:
-        """Depths from what a head says; logits as they are."""
-        head = self.spec.heads[name]
-        if head.kind != "depth":
-            return found
-        return head.max_depth * torch.sigmoid(found.float())
-
-    def decided(self, name: str, prediction: Tensor) -> Tensor:
-        """Prediction (N, C, H, W) -> (N, H, W): uint8 class id, uint8 0 or 1, or the depth."""
-        kind = self.spec.heads[name].kind
-        if kind == "classes":
-            return prediction.argmax(1).to(torch.uint8)
-        if kind == "mask":
-            return (prediction[:, 0] > 0).to(torch.uint8)
-        return prediction[:, 0]
 
     def load_encoder(self, state: dict[str, Tensor]) -> None:
         """Take the encoder's weights from another network's state dict; its heads may differ."""
@@ -176,27 +145,3 @@ class UNet(nn.Module):
             self.encoder.load_state_dict(part)
         except RuntimeError as error:
             raise UserError(f"encoder does not fit: {' '.join(str(error).split())[:200]}") from None
-
-    def _initialise(self) -> None:
-        """He 2015 for our own convolutions; a timm encoder has its own.
-
-        Weights of a head begin at full size, with both signs: out of next to nothing all of them
-        follow the commonest label, and a mask from which features only subtract never says yes.
-        A depth begins as a flat map.
-        """
-        own = [self.decoders, self.heads]
-        if self.spec.encoder == "unet":
-            own.append(self.encoder)
-        for part in own:
-            for module in part.modules():
-                if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                    fan = "fan_in" if module.transposed else "fan_out"  # torch takes it for inputs
-                    nn.init.kaiming_normal_(module.weight, mode=fan, nonlinearity="relu")
-                    if module.bias is not None:
-                        nn.init.zeros_(module.bias)
-        for *_, convs in self.heads.values():
-            for name, conv in convs.items():
-                if self.spec.heads[name].kind == "depth":
-                    nn.init.normal_(conv.weight, std=0.01)
-                else:
-                    nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")

@@ -183,4 +183,4 @@ def tiny_json(tiny_task, tmp_path):
 @pytest.fixture
 def small_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Selective recomputation also of tensors as small as those of tests."""
-    monkeypatch.setattr("models.recompute.WORTH", 0)
+    monkeypatch.setattr("models.recompute.MIN_SAVED_BYTES", 0)

@@ -112,7 +112,7 @@ def test_files_of_another_kind(tmp_path, data):
 def test_a_checkpoint_of_an_earlier_version(tmp_path):
     path = tmp_path / "old.pt"
     torch.save({"format": checkpoint.FORMAT - 1, "model": {}}, path)
-    with pytest.raises(ValueError, match=r"old.pt: of an earlier version \(format 2, expected 3\)"):
+    with pytest.raises(ValueError, match=r"old.pt: of an earlier version \(format 3, expected 4\)"):
         checkpoint.load(path)
 
 

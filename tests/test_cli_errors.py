@@ -358,13 +358,9 @@ INFER = {
 @pytest.fixture(scope="module")
 def best_file(tmp_path_factory):
     """An untrained network of the tiny task, as train.py would keep it."""
-    from models.unet import HeadSpec, ModelSpec, UNet
+    from models import ModelSpec, UNet
 
-    heads = {
-        o.name: HeadSpec(o.kind, o.channels, o.decoder, getattr(o, "max_depth", 1.0))
-        for o in TINY.outputs
-    }
-    spec = ModelSpec(heads, width=4, depth=2)
+    spec = ModelSpec.of(TINY.outputs, width=4, depth=2)
     config = {"tasks": [TINY.to_json()], "sizes": [[32, 32]], "model": spec.to_json()}
     path = tmp_path_factory.mktemp("weights") / "best.pt"
     checkpoint.save(path, {"step": 1, "model": UNet(spec).state_dict(), "config": config})

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from outputs import OUTPUTS
 from torch import Tensor
 from torch.nn import functional as F
 
-from datasets.task import Classes, Depth, Mask
 from losses import Criterion
-from models.unet import HeadSpec, ModelSpec, UNet
+from models import ModelSpec, UNet
 from utils.compute import Compute
 from utils.distributed import Ranks
 from utils.engine import TrainState, evaluate, train_step
@@ -23,19 +23,9 @@ from utils.optim import make_optimizer
 from utils.predict import Predictor
 from utils.settings import OptimSettings
 
-HEADS = {
-    "parts": HeadSpec("classes", 3, "seg"),
-    "edge": HeadSpec("mask", 1, "seg"),
-    "near": HeadSpec("depth", 1, "near", 5.0),
-}
-SPEC = ModelSpec(HEADS, width=4, depth=1, convs=(1, 1, 1), norm="none")
+SPEC = ModelSpec.of(OUTPUTS, width=4, depth=1, convs=(1, 1, 1), norm="none")
 TERMS = {"parts": "ce", "edge": "bce", "near": "l1"}
 CPU = torch.device("cpu")
-OUTPUTS = (
-    Classes("parts", "", classes=("a", "b", "c")),
-    Mask("edge", ""),
-    Depth("near", "", max_depth=5.0),
-)
 
 
 class Batch(NamedTuple):
@@ -354,7 +344,7 @@ def test_samples_to_show():
         assert sample.predictions["near"].dtype == torch.float32
         assert torch.equal(sample.targets["parts"], batches[0].targets["parts"][i])
     exact = scores_of(state, batches, show=1).shown[0].predictions["parts"]
-    assert torch.equal(exact, state.model.decided("parts", whole["parts"])[0])
+    assert torch.equal(exact, state.model.heads["parts"].to_labels(whole["parts"])[0])
 
 
 def test_state_of_a_learner_round_trip():

@@ -2,18 +2,15 @@
 
 import pytest
 import torch
+from outputs import OUTPUTS
 
+from datasets import TASKS
+from models import ModelSpec, UNet
 from models.export import export
-from models.unet import HeadSpec, ModelSpec, UNet
 
-HEADS = {
-    "parts": HeadSpec("classes", 3, "seg"),
-    "edge": HeadSpec("mask", 1, "seg"),
-    "near": HeadSpec("depth", 1, "near", 5.0),
-}
 SPECS = {
-    "damage": ModelSpec({"damage": HeadSpec("classes", 16, "damage")}, width=16, centre=128),
-    "mixed": ModelSpec(HEADS, width=8, centre=64, convs=(2, 1, 3)),
+    "damage": ModelSpec.of(TASKS["damage"].outputs, width=16, centre=128),
+    "mixed": ModelSpec.of(OUTPUTS, width=8, centre=64, convs=(2, 1, 3)),
 }
 SIZES = [(3, 40, 56), (1, 17, 19), (2, 37, 133), (1, 160, 176)]  # few and many pixels at the bottom
 
@@ -55,7 +52,7 @@ def test_onnx(model, tmp_path):
     export(model, tmp_path / "net.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
     names = [output.name for output in session.get_outputs()]
-    assert names == list(model.spec.heads)
+    assert names == list(model.spec.outputs)
     for num, height, width in SIZES:
         image = torch.rand(num, 3, height, width)
         found = session.run(None, {"image": image.numpy()})

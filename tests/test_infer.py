@@ -20,7 +20,7 @@ from datasets import TASKS
 from datasets.dataset import open_split
 from datasets.stores import write_zip
 from datasets.task import Classes, Depth, Task
-from models.unet import HeadSpec, ModelSpec, UNet
+from models import ModelSpec, UNet
 from utils import checkpoint, results
 
 OUTPUTS = ("parts", "edge", "near")
@@ -29,16 +29,11 @@ OUTPUTS = ("parts", "edge", "near")
 def keep(path, *tasks, size=(32, 32), seed=0):
     """A best.pt of an untrained network whose answers vary from pixel to pixel."""
     outputs = [output for task in tasks for output in task.outputs]
-    heads = {
-        o.name: HeadSpec(o.kind, o.channels, o.decoder, getattr(o, "max_depth", 1.0))
-        for o in outputs
-    }
-    spec = ModelSpec(heads, width=4, depth=2)
+    spec = ModelSpec.of(outputs, width=4, depth=2)
     torch.manual_seed(seed)
     model = UNet(spec)
-    for *_, convs in model.heads.values():
-        for head in convs.values():
-            torch.nn.init.normal_(head.weight, std=2.0)
+    for head in model.heads.values():
+        torch.nn.init.normal_(head.weight, std=2.0)
     config = {
         "tasks": [task.to_json() for task in tasks],
         "sizes": [list(size)] * len(tasks),
@@ -418,7 +413,7 @@ SPOILT = {
     "no config": lambda state: state.pop("config"),
     "a config of text": lambda state: state.update(config="text"),
     "no network": lambda state: state["config"].pop("model"),
-    "half a network": lambda state: state["config"]["model"].pop("heads"),
+    "half a network": lambda state: state["config"]["model"].pop("convs"),
     "another network": lambda state: state["config"]["model"].update(width=5),
     "no tasks": lambda state: state["config"].pop("tasks"),
     "no sizes": lambda state: state["config"].update(sizes=[]),

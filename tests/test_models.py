@@ -1,35 +1,32 @@
 """Networks: any size in, the same size out; recomputed equals stored, to the bit."""
 
 import copy
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from outputs import EDGE, NEAR, OUTPUTS
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from datasets import TASKS, load_task
 from datasets.task import Classes, Depth, Mask
 from losses import Criterion
+from models import ModelSpec, UNet
+from models.cpu import BatchNormReLU, BitReLU, branches, use_cpu_kernels
 from models.decoder import JoinConv, UpConv
-from models.encoder import NORMS, TimmEncoder, activation, conv3x3
-from models.layers import BatchNormReLU, ReLU, forked
-from models.recompute import MODES, Stage, recompute
-from models.unet import HeadSpec, ModelSpec, UNet
+from models.encoder import NORMS, Block, activation, conv3x3
+from models.recompute import MODES, recompute
 from utils.footprint import Tracker
 
 pytestmark = pytest.mark.usefixtures("small_is_worth_it")
 DATASETS = Path(__file__).parents[1] / "datasets"
 EVERY_TASK = [*TASKS.values(), *(load_task(str(path)) for path in sorted(DATASETS.glob("*.json")))]
 
-HEADS = {
-    "parts": HeadSpec("classes", 3, "seg"),
-    "edge": HeadSpec("mask", 1, "seg"),
-    "near": HeadSpec("depth", 1, "near", 5.0),
-}
-TINY = ModelSpec(HEADS, width=4, depth=2)
+TINY = ModelSpec.of(OUTPUTS, width=4, depth=2)
 
 
 def network(spec=TINY, seed=0, **settings):
@@ -71,35 +68,35 @@ def test_padding_changes_nothing_far_from_the_border():
 
 @pytest.mark.parametrize(("channels", "expected"), [(3, 4_753_252), (1, 4_753_186)])
 def test_the_course_network_has_its_parameters(channels, expected):
-    heads = {"mask": HeadSpec("mask", 1, "mask"), "depth": HeadSpec("depth", channels, "depth")}
-    model = network(ModelSpec(heads, width=32, depth=4, centre=256, convs=(2, 1, 3)))
+    """Its depth has three channels, as three classes would."""
+    depth = Classes("depth", "", classes=("r", "g", "b")) if channels == 3 else Depth("depth", "")
+    model = network(
+        ModelSpec.of([Mask("mask", ""), depth], width=32, depth=4, centre=256, convs=(2, 1, 3))
+    )
     assert sum(p.numel() for p in model.parameters()) == expected
 
 
 def test_the_course_network_is_the_task_maskdepth():
     task = TASKS["maskdepth"]
-    heads = {o.name: HeadSpec(o.kind, o.channels, o.decoder) for o in task.outputs}
     given = {k: task.defaults[k] for k in ("width", "centre")}
-    model = network(ModelSpec(heads, convs=tuple(task.defaults["convs"]), **given))
+    model = network(ModelSpec.of(task.outputs, convs=tuple(task.defaults["convs"]), **given))
     assert sum(p.numel() for p in model.parameters()) == 4_753_186
 
 
 def test_own_and_shared_decoders():
     model = network()
     assert sorted(model.decoders) == ["near", "seg"]
-    apart = {name: head._replace(decoder=name) for name, head in HEADS.items()}
-    own = network(heads=apart)
+    own = network(outputs={o.name: replace(o, decoder=o.name) for o in OUTPUTS})
     assert sorted(own.decoders) == ["edge", "near", "parts"]
     decoder = sum(p.numel() for p in model.decoders["seg"].parameters())
     total, total_own = (sum(p.numel() for p in m.parameters()) for m in (model, own))
-    assert total_own - total == decoder + 2 * model.decoders["seg"].channels  # and the last norm
+    assert total_own - total == decoder
 
     model(images(2, 3, 16, 16))["edge"].mean().backward()
     assert all(p.grad is not None for p in model.decoders["seg"].parameters())
     assert all(p.grad is None for p in model.decoders["near"].parameters())
-    convs = model.heads["seg"][-1]
-    assert convs["parts"].weight.grad is None
-    assert convs["edge"].weight.grad is not None
+    assert model.heads["parts"].weight.grad is None
+    assert model.heads["edge"].weight.grad is not None
 
 
 def test_a_subset_of_the_outputs():
@@ -139,20 +136,23 @@ def test_depth_stays_in_its_range():
     assert found["parts"].dtype == torch.bfloat16
 
 
-def test_decided():
-    model = network()
+def test_labels_of_predictions():
+    heads = network().heads
     logits = torch.tensor([[[[1.0, 0.0]], [[2.0, -1.0]], [[0.0, -2.0]]]])
-    assert model.decided("parts", logits).tolist() == [[[1, 0]]]
-    assert model.decided("edge", torch.tensor([[[[0.1, -0.1, 0.0]]]])).tolist() == [[[1, 0, 0]]]
-    assert model.decided("near", torch.tensor([[[[0.5]]]])).tolist() == [[[0.5]]]
-    assert model.decided("parts", logits).dtype == torch.uint8
+    assert heads["parts"].to_labels(logits).tolist() == [[[1, 0]]]
+    assert heads["edge"].to_labels(torch.tensor([[[[0.1, -0.1, 0.0]]]])).tolist() == [[[1, 0, 0]]]
+    assert heads["near"].to_labels(torch.tensor([[[[0.5]]]])).tolist() == [[[0.5]]]
+    assert heads["parts"].to_labels(logits).dtype == torch.uint8
 
 
 def test_spec_round_trip():
     spec = replace(TINY, convs=(2, 1, 3), dropout=0.1, norm="group")
-    assert ModelSpec.from_json(spec.to_json()) == spec
+    assert "outputs" not in spec.to_json()  # they stand in their tasks
+    assert ModelSpec.from_json(json.loads(json.dumps(spec.to_json())), OUTPUTS) == spec
     model = network(spec)
-    model.load_state_dict(network(ModelSpec.from_json(spec.to_json()), seed=5).state_dict())
+    model.load_state_dict(
+        network(ModelSpec.from_json(spec.to_json(), OUTPUTS), seed=5).state_dict()
+    )
 
 
 def test_same_seed_same_network():
@@ -174,8 +174,7 @@ def test_initial_weights_are_those_of_he_2015():
 @pytest.mark.parametrize("seed", [8, 12, 13])
 def test_a_rare_foreground_is_found_from_every_start(seed):
     """Three in a hundred pixels. Heads that begin near 0 never say yes from these seeds."""
-    heads = {"edge": HeadSpec("mask", 1, "seg")}
-    model = network(heads=heads, width=8, seed=seed).train()
+    model = network(outputs={"edge": EDGE}, width=8, seed=seed).train()
     truth = torch.zeros(4, 1, 32, 32)
     truth[:, :, 10:12, 8:24] = 1
     image = 0.3 * images(4, 3, 32, 32) + 0.5 * (1 - truth)
@@ -192,7 +191,7 @@ def test_a_rare_foreground_is_found_from_every_start(seed):
 
 def test_a_depth_begins_flat_and_a_mask_does_not():
     found = network(width=16).train()(images(2, 3, 64, 64))
-    assert found["near"].std() < 0.05 * HEADS["near"].max_depth
+    assert found["near"].std() < 0.05 * NEAR.max_depth
     assert found["edge"].std() > 0.3
 
 
@@ -201,13 +200,13 @@ def test_names_and_norms_that_cannot_be():
         activation("layer", 8)
     with pytest.raises(ValueError, match="recompute mode 'all': expected one of"):
         recompute(network(), "all")
-    heads = {"values": HeadSpec("mask", 1, "values")}  # nn.ModuleDict has a method of that name
+    values = Mask("values", "")  # nn.ModuleDict has a method of that name
     with pytest.raises(ValueError, match="'values'"):
-        network(heads=heads)
+        network(outputs={"values": values})
 
 
 def test_the_encoder_of_another_network():
-    source, target = network(seed=1), network(heads={"x": HeadSpec("mask", 1, "x")})
+    source, target = network(seed=1), network(outputs={"x": Mask("x", "")})
     target.load_encoder(source.state_dict())
     for key, value in source.encoder.state_dict().items():
         assert torch.equal(target.encoder.state_dict()[key], value)
@@ -219,11 +218,11 @@ def test_the_encoder_of_another_network():
 @pytest.mark.parametrize("size", [(1, 1), (1, 4), (3, 5), (8, 2)])
 @pytest.mark.parametrize("channels", [3, 62])  # some sizes have fewer pixels, doubled
 def test_the_joined_convolution_is_that_of_the_concatenation(size, channels):
-    join = JoinConv(below=channels, skip=2, channels=4, norm="none", before=[]).double()
+    join = JoinConv(deep=channels, skip=2, channels=4, norm="none").double()
     below = torch.randn(2, channels, *size, dtype=torch.float64, requires_grad=True)
     skip = torch.randn(2, 2, 2 * size[0], 2 * size[1], dtype=torch.float64, requires_grad=True)
     up = F.interpolate(below, scale_factor=2, mode="nearest")
-    weights = join.skip.weight, join.below[-1].weight
+    weights = join.skip.weight, join.deep.weight
     turned = weights[1].transpose(0, 1).flip(-1, -2)
     both = torch.cat([skip, up], 1), torch.cat([weights[0], turned], 1)
     theirs = F.conv2d(*both, join.skip.bias, padding=1)
@@ -237,18 +236,15 @@ def test_the_joined_convolution_is_that_of_the_concatenation(size, channels):
         assert torch.allclose(mine, other, atol=1e-12)
 
 
-def trained(mode, spec, steps=3):
+def trained(mode, spec, steps=3, plain=False):
     """Losses, gradients, and the state of network and average after some steps of SGD."""
     model = network(spec)
+    if not plain:
+        use_cpu_kernels(model)
     recompute(model, mode)
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
-    criterion = Criterion.of(
-        [
-            Classes("parts", "", loss="ce+dice", classes=("a", "b", "c")),
-            Mask("edge", "", loss="bce"),
-            Depth("near", "", loss="silog+grad"),
-        ]
-    )
+    losses = {"parts": "ce+dice", "edge": "bce", "near": "silog+grad"}
+    criterion = Criterion.of(spec.outputs.values(), losses=losses)
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     torch.manual_seed(7)
     losses, gradients = [], []
@@ -273,9 +269,10 @@ def trained(mode, spec, steps=3):
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "none"])
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_recomputed_equals_stored_to_the_bit(mode, norm, dropout):
+@pytest.mark.parametrize("plain", [False, True])
+def test_recomputed_equals_stored_to_the_bit(mode, norm, dropout, plain):
     spec = replace(TINY, norm=norm, dropout=dropout)
-    stored, recomputed = trained("none", spec), trained(mode, spec)
+    stored, recomputed = (trained(each, spec, plain=plain) for each in ("none", mode))
     for a, b in zip(stored[0], recomputed[0], strict=True):
         assert torch.equal(a, b)
     for a, b in zip(stored[1], recomputed[1], strict=True):
@@ -342,11 +339,11 @@ def test_recomputation_saves_memory():
 
 def test_selective_keeps_what_is_small(monkeypatch):
     """The finest of these features have 8 * 64 * 64 * 4 bytes."""
-    monkeypatch.setattr("models.recompute.WORTH", 8 * 64 * 64 * 4 + 1)
+    monkeypatch.setattr("models.recompute.MIN_SAVED_BYTES", 8 * 64 * 64 * 4 + 1)
     assert kept_by_the_network("selective") == kept_by_the_network("none")
-    monkeypatch.setattr("models.recompute.WORTH", 8 * 64 * 64 * 4)
+    monkeypatch.setattr("models.recompute.MIN_SAVED_BYTES", 8 * 64 * 64 * 4)
     some = kept_by_the_network("selective")
-    monkeypatch.setattr("models.recompute.WORTH", 0)
+    monkeypatch.setattr("models.recompute.MIN_SAVED_BYTES", 0)
     assert kept_by_the_network("selective") < some < kept_by_the_network("none")
 
 
@@ -360,8 +357,14 @@ class Wide(torch.nn.ReLU):
 @pytest.mark.parametrize("amp", [False, True])
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_stage_keeps_no_more_than_it_puts_out(norm, amp):
-    layers = torch.nn.MaxPool2d(2), *activation(norm, 8, 0.1), Wide(), conv3x3(8, 4, norm)
-    stage = Stage(*layers).train()
+    layers = (
+        torch.nn.MaxPool2d(2),
+        *activation(norm, 8),
+        torch.nn.Dropout2d(0.1),
+        Wide(),
+        conv3x3(8, 4, norm),
+    )
+    stage = Block(*layers).train()
     recompute(stage, "selective")
     x = images(2, 8, 32, 32).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=amp):
@@ -388,11 +391,7 @@ def test_a_copy_does_not_run_the_original(mode):
 
 @pytest.mark.parametrize("task", EVERY_TASK, ids=lambda task: task.name)
 def test_every_task_has_its_network(task):
-    heads = {
-        o.name: HeadSpec(o.kind, o.channels, o.decoder, getattr(o, "max_depth", 1.0))
-        for o in task.outputs
-    }
-    found = network(heads=heads).eval()(images(1, 3, 17, 22))
+    found = network(outputs={o.name: o for o in task.outputs}).eval()(images(1, 3, 17, 22))
     for output in task.outputs:
         assert found[output.name].shape == (1, output.channels, 17, 22)
         if output.kind == "depth":
@@ -424,14 +423,16 @@ class TestTimm:
 
     def test_relus_of_ours_change_nothing(self, timm):
         torch.manual_seed(2)
-        encoder = TimmEncoder("resnet10t", False).train()
+        model = network(encoder="resnet10t")
+        use_cpu_kernels(model)
+        encoder = model.encoder.train()
         net = timm.create_model("resnet10t", features_only=True).train()
         net.load_state_dict(encoder.net.state_dict())
         image, ends = images(2, 3, 64, 64), []
         for features in (encoder(image), net(image)):
             sum(feature.square().mean() for feature in features).backward()
             ends.append(features)
-        assert sum(isinstance(m, ReLU) for m in encoder.modules()) == 11
+        assert sum(isinstance(m, BitReLU) for m in encoder.modules()) == 11
         assert all(torch.equal(*pair) for pair in zip(*ends, strict=True))
         pairs = zip(encoder.net.parameters(), net.parameters(), strict=True)
         assert all(torch.equal(a.grad, b.grad) for a, b in pairs)
@@ -549,7 +550,7 @@ def test_relu_is_that_of_torch(dtype, inplace):
     x = torch.cat([edges, -edges, torch.randn(90).to(dtype)]).reshape(5, 20)
     change = torch.randn(5, 20).to(dtype)
     found = []
-    for relu in (ReLU(inplace).train(), torch.nn.ReLU(inplace)):
+    for relu in (BitReLU(inplace).train(), torch.nn.ReLU(inplace)):
         leaf = x.clone().requires_grad_()
         inner = 1 * leaf
         y = relu(inner)
@@ -560,10 +561,10 @@ def test_relu_is_that_of_torch(dtype, inplace):
     assert not found[0][0].signbit().where(~found[0][0].isnan(), False).any()
 
 
-@pytest.mark.parametrize("used", [(0,), (1,), (0, 2), (0, 1, 2)])
-def test_gradients_of_every_reader_are_added_and_left_as_they_are(used):
+@pytest.mark.parametrize("used", [(0,), (1,), (0, 1)])
+def test_gradients_of_both_readers_are_added_and_left_as_they_are(used):
     x = images(2, 3, 4, 4).requires_grad_()
-    copies = forked(x, 3)
+    copies = branches(x)
     assert all(torch.equal(copy, x) for copy in copies)
     changes = [images(2, 3, 4, 4, seed=i) for i in used]
     before = [change.clone() for change in changes]
@@ -571,4 +572,32 @@ def test_gradients_of_every_reader_are_added_and_left_as_they_are(used):
     assert torch.allclose(x.grad, torch.stack(before).sum(0))
     assert all(torch.equal(*pair) for pair in zip(changes, before, strict=True))
     with torch.no_grad():
-        assert all(copy is x for copy in forked(x, 2))
+        assert all(copy is x for copy in branches(x))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("norm", NORMS)
+def test_cpu_kernels_change_neither_numbers_nor_names(mode, norm):
+    spec = replace(TINY, norm=norm, dropout=0.3)
+    plain, quick = trained("none", spec, plain=True), trained(mode, spec)
+    for a, b in zip(plain[0], quick[0], strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+    for a, b in zip((*plain[1], plain[2]), (*quick[1], quick[2]), strict=True):
+        assert a.keys() == b.keys()
+        assert all(torch.allclose(a[name], b[name], atol=1e-4) for name in a)
+    assert torch.equal(plain[4], quick[4])
+
+
+def test_cpu_kernels_are_put_in_once_and_stay_off_the_plain_network():
+    model = network()
+    use_cpu_kernels(model)
+    use_cpu_kernels(model)
+    assert not any(type(m) in (torch.nn.ReLU, torch.nn.BatchNorm2d) for m in model.modules())
+    assert len(model.decoders["seg"]._forward_pre_hooks) == 1
+    assert not any(isinstance(m, BatchNormReLU) for m in network().modules())
+    recompute(model, "full")
+    recompute(model, "none")
+    assert sorted({type(m).__module__ for m in network().modules()}) == sorted(
+        {type(m).__module__ for m in model.modules()} - {"models.cpu", "torch.nn.modules.linear"}
+        | {"torch.nn.modules.batchnorm", "torch.nn.modules.activation", "models.encoder"}
+    )

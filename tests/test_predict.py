@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from outputs import NEAR, PARTS
 
-from models.unet import HeadSpec, ModelSpec, UNet
+from models import ModelSpec, UNet
 from utils import predict
 from utils.compute import Compute, amp_dtype, make_compute
 from utils.predict import Predictor, enlarged, spans
 
-HEADS = {"parts": HeadSpec("classes", 3, "seg"), "near": HeadSpec("depth", 1, "near", 5.0)}
-SPEC = ModelSpec(HEADS, width=4, depth=1, convs=(1, 1, 1), norm="none")
+SPEC = ModelSpec.of([PARTS, NEAR], width=4, depth=1, convs=(1, 1, 1), norm="none")
 CPU = Compute(torch.device("cpu"))
 
 

@@ -17,7 +17,7 @@ from datasets.task import UserError
 from utils.command import printable
 from utils.files import write_whole
 
-FORMAT = 3  # raise it whenever networks name or store their weights in another way
+FORMAT = 4  # raise it whenever networks name or store their weights in another way
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

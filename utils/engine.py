@@ -294,7 +294,7 @@ def evaluate(
             for name, target in targets.items():
                 metrics[name].update(predictions[name], target)
                 if len(shown) < show:
-                    decided = predictor.model.decided(name, predictions[name])
+                    decided = predictor.model.heads[name].to_labels(predictions[name])
                     found[name][area] = decided.to(found[name])
         for i, key in enumerate(batch.keys[: show - len(shown)]):
             parts = [{name: t[i] for name, t in each.items()} for each in (batch.targets, found)]

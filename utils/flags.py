@@ -207,6 +207,8 @@ def _add_speed(parser: Parser) -> None:
     add("--tile", type=natural, default=1024, help=text)
     text = "torch.compile the network"
     add("--compile", action=BooleanOptionalAction, default=False, help=text)
+    text = "torch's own layers on a CPU too, to read and to compare: slower"
+    add("--plain", action=BooleanOptionalAction, default=False, help=text)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
 
 

@@ -70,7 +70,7 @@ class Predictor:
         decided = {}
         for area, predictions in self(image[None], outputs):
             for name, prediction in predictions.items():
-                part = self.model.decided(name, prediction).cpu()
+                part = self.model.heads[name].to_labels(prediction).cpu()
                 if name not in decided:
                     decided[name] = torch.empty(1, *image.shape[-2:], dtype=part.dtype)
                 decided[name][area] = part

@@ -104,6 +104,7 @@ class Settings:
     ckpt: str
     tile: int
     compile: bool
+    plain: bool
     device: str
     vram: float | None
     plan: bool

@@ -1,11 +1,13 @@
-"""Layers that can see a batch again: without counting it twice, and with the same channels dropped.
+"""Kernels that train a network faster on a CPU: equal numbers, up to rounding.
 
-`seen`: what they found, or drew, in the last batch of training. `known`: what they did in the batch
-that they are about to see again, else None; see `models.recompute`.
+`use_cpu_kernels(model)` puts them on a finished network from outside; names of weights stay as they
+are. Where a processor has matrix instructions for half precision, convolutions are quick, and
+torch's kernels for norm, ReLU and sums of gradients are a third of a training step.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,8 +16,30 @@ from torch.autograd.function import once_differentiable
 from torch.compiler import is_compiling
 from torch.nn import functional as F
 
+from models.encoder import Block, UNetEncoder
+from models.recompute import once
+from models.unet import UNet
+
 Moments = tuple[Tensor, Tensor]  # mean and variance (divided by the count) of each channel
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes that they take
+
+
+def use_cpu_kernels(model: UNet) -> None:
+    """Batch norm takes the ReLU behind it in, other ReLUs compare bits, and gradients that meet
+    where a feature has several readers are added to a new tensor."""
+    for module in [*model.modules()]:
+        if isinstance(module, Block):
+            for (_, layer), (name, follower) in pairwise(module.named_children()):
+                if isinstance(layer, nn.BatchNorm2d) and type(follower) is nn.ReLU:
+                    layer.__class__ = BatchNormReLU
+                    setattr(module, name, nn.Identity())
+        elif type(module) is nn.ReLU:
+            module.__class__ = BitReLU
+        elif type(module) is UNetEncoder:
+            module.__class__ = BranchingEncoder
+    for decoder in model.decoders.values() if len(model.decoders) > 1 else ():
+        if _take_branch not in decoder._forward_pre_hooks.values():
+            decoder.register_forward_pre_hook(_take_branch)
 
 
 class BatchNormReLU(nn.BatchNorm2d):
@@ -24,23 +48,16 @@ class BatchNormReLU(nn.BatchNorm2d):
     On a CPU looking for the moments takes longer than applying them, so they are two operations.
     """
 
-    seen: Moments | tuple[()] = ()
-    known: Moments | tuple[()] | None = None
-
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W), size unchanged"""
         few = x.numel() <= x.shape[1]  # torch refuses one value per channel; none change nothing
         if not self.training or is_compiling() or few:
             return F.relu(super().forward(x))
-        if x.device.type != "cpu":
-            if self.known is None:
-                return F.relu(super().forward(x))
-            return F.relu(F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps))
-        self.seen = self.known or self._look(x)
-        return StandardiseReLU.apply(x, self.weight, self.bias, *self.seen, self.eps)
+        moments = once(lambda: self._moments(x))
+        return StandardiseReLU.apply(x, self.weight, self.bias, *moments, self.eps)
 
     @torch.no_grad()
-    def _look(self, x: Tensor) -> Moments:
+    def _moments(self, x: Tensor) -> Moments:
         """The moments of this batch, which the running ones take in."""
         mean, var = batch_moments(x)
         num = x.numel() // x.shape[1]
@@ -50,31 +67,41 @@ class BatchNormReLU(nn.BatchNorm2d):
         return mean, var
 
 
-class ReLU(nn.ReLU):
-    """As torch's, by `relu_` where a CPU trains."""
+class BitReLU(nn.ReLU):
+    """As torch's, by `relu_`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Any floating-point tensor, overwritten if `inplace`."""
-        if not self.training or is_compiling() or x.device.type != "cpu":
-            return super().forward(x)
-        return BitReLU.apply(x, self.inplace)
-
-
-class ChannelDropout(nn.Dropout2d):
-    """As torch's."""
-
-    seen: Tensor | None = None  # (N, C, 1, 1), what the channels were multiplied by
-    known: Tensor | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W), size unchanged"""
         if not self.training or is_compiling():
             return super().forward(x)
-        if self.known is None:
-            self.seen = super().forward(x.new_ones(*x.shape[:2], 1, 1))
-        else:
-            self.seen = self.known
-        return x * self.seen
+        return ReLUOnBits.apply(x, self.inplace)
+
+
+class BranchingEncoder(UNetEncoder):
+    """Gives skip and next block a branch each."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """As the plain one."""
+        features = []
+        for block in self.blocks:
+            skip, x = branches(block(x))
+            features.append(skip)
+        return features
+
+
+def _take_branch(decoder: nn.Module, inputs: tuple[list[Tensor]]) -> tuple[list[Tensor]]:
+    """A branch of every feature for this decoder; another stays in the list, for the next one."""
+    (features,) = inputs
+    own, features[:] = zip(*map(branches, features), strict=True)
+    return (list(own),)
+
+
+def branches(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The tensor twice, for two readers, whose gradients are added to a new tensor.
+
+    Autograd would add one to the other: in half precision on a CPU that takes three times as long.
+    """
+    return Branches.apply(x) if torch.is_grad_enabled() else (x, x)
 
 
 def relu_(x: Tensor) -> Tensor:
@@ -96,7 +123,7 @@ def _bits(x: Tensor) -> Tensor:
     return x.view(INTEGERS[x.itemsize])
 
 
-class BitReLU(torch.autograd.Function):
+class ReLUOnBits(torch.autograd.Function):
     """See `relu_`."""
 
     @staticmethod
@@ -111,7 +138,7 @@ class BitReLU(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """Of x."""
+        """The gradient of x."""
         return relu_backward(gradient, *ctx.saved_tensors), None
 
 
@@ -134,50 +161,33 @@ class StandardiseReLU(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Of x, weight and bias."""
+        """The gradients of x, weight and bias."""
         x, weight, mean, var, y = ctx.saved_tensors
         gradient = relu_backward(gradient, y)
         del y
+        scale = (var + ctx.eps).rsqrt()
         found = torch.ops.aten.native_batch_norm_backward(
-            gradient,
-            x,
-            weight,
-            None,
-            None,
-            mean,
-            (var + ctx.eps).rsqrt(),
-            True,
-            ctx.eps,
-            [True] * 3,
+            gradient, x, weight, None, None, mean, scale, True, ctx.eps, [True] * 3
         )
         return *found, None, None, None
 
 
-def forked(x: Tensor, readers: int) -> tuple[Tensor, ...]:
-    """The tensor once for each of its readers, whose gradients are added to a new tensor.
-
-    Autograd would add one to the other: in half precision on a CPU that takes three times as long.
-    """
-    return Fork.apply(x, readers) if readers > 1 and torch.is_grad_enabled() else (x,) * readers
-
-
-class Fork(torch.autograd.Function):
-    """See `forked`."""
+class Branches(torch.autograd.Function):
+    """See `branches`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, readers: int) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         """Views of x."""
         ctx.set_materialize_grads(False)
-        return tuple(x.view_as(x) for _ in range(readers))
+        return x.view_as(x), x.view_as(x)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None]:
-        """None of those that read nothing."""
-        first, *others = (g for g in gradients if g is not None)
-        for gradient in others:
-            first = first + gradient
-        return first, None
+    def backward(ctx: Any, first: Tensor | None, second: Tensor | None) -> Tensor | None:
+        """The sum of the gradients; a branch that nothing read has none."""
+        if first is None or second is None:
+            return second if first is None else first
+        return first + second
 
 
 @torch.library.custom_op("manyhead::batch_moments", mutates_args=())
