@@ -113,9 +113,8 @@ class DenseDataset(Dataset[Sample]):
 
     def _read(self, shard: int, member: int) -> tuple[bytes, str]:
         """A member's bytes and its name, as `SHARD: MEMBER`; BadMember if they cannot be read."""
-        store = self.table.stores[shard]
-        name = f"{store.path}: {store.names()[member]}"
-        with _blamed(name, f"{store.path}: "):
+        name = self.table.where(shard, member)
+        with _blamed(name, f"{self.table.stores[shard].path}: "):
             return self.table.read(shard, member), name
 
 

@@ -72,12 +72,6 @@ def decode_target(data: bytes, name: str, output: Output) -> Tensor:
     return torch.from_numpy(DECODERS[output.kind](open_image(data, name), name, output))
 
 
-def file_values(data: bytes, name: str, output: Output) -> np.ndarray:
-    """The numbers in the file of a mask or a depth, before they are given a meaning, (H, W)."""
-    image = open_image(data, name)
-    return _depth_values(image, name)[0] if output.kind == "depth" else _mask_values(image, name)
-
-
 def check_headers(
     size: tuple[int, int], image_size: tuple[int, int], image_name: str, name: str
 ) -> None:
@@ -172,7 +166,7 @@ def _label_values(image: Image.Image, name: str) -> tuple[np.ndarray | None, np.
 
 def decode_mask(image: Image.Image, name: str, output: Mask) -> np.ndarray:
     """0, 1 and IGNORE, uint8 (H, W)."""
-    values = _mask_values(image, name)
+    values = mask_values(image, name)
     mask = (values >= output.threshold).astype(np.uint8)
     if "lossy" in image.info:
         return mask
@@ -187,7 +181,7 @@ def decode_mask(image: Image.Image, name: str, output: Mask) -> np.ndarray:
     return mask
 
 
-def _mask_values(image: Image.Image, name: str) -> np.ndarray:
+def mask_values(image: Image.Image, name: str) -> np.ndarray:
     """The numbers (H, W) that a mask's threshold is compared with."""
     if image.mode.startswith("I"):
         return np.asarray(image)
@@ -204,7 +198,7 @@ def _mask_values(image: Image.Image, name: str) -> np.ndarray:
 
 def decode_depth(image: Image.Image, name: str, output: Depth) -> np.ndarray:
     """Depth in the output's unit and NO_DEPTH, float32 (H, W)."""
-    values, full = _depth_values(image, name)
+    values, full = depth_values(image, name)
     depth = values.astype(np.float32) * np.float32(output.scale or 1 / full)
     nothing = (values == output.missing) | ~(np.isfinite(depth) & (depth >= 0))
     if output.unit:
@@ -215,7 +209,7 @@ def decode_depth(image: Image.Image, name: str, output: Depth) -> np.ndarray:
     return depth
 
 
-def _depth_values(image: Image.Image, name: str) -> tuple[np.ndarray, int]:
+def depth_values(image: Image.Image, name: str) -> tuple[np.ndarray, int]:
     """The file's numbers (H, W) and what counts as full range: 255, 65535, or 1 for floats."""
     if image.mode == "F":
         return np.asarray(image), 1

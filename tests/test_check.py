@@ -1,5 +1,7 @@
 """Checking: what is counted is what is there, and each member that cannot be used is named."""
 
+import base64
+import io
 import json
 import re
 from dataclasses import replace
@@ -12,6 +14,7 @@ from PIL import Image
 from datasets.check import __main__ as check
 from datasets.stores.write import write_hdf5, write_zip
 from datasets.task import IGNORE, Classes, Depth, Mask, Task
+from utils.visualize import CELL, MASK_COLOR, rgb
 
 TASK = Task(
     name="toy",
@@ -227,26 +230,44 @@ def test_a_contact_sheet(run_check, tmp_path, bad):
         members["val/img/0.png"] = b""
     for name in ("sheet.png", "sub/page.html"):
         assert run_check(members, "--out", tmp_path / name).status == (2 if bad else 0)
-    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
-    assert sheet.shape[0] > 3 * 100
-    red = (sheet[..., 0] > 120) & (sheet[..., 1:].max(axis=2) < 10)
-    assert red.any() or (sheet[..., 0] > 200).any()
+    sheet = Image.open(tmp_path / "sheet.png").convert("RGB")
     page = (tmp_path / "sub" / "page.html").read_text()
-    shown = 9 if bad else 10
-    assert page.count("data:image/jpeg;base64,") == shown * 4
-    assert page.count("<figcaption>") == shown
+    (embedded,) = re.findall('data:image/png;base64,([^"]+)', page)
+    embedded = Image.open(io.BytesIO(base64.b64decode(embedded)))
+    assert np.array_equal(np.asarray(embedded), np.asarray(sheet))
     assert not re.search(r"(src|href)=\"(?!data:)", page)  # it needs no other file
     assert "(unlabelled)" in page
+    painted = (np.asarray(sheet) == rgb(MASK_COLOR)).all(axis=2)  # of the legend, which stands last
+    assert painted[-40:].any()
+    # Images and three targets in four columns, each sample in a row of its own.
+    assert sheet.width > 4 * CELL - 4 * SIZE[1]
+    assert sheet.height // (CELL // 2 + 28) == (9 if bad else 10)
+
+
+def test_what_may_be_read_in_another_way_than_meant_is_worth_a_look(run_check):
+    members = toy()
+    for name in members:
+        if "/edge/" in name:
+            members[name] = encode(np.full(SIZE, 3, np.uint8), "_.png")
+    found = [line for line in lines(run_check(members).out) if line.startswith("worth a look: ")]
+    rare, dark = (line.removeprefix("worth a look: ") for line in found)
+    assert rare.startswith(
+        "c occurs in none of 8 labels looked at; 10.0% of the pixels are ignored"
+    )
+    assert dark.startswith(
+        "no foreground in 8 masks looked at: the largest value in their files is 3"
+    )
+    assert len([line for line in lines(run_check(toy()).out) if "worth a look" in line]) == 1
 
 
 @pytest.mark.parametrize(
     ("words", "what"),
     [
-        (("--out", "sheet.gif"), "--out sheet.gif: expected a file of .png or .html"),
-        (("--split-by", "part"), "--split-by part: expected FIELD=VALUE"),
+        (("--out", "sheet.gif"), "--out: sheet.gif, expected a file of .png or .html"),
+        (("--split-by", "part"), "--split-by: 'part', expected FIELD=VALUE"),
         (("--task", "nothing"), "error: --task nothing: expected one of"),
         (("--task", "maskdepth"), "error: data: no image fits"),
-        (("--workers", 0), "--workers 0: expected at least 1"),
+        (("--workers", 0), "--workers: '0', expected a whole number from 1"),
     ],
 )
 def test_bad_words_are_named(run_check, words, what):

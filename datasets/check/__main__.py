@@ -6,26 +6,21 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from datasets import load_task
-from datasets.check.checking import (
-    OTHER,
-    Findings,
-    Samples,
-    examine,
-    find_copies,
-    list_samples,
-)
-from datasets.check.sheet import Shown, show, write_sheet
+from datasets.check.checking import OTHER, Findings, Samples, examine, find_copies, list_samples
+from datasets.check.sheet import draw_sheet, write_sheet
 from datasets.check.statistics import STATISTICS, Row, percent
 from datasets.stores import open_stores, parse_path
-from datasets.task import SPLITS, UserError
+from datasets.task import SPLITS, Sample, UserError
 from utils.command import printable, run_command
+from utils.flags import field_value, positive
 
 LISTED = 50  # problems that are printed
 PAIRS = 10  # copies that are printed
@@ -36,27 +31,36 @@ COLUMNS = (*SPLITS, "other")
 def describe(samples: Samples, findings: Findings) -> list[str]:
     """The report, a line each."""
     present = [n for n in range(OTHER + 1) if (samples.splits == n).any()]
+    splits = [COLUMNS[n] for n in present]
     lines = _describe_counts(samples, present) + _describe_sizes(findings)
     for output in samples.task.outputs:
         table = STATISTICS[output.kind]
         found = [findings.values.get((output.name, n), table()) for n in present]
         lines += ["", f"{output.name} ({output.kind})"]
-        splits = [COLUMNS[n] for n in present]
         lines += _table(table.title(output), splits, table.rows(output, found))
+        doubt = found[0].num and found[0].doubt(output, samples.files(output.name))
+        lines += [f"  worth a look: {doubt}"] if doubt else []
     return lines + _describe_copies(samples, findings) + _describe_problems(findings)
 
 
 def _describe_counts(samples: Samples, present: list[int]) -> list[str]:
-    used = np.stack([samples.shards.ravel(), samples.members.ravel()], axis=1)
-    used = len(np.unique(used[used[:, 0] >= 0], axis=0))
-    total = sum(map(len, samples.stores))
-    stores = "store" if len(samples.stores) == 1 else "stores"
+    columns, stores = samples.table.columns, samples.table.stores
+    used = {
+        place
+        for name in ("", *(output.name for output in samples.task.outputs))
+        for place in zip(columns[f"shard:{name}"], columns[f"member:{name}"], strict=True)
+        if place[0] >= 0
+    }
+    total, num = sum(map(len, stores)), len(samples.table)
     counts = [int((samples.splits == n).sum()) for n in present]
-    rows = [("samples", [f"{count}" for count in counts])]
-    rows.append(("share", [percent(count / len(samples)) for count in counts]))
+    rows = [
+        ("samples", [f"{count}" for count in counts]),
+        ("share", [percent(count / num) for count in counts]),
+    ]
     return [
-        f"task {samples.task.name}: {len(samples)} samples in {len(samples.stores)} {stores}",
-        f"{total} members, {total - used} of them used by no sample",
+        f"task {samples.task.name}: {num} samples in {len(stores)} "
+        f"{'store' if len(stores) == 1 else 'stores'}",
+        f"{total} members, {total - len(used)} of them used by no sample",
         "",
         *_table("split", [COLUMNS[n] for n in present], rows),
     ]
@@ -92,7 +96,7 @@ def _describe_copies(samples: Samples, findings: Findings) -> list[str]:
     pairs = list(find_copies(samples, findings))
     lines.append(f"copies across splits: {len(pairs)}{', a leak' if pairs else ''}")
     for a, b in pairs[:PAIRS]:
-        sides = (f"{samples.name(i)} ({COLUMNS[samples.splits[i]]})" for i in (a, b))
+        sides = (f"{samples.table.key(i)} ({COLUMNS[samples.splits[i]]})" for i in (a, b))
         lines.append("  " + " = ".join(sides))
     return lines + ([f"  and {len(pairs) - PAIRS} more"] if len(pairs) > PAIRS else [])
 
@@ -111,17 +115,20 @@ def _table(title: str, heads: Sequence[str], rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def pick(samples: Samples) -> list[Shown]:
-    """Samples spread over all for the contact sheet, without those that cannot be used."""
-    shown = []
-    spread = np.linspace(0, len(samples) - 1, min(SHOWN, len(samples))).round().astype(int)
-    for i in spread.tolist():
-        caption = f"{COLUMNS[samples.splits[i]]} {samples.name(i)}"
-        try:
-            shown.append(show(samples.load(i), samples.task.outputs, caption))
-        except ValueError:
-            continue  # the report names it
-    return shown
+def pick(samples: Samples) -> Iterator[tuple[str, Sample]]:
+    """Samples spread over all for the contact sheet, each with a caption, without those that cannot
+    be used: the report names them."""
+    num = len(samples.table)
+    for i in np.linspace(0, num - 1, min(SHOWN, num)).round().astype(int).tolist():
+        with suppress(UserError):
+            yield f"{COLUMNS[samples.splits[i]]} {samples.table.key(i)}", samples.load(i)
+
+
+def sheet_path(text: str) -> Path:
+    """Where a contact sheet may be written."""
+    if not text.lower().endswith((".png", ".html")):
+        raise argparse.ArgumentTypeError(f"{text}, expected a file of .png or .html")
+    return Path(text)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -131,39 +138,27 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "Exit status 0 if all of it can be.",
     )
     add = parser.add_argument
-    add(
-        "paths",
-        nargs="+",
-        type=parse_path,
-        metavar="PATH",
-        help="folder, zip, HDF5 shard, or address",
-    )
+    what, sheet = "folder, zip, HDF5 shard, or address", "contact sheet: .png, or .html with report"
+    add("paths", nargs="+", type=parse_path, metavar="PATH", help=what)
     add("--task", required=True, metavar="NAME|FILE.json", help="how the data is laid out")
-    add("--split-by", metavar="FIELD=VALUE", help="as in training")
-    add("--out", type=Path, metavar="FILE", help="contact sheet: .png, or .html with the report")
-    add("--workers", type=int, default=os.cpu_count(), help="processes (all cores)")
-    args = parser.parse_args(argv)
-    if args.split_by and "=" not in args.split_by:
-        parser.error(f"--split-by {args.split_by}: expected FIELD=VALUE")
-    if args.workers < 1:
-        parser.error(f"--workers {args.workers}: expected at least 1")
-    if args.out and args.out.suffix.lower() not in (".png", ".html"):
-        parser.error(f"--out {args.out}: expected a file of .png or .html")
-    return args
+    add("--split-by", type=field_value, metavar="FIELD=VALUE", help="as in training")
+    add("--out", type=sheet_path, metavar="FILE", help=sheet)
+    add("--workers", type=positive, default=os.cpu_count(), help="processes (all cores)")
+    return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> None:
     """Check as the command line says; UserError if something cannot be used."""
-    split_by = tuple(args.split_by.split("=", 1)) if args.split_by else None
     task = load_task(args.task)
-    samples = list_samples(open_stores(args.paths), task, split_by)
+    samples = list_samples(open_stores(args.paths), task, args.split_by)
     findings = examine(samples, args.workers)
     report = "\n".join(map(printable, describe(samples, findings)))
     print(report)
     if args.out:
-        write_sheet(args.out, f"{task.name}: {len(samples)} samples", report, pick(samples))
+        sheet = draw_sheet(pick(samples), task.outputs)
+        write_sheet(args.out, f"{task.name}: {len(samples.table)} samples", report, sheet)
     if findings.num_problems:
-        total = samples.shards.size
+        total = len(samples.table) * (1 + len(task.outputs))
         raise UserError(f"{findings.num_problems} of {total} members cannot be used")
 
 

@@ -1,32 +1,50 @@
-"""Targets of one output go in, one by one; what they hold, as the rows of a table, comes out.
+"""Targets of one output go in, one by one; what they hold, as the rows of a table, comes out, and
+whether they seem to be read in another way than they are meant.
 
 One class for each kind: `STATISTICS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
 import numpy as np
+from PIL.Image import Image
 
-from datasets.task import IGNORE, Output
+from datasets.decode import depth_values, mask_values
+from datasets.images import open_image
+from datasets.task import IGNORE, Classes, Depth, Mask, Output
 
 Row = tuple[str, list[str]]  # a name, and a number as text for each split
+Files = Iterable[tuple[bytes, str]]  # encoded targets, each with its name in errors
+
+NUM_LOOKED_AT = 48  # files that are looked at again where something is odd
+FEW_CLASSES = 4  # all of which should occur
+IGNORED_SHARE = 0.01  # of the pixels, from which a class may be hidden among them
 
 
 class LabelCounts:
     """Pixels of each label, and of none."""
 
     def __init__(self) -> None:
+        self.num = 0  # of targets
         self.counts = np.zeros(256, np.int64)
 
     def count(self, target: np.ndarray) -> None:
         """Add one target, uint8, as in `Sample`."""
+        self.num += 1
         self.counts += np.bincount(target.ravel(), minlength=256)
 
     def add(self, other: LabelCounts) -> None:
         """Add what another process counted."""
+        self.num += other.num
         self.counts += other.counts
+
+    @property
+    def is_void(self) -> bool:
+        """Whether not a single pixel says anything."""
+        return not self.counts[:IGNORE].any()
 
     @staticmethod
     def title(output: Output) -> str:
@@ -41,18 +59,53 @@ class LabelCounts:
             (name, [_share(each.counts[i], n) for each, n in zip(splits, labelled, strict=True)])
             for i, name in enumerate(output.labels)
         ]
-        ignored = [
-            each.counts[IGNORE] / each.counts.sum() if each.counts.any() else np.nan
-            for each in splits
-        ]
-        return [*rows, ("(unlabelled)", [percent(share) for share in ignored])]
+        return [*rows, ("(unlabelled)", [percent(each.ignored) for each in splits])]
+
+    @property
+    def ignored(self) -> float:
+        """Share of the pixels without a label; NaN of nothing."""
+        return self.counts[IGNORE] / self.counts.sum() if self.counts.any() else np.nan
+
+    def doubt(self, output: Classes, files: Files) -> str:
+        """What is odd about these labels, nothing if they are as they should be."""
+        what, values = "", ", ".join(map(str, output.ignored))
+        if self.is_void:
+            return f"all pixels of {self.num} labels are ignored (file value {values})"
+        counts = self.counts[: len(output.classes)]
+        absent = [name for name, n in zip(output.classes, counts, strict=True) if not n]
+        hidden = self.ignored > IGNORED_SHARE
+        if len(absent) == len(output.classes) - 1:
+            what = f"{output.classes[int(counts.argmax())]} is the only class"
+        elif absent and hidden and len(output.classes) <= FEW_CLASSES:
+            what = f"{', '.join(absent)} occurs in none"
+        why = (
+            f"; {self.ignored:.1%} of the pixels are ignored (file value {values}): if that is a "
+            'class, list the file value of each class in "values"'
+        )
+        return what and f"{what} of {self.num} labels looked at{why if hidden else ''}"
+
+
+class MaskCounts(LabelCounts):
+    """Pixels of the foreground, of the background, and of neither."""
+
+    def doubt(self, output: Mask, files: Files) -> str:
+        """What is odd about these masks, nothing if they are as they should be."""
+        if self.is_void:
+            return f"all pixels of {self.num} masks are ignored"
+        if self.counts[1]:
+            return ""
+        most = file_range(files, mask_values)[1]
+        return (
+            f"no foreground in {self.num} masks looked at: the largest value in their files is "
+            f'{most}, "threshold" is {output.threshold}'
+        )
 
 
 class Numbers:
     """Pixels with and without a number; of those with one the sum, the smallest and the largest."""
 
     def __init__(self) -> None:
-        self.known, self.unknown, self.total = 0, 0, 0.0
+        self.num, self.known, self.unknown, self.total = 0, 0, 0, 0.0
         self.low, self.high = np.inf, -np.inf
 
     def numbers(self, target: np.ndarray) -> np.ndarray:
@@ -62,6 +115,7 @@ class Numbers:
     def count(self, target: np.ndarray) -> None:
         """Add one target as in `Sample`."""
         known, pixels = self.numbers(target), target.shape[-2] * target.shape[-1]
+        self.num += 1
         self.known += known.size
         self.unknown += pixels - known.size
         if known.size:
@@ -71,10 +125,14 @@ class Numbers:
 
     def add(self, other: Numbers) -> None:
         """Add what another process counted."""
-        self.known += other.known
-        self.unknown += other.unknown
-        self.total += other.total
+        for name in ("num", "known", "unknown", "total"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+
+    @property
+    def is_void(self) -> bool:
+        """Whether not a single pixel says anything."""
+        return not self.known
 
     @staticmethod
     def title(output: Output) -> str:
@@ -94,9 +152,35 @@ class Numbers:
             ("(invalid)", [percent(share) for share in invalid]),
         ]
 
+    def doubt(self, output: Output, files: Files) -> str:
+        """Nothing is known to be odd."""
+        return ""
 
-STATISTICS = {"classes": LabelCounts, "mask": LabelCounts, "depth": Numbers}
+
+class Depths(Numbers):
+    """Depths, in the output's unit."""
+
+    def doubt(self, output: Depth, files: Files) -> str:
+        """What is odd about these depths, nothing if they are as they should be."""
+        if not self.is_void:
+            return ""
+        least, most = file_range(files, lambda image, name: depth_values(image, name)[0])
+        return (
+            f"no valid pixel in {self.num} depths: their files hold {least} to {most}; see "
+            f'"scale" ({output.scale or "1 / full range"}), "max_depth" ({output.max_depth:g}) and '
+            f'"missing" ({output.missing})'
+        )
+
+
+STATISTICS = {"classes": LabelCounts, "mask": MaskCounts, "depth": Depths}
 Statistics = LabelCounts | Numbers
+
+
+def file_range(files: Files, numbers: Callable[[Image, str], np.ndarray]) -> tuple[float, float]:
+    """The smallest and the largest number in these files, before they are given a meaning."""
+    some = islice(files, NUM_LOOKED_AT)
+    each = [numbers(open_image(data, name), name) for data, name in some]
+    return min(values.min() for values in each), max(values.max() for values in each)
 
 
 def percent(share: float) -> str:

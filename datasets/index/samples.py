@@ -58,6 +58,11 @@ class SampleTable:
         """The encoded bytes of what `image` or `target` named."""
         return self.stores[shard].read_at(member)
 
+    def where(self, shard: int, member: int) -> str:
+        """The same as `SHARD: MEMBER`, for errors."""
+        store = self.stores[shard]
+        return f"{store.path}: {store.names()[member]}"
+
     def key(self, i: int) -> str:
         """Member name of sample i's image."""
         shard, member = self.image(i)
@@ -92,19 +97,10 @@ def find_samples(
     return SampleTable(stores, columns)
 
 
-def find_groups(stores: list[Store], task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """Shard and member numbers, int64 (n, 1 + outputs), of each image of any split and its targets,
-    in order of image name; -1 where there is no target. UserError: no image fits, or two targets.
-    """
-    pattern = compile_lines(task.image)
-    images = _find_images(stores, task, pattern, lambda match: b"")
-    everything = np.arange(len(images.shard))
-    columns = [(images.shard, images.member)] + [
-        _find_targets(stores, task, output, pattern, images, everything, required=False)
-        for output in task.outputs
-    ]
-    shards, members = (np.stack(column, axis=1) for column in zip(*columns, strict=True))
-    return shards.astype(np.int64), members.astype(np.int64)
+def find_groups(stores: list[Store], task: Task) -> SampleTable:
+    """Every image of any split and the targets there are; -1 is the shard and member number of one
+    that is not there. UserError: no image fits, or two targets of one image."""
+    return SampleTable(stores, Columns(_find(stores, task)))
 
 
 def _cached_table(
@@ -123,15 +119,20 @@ def _cached_table(
 
 
 def _find(
-    stores: list[Store], task: Task, split: str, split_by: tuple[str, str] | None
+    stores: list[Store], task: Task, split: str = "", split_by: tuple[str, str] | None = None
 ) -> dict[str, np.ndarray]:
-    """The columns of a SampleTable."""
+    """The columns of a SampleTable; without a split, of all images, with or without targets."""
     pattern = compile_lines(task.image)
-    images = _find_images(stores, task, pattern, divider(stores, task, pattern, split_by))
-    chosen = np.flatnonzero(choose(images.text, task, split, split_by))
+    divide = divider(stores, task, pattern, split_by) if split else lambda match: b""
+    images = _find_images(stores, task, pattern, divide)
+    chosen = np.arange(len(images.shard))
+    if split:
+        chosen = np.flatnonzero(choose(images.text, task, split, split_by))
     located = {"": (images.shard[chosen], images.member[chosen])}
     for output in task.outputs:
-        located[output.name] = _find_targets(stores, task, output, pattern, images, chosen)
+        located[output.name] = _find_targets(
+            stores, task, output, pattern, images, chosen, required=bool(split)
+        )
     columns = {}
     for name, (shard, member) in located.items():
         wide = member.max() >= 2**31
@@ -192,7 +193,7 @@ def _find_targets(
     pattern: re.Pattern[bytes],
     images: _Images,
     chosen: np.ndarray,
-    required: bool = True,
+    required: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Shard int32 and member int64 of the target of each chosen image, -1 where there is none and
     none is required."""

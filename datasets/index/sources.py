@@ -39,7 +39,7 @@ def find_images(inputs: Sequence[str], task: Task) -> list[ImageSource]:
     for store in open_stores(others) if others else []:
         images = list_images(store)
         if any(template.fullmatch(source.name) for source in images):
-            members = find_groups([store], task)[1][:, 0].tolist()  # not their labels
+            members = find_groups([store], task).image_member.tolist()  # not their labels
             images = [_member(store, i) for i in members]
         found += images
     if not found:

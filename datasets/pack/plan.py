@@ -85,7 +85,12 @@ def _of_task(
     stores: list[Store], task: Task
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Store, member, role and sample number of what a task reads: its tables, then its samples."""
-    shards, members = find_groups(stores, task)  # (n, 1 + outputs)
+    table = find_groups(stores, task)
+    names = ["", *(output.name for output in task.outputs)]
+    shards, members = (  # (n, 1 + outputs) each
+        np.stack([table.columns[f"{what}:{name}"] for name in names], axis=1)
+        for what in ("shard", "member")
+    )
     roles = np.full(shards.shape, TARGET, np.uint8)
     roles[:, 0] = IMAGE
     samples = np.repeat(np.arange(len(shards))[:, None] + 1, shards.shape[1], axis=1)
