@@ -11,6 +11,8 @@ from utils.settings import Settings, Steps, answer_help, check_norm, count_steps
 if __name__ == "__main__":
     answer_help(sys.argv[1:])  # what follows imports torch, which takes seconds
 
+from torch import Tensor
+
 from datasets.class_weights import class_weights
 from datasets.dataset import (
     TaskData,
@@ -75,7 +77,6 @@ def train(settings: Settings) -> int:
     with RunFolder(settings, model_spec(settings).to_json(), ranks) as run:
         weights = count_classes(settings, data, run.skipped)
         state = build_state(settings, weights, steps.total, compute, ranks)
-        check_norm(settings, state.model.stride, ranks.world)
         step = run.restore(state)
         samples = [(len(each.train), len(each.val)) for each in data]
         notices.append(announcement(settings, samples, state, steps, run.path))
@@ -181,6 +182,7 @@ def build_state(
             model.load_encoder(checkpoint.weights(checkpoint.load(Path(settings.init))))
         except UserError as error:
             raise UserError(f"--init {settings.init}: {error}") from None
+    check_norm(settings, model.stride, ranks.world)
     if compute.device.type in ("cpu", "meta") and not settings.plain:  # a plan's is on "meta"
         use_cpu_kernels(model)
     recompute(model, settings.ckpt)
@@ -195,7 +197,9 @@ def validate(
     settings: Settings, data: list[TaskData], state: TrainState, skipped: Skipped
 ) -> Validation:
     """Every task's validation split: its scores, their counts, some predictions as pictures."""
-    scores, counts, pictures, losses = {}, {}, {}, []
+    scores: dict[str, float] = {}
+    counts: dict[str, Tensor] = {}
+    pictures, losses = {}, []
     for own, (task, _, val) in zip(settings.tasks, data, strict=True):
         predictor = Predictor(
             state.averaged,

@@ -16,7 +16,7 @@ from datasets.index import find_samples
 from datasets.pack import packing
 from datasets.pack.__main__ import main
 from datasets.pack.packing import pack
-from datasets.pack.plan import Recipe
+from datasets.pack.plan import PackRecipe
 from datasets.pack.reencode import reencode_image, reencode_target
 from datasets.stores import open_stores, parse_path, write_hdf5, write_zip
 from datasets.task import Mask, Task
@@ -192,7 +192,7 @@ def shards(folder):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_shards_of_a_size_keep_samples_whole(suffix, workers, tmp_path):
     members = pairs(tmp_path / "s.zip", range(10), extra=["README", "mask/none.png"])
-    recipe = Recipe(PAIRS, shard_bytes=6500)
+    recipe = PackRecipe(PAIRS, shard_bytes=6500)
     target = tmp_path / "out" / f"t.{suffix}"
     packed = pack([tmp_path / "s.zip"], target, False, recipe, workers)
     assert [path.name for path in shards(target.parent)] == [
@@ -209,22 +209,22 @@ def test_shards_of_a_size_keep_samples_whole(suffix, workers, tmp_path):
 
 def test_shards_of_a_number_of_samples(tmp_path):
     pairs(tmp_path / "s.zip", range(7))
-    pack([tmp_path / "s.zip"], tmp_path / "t.zip", recipe=Recipe(PAIRS, shard_samples=3))
+    pack([tmp_path / "s.zip"], tmp_path / "t.zip", recipe=PackRecipe(PAIRS, shard_samples=3))
     assert [len(contents(path)) for path in shards(tmp_path)] == [6, 6, 2]
-    pack([tmp_path / "s.zip"], tmp_path / "u.zip", recipe=Recipe(shard_samples=5))
+    pack([tmp_path / "s.zip"], tmp_path / "u.zip", recipe=PackRecipe(shard_samples=5))
     assert [len(contents(tmp_path / f"u-0000{i}.zip")) for i in range(3)] == [5, 5, 4]
 
 
 def test_a_sample_larger_than_a_shard_has_one_of_its_own(tmp_path):
     pairs(tmp_path / "s.zip", range(3))
-    pack([tmp_path / "s.zip"], tmp_path / "t.zip", recipe=Recipe(PAIRS, shard_bytes=10))
+    pack([tmp_path / "s.zip"], tmp_path / "t.zip", recipe=PackRecipe(PAIRS, shard_bytes=10))
     assert [len(contents(path)) for path in shards(tmp_path)] == [2, 2, 2]
 
 
 def test_metadata_goes_along(tmp_path):
     names = [f"{f}/{k}.png" for f in ("image", "annotation", "annotation_rgb") for k in "abcd"]
     write_zip(tmp_path / "s.zip", [(name, b"x") for name in names] + [("metadata.csv", b"id,a")])
-    recipe = Recipe(load_task("damage"), shard_samples=2)
+    recipe = PackRecipe(load_task("damage"), shard_samples=2)
     packed = pack([tmp_path / "s.zip"], tmp_path / "t.zip", recipe=recipe)
     assert packed.left_out == 4
     assert list(contents(tmp_path / "t-00000.zip")) == ["metadata.csv", "image/a.png",
@@ -265,7 +265,7 @@ def interrupt_at(monkeypatch, number):
 
 def test_an_interrupted_call_goes_on(tmp_path, monkeypatch):
     members = pairs(tmp_path / "s.zip", range(8))
-    source, target, recipe = [tmp_path / "s.zip"], tmp_path / "t.zip", Recipe(PAIRS, 0, 2)
+    source, target, recipe = [tmp_path / "s.zip"], tmp_path / "t.zip", PackRecipe(PAIRS, 0, 2)
     with monkeypatch.context() as patch:
         interrupt_at(patch, 3)
         with pytest.raises(KeyboardInterrupt):
@@ -276,7 +276,7 @@ def test_an_interrupted_call_goes_on(tmp_path, monkeypatch):
     shards(tmp_path)[1].write_bytes(raw)  # found when it is read back
     (tmp_path / ".t-00003.zip.77.part").write_bytes(b"of a call that was killed")
     with pytest.raises(ValueError, match="other sources or settings; --force"):
-        pack(source, target, recipe=Recipe(PAIRS, 0, 3))
+        pack(source, target, recipe=PackRecipe(PAIRS, 0, 3))
     with monkeypatch.context() as patch:
         done = interrupt_at(patch, 9)
         packed = pack(source, target, recipe=recipe)
@@ -286,7 +286,7 @@ def test_an_interrupted_call_goes_on(tmp_path, monkeypatch):
     assert not list(tmp_path.glob(".*"))
     with pytest.raises(ValueError, match="t-00000.zip: already there"):
         pack(source, target, recipe=recipe)
-    assert pack(source, target, True, Recipe(PAIRS, 0, 5)).shards == 2
+    assert pack(source, target, True, PackRecipe(PAIRS, 0, 5)).shards == 2
     assert len(shards(tmp_path)) == 2  # none is left of the four
 
 
@@ -375,7 +375,7 @@ def parquet(path, keys):
 
 def test_parquet_of_the_hub(tmp_path):
     members = parquet(tmp_path / "a.parquet", "pqr") | parquet(tmp_path / "b.parquet", "s")
-    recipe = Recipe(load_task("damage"), shard_samples=3)
+    recipe = PackRecipe(load_task("damage"), shard_samples=3)
     sources = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
     packed = pack(sources, tmp_path / "t.zip", recipe=recipe)
     assert (packed.members, packed.shards) == (9, 2)

@@ -73,7 +73,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for name, value in {**headers, "Content_Length": str(len(body))}.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if half else body)
+        for at in range(0, len(body) // 2 if half else len(body), 2**16):
+            self.wfile.write(body[at : at + 2**16][: len(body) // 2 - at if half else None])
+            self.server.sent += 2**16
         self.close_connection = self.close_connection or half
 
     def log_message(self, *args):
@@ -94,7 +96,7 @@ def serve(monkeypatch):
         server.daemon_threads = True
         server.files, server.fate, server.ranges = files, fate, ranges
         server.requests, server.lost, server.lock = [], 0, threading.Lock()
-        server.password = None
+        server.password, server.sent = None, 0
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         servers.append(server)
         return server, f"http://127.0.0.1:{server.server_port}"
@@ -238,6 +240,14 @@ def test_what_no_attempt_can_change_fails_at_once(serve, tmp_path):
     assert len(server.requests) < 20
     with pytest.raises(ValueError, match="given twice"):
         open_stores([f"{url}/s.zip", f"{url}/s.zip"])
+
+
+def test_nothing_is_downloaded_whole(serve):
+    server, url = serve({"/s.zip": bytes(2**26)}, ranges=False)
+    for address in (f"{url}/s.zip", f"{url}/to/s.zip"):
+        with pytest.raises(ValueError, match="gives no parts of files: HTTP 200"):
+            open_stores([address])
+    assert server.sent < 2**25
 
 
 def test_redirects_that_lead_elsewhere(serve, tmp_path, monkeypatch):

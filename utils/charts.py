@@ -36,7 +36,7 @@ def draw_curves(metrics_file: Path, out: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    series = {}  # name -> (steps, values)
+    series: dict[str, tuple[list[Any], list[float]]] = {}  # name -> (steps, values)
     for line in read_metrics(metrics_file):
         for key, value in line.items():
             if value is not None and key not in ("step", "time"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -78,7 +78,7 @@ class TrainState:
 
         partial_outputs: a batch may leave heads unused, as with several tasks.
         """
-        model = model.to(compute.device, memory_format=torch.channels_last)
+        model = model.to(compute.device).to(memory_format=torch.channels_last)
         criterion = criterion.to(compute.device)
         optimizer = make_optimizer([model, criterion], settings)
         average = get_ema_multi_avg_fn(settings.ema)
@@ -166,7 +166,7 @@ def _gradients(state: TrainState, batches: Sequence[Batch], accum: int) -> dict[
     """Leave the gradient of all batches in the parameters; loss terms of each batch by name."""
     while True:
         state.optimizer.zero_grad(set_to_none=True)
-        sums = {}
+        sums: dict[str, list[Tensor]] = {}
         try:
             for batch in batches:
                 for name, term in _backward(state, batch, accum).items():
@@ -216,13 +216,15 @@ def _backward_in_parts(
     images = batch.image.chunk(state.parts)
     statistics, rng = [b.clone() for b in state.model.buffers()], rng_state()
     with torch.no_grad():
-        found = [_predict(state, image, outputs) for image in images]
-    whole = {name: torch.cat([part[name] for part in found]).requires_grad_() for name in outputs}
-    del found
+        parts = [_predict(state, image, outputs) for image in images]
+    whole = {name: torch.cat([part[name] for part in parts]).requires_grad_() for name in outputs}
+    del parts
     loss, terms = state.criterion(whole, targets)
     state.scaler.scale(loss / accum).backward()
     del loss
-    shares = zip(*(whole.pop(name).grad.chunk(state.parts) for name in outputs), strict=True)
+    slopes: list[Any] = [whole.pop(name).grad for name in outputs]
+    shares = zip(*(slope.chunk(state.parts) for slope in slopes), strict=True)
+    del slopes
 
     for buffer, value in zip(state.model.buffers(), statistics, strict=True):
         buffer.copy_(value)
@@ -259,7 +261,7 @@ class Evaluation(NamedTuple):
     """scores: `OUTPUT/METRIC` and mean loss terms. metrics: the counts behind them."""
 
     scores: dict[str, float]
-    metrics: dict[str, Metric]
+    metrics: Mapping[str, Metric]
     shown: list[Shown]
 
 
@@ -268,7 +270,7 @@ def evaluate(
     predictor: Predictor,
     batches: Iterable[Batch],
     criterion: Callable[..., tuple[Tensor, dict[str, Tensor]]],
-    metrics: dict[str, Metric],
+    metrics: Mapping[str, Metric],
     ranks: Ranks,
     show: int = 0,
 ) -> Evaluation:
@@ -281,7 +283,9 @@ def evaluate(
     """
     compute = predictor.compute
     ranks.share(predictor.model.buffers())
-    sums, pixels, shown = {}, 0, []
+    sums: dict[str, Tensor] = {}
+    shown: list[Shown] = []
+    pixels = 0
     for batch in batches:
         found = {name: torch.empty(t.shape, dtype=t.dtype) for name, t in batch.targets.items()}
         for area, predictions in predictor(batch.image, tuple(batch.targets)):
@@ -289,7 +293,8 @@ def evaluate(
             targets = compute.targets(parts)
             size = next(iter(parts.values())).numel()
             for name, term in criterion(predictions, targets)[1].items():
-                sums[name] = sums.get(name, 0) + term.double() * size
+                total = term.double() * size
+                sums[name] = sums[name] + total if name in sums else total
             pixels += size
             for name, target in targets.items():
                 metrics[name].update(predictions[name], target)
@@ -297,12 +302,11 @@ def evaluate(
                     decided = predictor.model.heads[name].to_labels(predictions[name])
                     found[name][area] = decided.to(found[name])
         for i, key in enumerate(batch.keys[: show - len(shown)]):
-            parts = [{name: t[i] for name, t in each.items()} for each in (batch.targets, found)]
-            shown.append(Shown(key, batch.image[i], *parts))
+            truth, seen = ({n: t[i] for n, t in each.items()} for each in (batch.targets, found))
+            shown.append(Shown(key, batch.image[i], truth, seen))
     names = ranks.union(sums)  # a rank without a sample has none of its own
-    totals = [*(float(sums.get(name, 0)) for name in names), pixels]
-    totals = torch.tensor(totals, dtype=torch.float64)
-    totals = ranks.sum(totals)
+    own = [*(float(sums.get(name, 0)) for name in names), pixels]
+    totals = ranks.sum(torch.tensor(own, dtype=torch.float64))
     if not totals[-1]:
         raise UserError("nothing to evaluate: not one sample of the split can be used")
     scores = {name: float(total / totals[-1]) for name, total in zip(names, totals, strict=False)}

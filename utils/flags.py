@@ -232,57 +232,24 @@ def infer_parser(tasks: Mapping[str, Task]) -> Parser:
         description="Predict with a trained network; it needs nothing but its checkpoint."
     )
     add = parser.add_argument_group("what").add_argument
-    add(
-        "--task",
-        metavar="NAME|FILE",
-        help=f"{', '.join(tasks)}, or any task trained below runs/, or its file (.json)",
-    )
-    add(
-        "--weights",
-        type=Path,
-        metavar="CKPT",
-        help="best.pt or last.pt (default: the newest best.pt of the task, else the demo weights)",
-    )
-    add(
-        "--input",
-        nargs="+",
-        metavar="PATH",
-        help="images, folders, zips, HDF5 (default: the demo's validation images)",
-    )
+    text = f"{', '.join(tasks)}, or any task trained below runs/, or its file (.json)"
+    add("--task", metavar="NAME|FILE", help=text)
+    text = "best.pt or last.pt (default: the newest best.pt of the task, else the demo weights)"
+    add("--weights", type=Path, metavar="CKPT", help=text)
+    text = "images, folders, zips, HDF5 (default: the demo's validation images)"
+    add("--input", nargs="+", metavar="PATH", help=text)
     add("--out", type=Path, default=Path("predictions"), help="folder for pictures (predictions)")
-    add(
-        "--evaluate",
-        nargs="?",
-        const="val",
-        metavar="SPLIT",
-        help="print scores on a labelled split of --input as JSON instead (val)",
-    )
-    add(
-        "--split-by",
-        type=field_value,
-        metavar="FIELD=VALUE",
-        help="with --evaluate: as in training",
-    )
-    add(
-        "--skip-bad",
-        type=natural,
-        default=0,
-        metavar="N",
-        help="go on without at most N damaged images or samples (0)",
-    )
-    add(
-        "--export",
-        type=Path,
-        metavar="FILE",
-        help="write the network as .pt2 (torch.export), .onnx, or .pt (a small checkpoint) instead",
-    )
+    text = "print scores on a labelled split of --input as JSON instead (val)"
+    add("--evaluate", nargs="?", const="val", metavar="SPLIT", help=text)
+    text = "with --evaluate: as in training"
+    add("--split-by", type=field_value, metavar="FIELD=VALUE", help=text)
+    text = "go on without at most N damaged images or samples (0)"
+    add("--skip-bad", type=natural, default=0, metavar="N", help=text)
+    text = "write the network as .pt2 (torch.export), .onnx, or .pt (a small checkpoint) instead"
+    add("--export", type=Path, metavar="FILE", help=text)
     add = parser.add_argument_group("how").add_argument
-    add(
-        "--tile",
-        type=natural,
-        default=1024,
-        help="side in pixels above which an image is predicted in tiles, 0 is never (1024)",
-    )
+    text = "side in pixels above which an image is predicted in tiles, 0 is never (1024)"
+    add("--tile", type=natural, default=1024, help=text)
     add("--overlap", type=natural, default=128, help="pixels that neighbouring tiles share (128)")
     add("--tta", action="store_true", help="average with the prediction of the mirrored image")
     add("--amp", action="store_true", help="half precision where the device has it")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -23,9 +24,7 @@ class Footprint:
     """The storages of one step. sizes: bytes of each. labels: what each holds. events: in their
     order, (number of the storage, 1 where it comes or -1 where it goes)."""
 
-    def __init__(
-        self, sizes: Sequence[int], labels: list[str], events: Sequence[tuple[int, int]]
-    ) -> None:
+    def __init__(self, sizes: ArrayLike, labels: list[str], events: ArrayLike) -> None:
         self.sizes, self.labels = np.asarray(sizes, np.int64), labels
         self.events = np.asarray(events, np.int64).reshape(-1, 2)
         numbers, changes = self.events.T
@@ -40,7 +39,7 @@ class Footprint:
     @property
     def parts(self) -> dict[str, int]:
         """Bytes at the worst moment by what they hold, in order of arrival."""
-        parts = {}
+        parts: dict[str, int] = {}
         worst = self.held.argmax() + 1 if len(self.held) else 0
         for (number, _), change in zip(self.events[:worst], self.changes, strict=False):
             label = self.labels[number]
@@ -69,8 +68,11 @@ class Tracker(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.label = "batch"  # what storages made from now on hold
-        self.sizes, self.labels, self.events = [], [], []
-        self._live = {}  # address -> number of the storage, and the reference that sees it die
+        self.sizes: list[int] = []
+        self.labels: list[str] = []
+        self.events: list[tuple[int, int]] = []
+        # address -> number of the storage, and the reference that sees it die
+        self._live: dict[int, tuple[int, weakref.ref]] = {}
 
     def __torch_dispatch__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None

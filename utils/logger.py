@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import math
 import netrc
@@ -68,7 +69,7 @@ class RunLogger:
         if not (run_id and (folder / "config.json").exists()):
             write_whole(folder / "config.json", f"{text}\n".encode())
         self._lines = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-        self._run = NullLogger()
+        self._run: WandbRun | NullLogger = NullLogger()
         self._num_skipped = 0
         if mode != "disabled":
             try:
@@ -85,7 +86,10 @@ class RunLogger:
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Append one line of values, on the host already. NaN and inf are written as null."""
-        line = {"step": step, "time": round(time.perf_counter() - self._start, 2)}
+        line: dict[str, float | None] = {
+            "step": step,
+            "time": round(time.perf_counter() - self._start, 2),
+        }
         for key, value in values.items():
             line[key] = float(value) if math.isfinite(value) else None
         self._lines.write(json.dumps(line) + "\n")
@@ -112,10 +116,11 @@ class RunLogger:
         """
         path = self.folder / "metrics.jsonl"
         self._lines.close()
-        kept = [line for line in read_metrics(path) if line["step"] <= step]
+        kept = [line for line in read_metrics(path) if (line["step"] or 0) <= step]
         write_whole(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._lines = path.open("a", encoding="utf-8")
-        self._start = time.perf_counter() - (kept[-1]["time"] if kept else 0.0)
+        before = kept[-1]["time"] if kept else None
+        self._start = time.perf_counter() - (before or 0.0)
 
     def finish(self, summary: dict[str, float]) -> None:
         """Close the files, give wandb the run's final scores, and end wandb's service process."""
@@ -150,7 +155,7 @@ class NullLogger:
     def close(self) -> None: ...
 
 
-class WandbRun(NullLogger):
+class WandbRun:
     """One wandb run. Steps must not fall: wandb drops what comes for a step it has passed."""
 
     def __init__(self, wandb: Any, run: Any, link: str) -> None:
@@ -183,13 +188,15 @@ class WandbRun(NullLogger):
         self._wandb.teardown()  # ends the service process
 
 
-def open_wandb(folder: Path, config: dict, mode: str, name: str, run_id: str) -> NullLogger:
+def open_wandb(
+    folder: Path, config: dict, mode: str, name: str, run_id: str
+) -> WandbRun | NullLogger:
     """Start or continue the wandb run `run_id`, its files in folder/wandb. Never prompts.
 
     Where the server does not answer, the run is recorded offline. Raises what wandb raises if that
     fails too; then no service process is left behind.
     """
-    import wandb
+    wandb: Any = importlib.import_module("wandb")
 
     def start(mode: str) -> WandbRun:
         # The mode for the whole process, not only for init: else 0.31 asks its server even offline.

@@ -13,7 +13,7 @@ from math import isqrt
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from datasets.task import Batch, UserError
 from utils.compute import Compute, amp_dtype
@@ -119,7 +119,7 @@ class Plan:
 
     def _rows(self) -> list[tuple[str, ...]]:
         batch, most = f"batch {_sum(self.images)}", f"most in {self.budget / GIB:g}"
-        rows = [("", "fixed", "per image", batch, "saved", most)]
+        rows: list[tuple[str, ...]] = [("", "fixed", "per image", batch, "saved", most)]
         plain = self.peak(self.modes[0])
         for mode in self.modes:
             num, peak = max(self.least, *self.images), self.peak(mode)
@@ -228,8 +228,8 @@ def fit_to_memory(
 
         def fitting(row: Iterable[tuple[str, Settings]]) -> Iterator[tuple[str, Plan]]:
             for flags, changed in row:
-                smaller = make_plan(changed, device, build, recompute, leanest)
                 with suppress(ValueError):  # one value per channel is too few for batch norm
+                    smaller = make_plan(changed, device, build, recompute, leanest)
                     if smaller.fits:
                         yield flags, smaller
 
@@ -328,17 +328,20 @@ class Dummy:
 
 def _replace_tensors(state: TrainState) -> None:
     """Tensors on the meta device, which autocast does not know, by fake ones on the CPU."""
-    new = {}
+    new: dict[Tensor, Any] = {}
     for part in filter(None, (state.model, state.criterion, state.ema)):
         for module in part.modules():
-            for tensors in (module._parameters, module._buffers):
+            kept: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+            for tensors in kept:
                 for name, old in tensors.items():
-                    if old is not None and old not in new:
+                    if old is None:
+                        continue
+                    if old not in new:
                         like = torch.empty_strided(
                             old.shape, old.stride(), dtype=old.dtype, device="cpu"
                         )
                         is_parameter = isinstance(old, nn.Parameter)
                         new[old] = nn.Parameter(like, old.requires_grad) if is_parameter else like
-                    tensors[name] = new.get(old)
+                    tensors[name] = new[old]
     for group in state.optimizer.param_groups:
         group["params"] = [new[old] for old in group["params"]]

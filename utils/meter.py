@@ -13,7 +13,7 @@ from torch import Tensor
 try:
     import resource
 except ImportError:  # Windows
-    resource = None
+    resource = None  # type: ignore[assignment]
 
 T = TypeVar("T")
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as images
 
@@ -44,7 +44,7 @@ class Predictor:
     model: a `models.UNet`, whose `stride` divides every height and width inside it.
     """
 
-    model: nn.Module
+    model: Any
     compute: Compute
     tile: int = 0
     overlap: int = 0
@@ -153,4 +153,5 @@ def spans(length: int, tile: int, overlap: int, stride: int = 1) -> list[Span]:
     starts = [i * (units - size) // (count - 1) * stride for i in range(count)]
     stops = [min(start + size * stride, length) for start in starts]
     seams = [0, *((b + a) // 2 for a, b in zip(stops, starts[1:], strict=False)), length]
-    return [Span(*ends, *seam) for *ends, seam in zip(starts, stops, pairwise(seams), strict=True)]
+    ends = zip(starts, stops, pairwise(seams), strict=True)
+    return [Span(start, stop, *seam) for start, stop, seam in ends]

@@ -12,7 +12,8 @@ LINE_SECONDS = 30  # between lines where there is no terminal
 
 
 class Progress:
-    """Steps from `step` to `total`. shown: only one rank of several says anything.
+    """Steps from `step` to `total`, which is 0 where they are not known yet. shown: only one rank of
+    several says anything.
 
     A terminal that went away, or a full disk under a log, ends nothing.
     """
@@ -23,7 +24,7 @@ class Progress:
             total=total,
             initial=step,
             unit="step",
-            disable=not (shown and sys.stderr.isatty()),
+            disable=not (shown and total and sys.stderr.isatty()),
             dynamic_ncols=True,
         )
         self.begun = self.told = time.monotonic()

@@ -44,7 +44,7 @@ def table(rows: list[tuple[str, ...]]) -> str:
 
 def class_table(name: str, scores: list) -> str:
     """Per class: IoU, F1, precision, recall and share of the pixels, in per cent."""
-    rows = [(name, "IoU", "F1", "precision", "recall", "share")]
+    rows: list[tuple[str, ...]] = [(name, "IoU", "F1", "precision", "recall", "share")]
     for score in scores:
         values = (score.iou, score.f1, score.precision, score.recall, score.share)
         rows.append((score.name, *("-" if v != v else f"{100 * v:.2f}" for v in values)))

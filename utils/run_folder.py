@@ -60,7 +60,8 @@ class RunFolder:
         self.skipped = Skipped(settings.skip_bad, ranks, self.say, self.path, resumed)
         self.logger: RunLogger | NullLogger = NullLogger()
         self.meter = Meter(ranks.device)
-        self.best, self.run_id = -1.0, None
+        self.best = -1.0
+        self.run_id: str | None = None
         self.line: dict[str, float] = {}  # what was logged last
         self.saved = time.monotonic()
 

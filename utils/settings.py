@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from datasets import TASKS, load_task
 from datasets.task import Output, Task, UserError
@@ -87,7 +87,7 @@ class Settings:
     network: NetworkSettings
     optim: OptimSettings
     losses: dict[str, str]
-    loss_weights: dict[str, float] | str
+    loss_weights: dict[str, float] | Literal["uncertainty"]
     epochs: int
     steps: int | None
     eval_steps: int | None
@@ -200,7 +200,7 @@ def _resolve(
     given: dict[str, Any],
 ) -> Settings:
     """own: of each task, what is its own. shared: defaults that stand behind the flags given."""
-    values = vars(parser.parse_args([])) | shared
+    values = {**vars(parser.parse_args([])), **shared}
     if "epochs" in given:
         values["steps"] = None  # not those of a task, or of the run that is resumed
     values |= given
@@ -209,9 +209,7 @@ def _resolve(
     values["loss_weights"] = _weights(values["loss_weights"])
     values["fit_batch"] = values["bs"] == "auto"
     data = _data_of_each(given.get("data"), len(tasks))
-    of_all = {name: given[name] for name in ("size", "class_weights") if name in given}
-    if "bs" in given and not values["fit_batch"]:
-        of_all["bs"] = given["bs"]
+    of_all = _only(["size", "class_weights"] + ["bs"] * (not values["fit_batch"]), given)
     each = []
     for task, named, paths in zip(tasks, own, data, strict=True):
         picked = PER_TASK | named | of_all | ({"data": paths} if paths else {})
@@ -288,7 +286,7 @@ def _data_of_each(paths: list[str] | None, num: int) -> list[list[str]]:
     return [[path] for path in paths]
 
 
-def _weights(found: Any) -> dict[str, float] | str:
+def _weights(found: Any) -> dict[str, float] | Literal["uncertainty"]:
     """--loss-weights as a run uses them: by output, or the word "uncertainty"."""
     if found == "uncertainty" or found == ["uncertainty"]:
         return "uncertainty"

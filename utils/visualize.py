@@ -33,7 +33,8 @@ DEPTH_STOPS = ("FFF5C8", "FFCE7A", "F79E5B", "DE6F62", "B44777", "7F2F80", "4622
 
 def rgb(color: str) -> tuple[int, int, int]:
     """ "1CE6FF" -> (28, 230, 255)."""
-    return tuple(bytes.fromhex(color))
+    red, green, blue = bytes.fromhex(color)
+    return red, green, blue
 
 
 def class_colors(output: Classes) -> tuple[str, ...]:
@@ -240,7 +241,8 @@ def sample_panel(
         image = [image]
         targets = {name: [target] for name, target in targets.items()}
         predictions = {name: [prediction] for name, prediction in predictions.items()}
-    rows, entries = [], {}
+    rows: list[Any] = []
+    entries: dict[Any, Any] = {}
     for i, pixels in enumerate(image):
         pixels = np.asarray(pixels).transpose(1, 2, 0)  # (H, W, 3)
         row = [("image", pixels)]

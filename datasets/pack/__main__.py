@@ -10,7 +10,7 @@ from pathlib import Path
 
 from datasets import load_task
 from datasets.pack.packing import pack
-from datasets.pack.plan import Recipe
+from datasets.pack.plan import PackRecipe
 from datasets.stores import parse_path
 from utils.command import run_command
 
@@ -51,7 +51,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """Pack as the command line says and print what came of it."""
-    recipe = Recipe(
+    recipe = PackRecipe(
         task=load_task(args.task) if args.task else None,
         shard_bytes=round(args.shard_size * MIB),
         shard_samples=args.shard_samples,

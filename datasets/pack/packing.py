@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from datasets.pack.plan import IMAGE, VERBATIM, PackPlan, Recipe, make_plan
+from datasets.pack.plan import IMAGE, VERBATIM, PackPlan, PackRecipe, make_plan
 from datasets.pack.reencode import reencode_image, reencode_target
 from datasets.processes import run_in_order
 from datasets.stores import SHARD_SUFFIXES, Store, open_stores, write_hdf5, write_zip
@@ -43,7 +43,7 @@ def pack(
     sources: list[Path | str],
     target: Path,
     force: bool = False,
-    recipe: Recipe | None = None,
+    recipe: PackRecipe | None = None,
     workers: int = 1,
 ) -> Packed:
     """Copy the members of the sources into shards, then read each shard back.
@@ -54,7 +54,7 @@ def pack(
     UserError: `target` exists and `force` is not set, is a source itself, has another suffix than
     .zip, .h5 or .hdf5; two sources hold the same name; a member fails its check.
     """
-    recipe = recipe or Recipe()
+    recipe = recipe or PackRecipe()
     if target.suffix.lower() not in SHARD_SUFFIXES:
         raise UserError(f"{target}: expected a file of {', '.join(SHARD_SUFFIXES)}")
     if recipe.reencodes and recipe.task is None:
@@ -202,7 +202,7 @@ def _members(plan: PackPlan, members: range, progress: tqdm | None) -> Iterator[
             progress.update()
 
 
-def _reencode(data: bytes, name: str, is_image: bool, recipe: Recipe) -> bytes:
+def _reencode(data: bytes, name: str, is_image: bool, recipe: PackRecipe) -> bytes:
     if is_image:
         return reencode_image(data, name, recipe.size, recipe.quality)
     return reencode_target(data, name, recipe.size) if recipe.size else data

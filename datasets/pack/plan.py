@@ -14,7 +14,7 @@ from datasets.task import Task, UserError
 VERBATIM, IMAGE, TARGET = 0, 1, 2  # what a member is to a task
 
 
-class Recipe(NamedTuple):
+class PackRecipe(NamedTuple):
     """How members become shards.
 
     task: pack what this task reads, each sample's files side by side; None: every member, as it is.
@@ -44,7 +44,7 @@ class PackPlan(NamedTuple):
     """
 
     stores: list[Store]
-    recipe: Recipe
+    recipe: PackRecipe
     store: np.ndarray
     member: np.ndarray
     role: np.ndarray
@@ -59,7 +59,7 @@ class PackPlan(NamedTuple):
         return f"{source_name(store)}/{name}" if self.recipe.prefix else name
 
 
-def make_plan(stores: list[Store], recipe: Recipe) -> PackPlan:
+def make_plan(stores: list[Store], recipe: PackRecipe) -> PackPlan:
     """UserError: two sources hold the same name, or the task finds no image in them."""
     counts = [len(store) for store in stores]
     if recipe.task is None:
@@ -120,7 +120,7 @@ def _tables(stores: list[Store], template: str) -> list[tuple[int, int]]:
 
 
 def _refuse_shared_names(
-    stores: list[Store], recipe: Recipe, store: np.ndarray, member: np.ndarray
+    stores: list[Store], recipe: PackRecipe, store: np.ndarray, member: np.ndarray
 ) -> None:
     """UserError if two members would have one name."""
     if recipe.prefix:
@@ -143,7 +143,7 @@ def _refuse_shared_names(
             )
 
 
-def _cut(sizes: np.ndarray, sample: np.ndarray, recipe: Recipe) -> np.ndarray:
+def _cut(sizes: np.ndarray, sample: np.ndarray, recipe: PackRecipe) -> np.ndarray:
     """Where shards begin, and the end: as many whole samples in each as the limits allow."""
     begins = np.flatnonzero(np.diff(sample, prepend=-1))
     lengths = np.add.reduceat(sizes, begins)

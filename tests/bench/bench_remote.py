@@ -51,7 +51,7 @@ def run_server(data, counts, port):
     server.files, server.ranges, server.counts = {"/s.zip": data}, True, counts
     server.fate = lambda number: 503 if counts[3] and counts[0] % 10 == 0 else ""
     server.requests, server.lost, server.lock = [], 0, threading.Lock()
-    server.password = None
+    server.password, server.sent = None, 0
     port.value = server.server_port
     server.serve_forever()
 
