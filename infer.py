@@ -90,7 +90,7 @@ def load(
     overlap: int = 128,
     tta: bool = False,
 ) -> ImagePredictor:
-    """A checkpoint, best.pt or last.pt -> a predictor. UserError (a ValueError): it holds no network.
+    """A checkpoint, best.pt or last.pt -> a predictor. UserError (a ValueError): it holds none.
 
     task: one of several that the network was trained for (all). device: as the flag. amp: half
     precision. tile, overlap: pixels, see `Predictor`. tta: average with the mirrored image.
