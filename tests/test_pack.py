@@ -129,6 +129,7 @@ def test_command_refuses_in_one_line(tmp_path, capsys):
         ([tmp_path / "absent", tmp_path / "u.zip"], "absent: no such file or folder"),
         ([target, target, "--force"], "t.zip: is a source and would be written"),
         ([source, target, "--size", 8, 8, "--force"], "--size and --quality need --task"),
+        ([source, target, "--quality", 101, "--force"], "--quality 101: expected 1 to 100"),
         ([source, target, tmp_path / "u.h5"], "image/1.png: is in"),
     ):
         assert main([str(a) for a in arguments]) == 2

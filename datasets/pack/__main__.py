@@ -13,6 +13,7 @@ from datasets.pack.packing import pack
 from datasets.pack.plan import PackRecipe
 from datasets.stores import parse_path
 from utils.command import run_command
+from utils.flags import natural, positive, real
 
 MIB = 2**20
 
@@ -24,29 +25,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "bytes verbatim unless --size or --quality say otherwise.",
     )
     add = parser.add_argument
-    add(
-        "src",
-        nargs="+",
-        type=parse_path,
-        help="folder, zip, HDF5 shard, parquet file, or an address",
-    )
+    add("src", nargs="+", type=parse_path, help="folder, zip, HDF5 shard, parquet file or address")
     add("dst", type=Path, help="shard to write: .zip, .h5 or .hdf5")
     add("--task", help="pack what this task reads, a sample's files in one shard")
-    add("--shard-size", type=float, default=0, metavar="MIB", help="several shards DST-00000 ...")
-    add("--shard-samples", type=int, default=0, metavar="N", help="at most N samples a shard")
-    add("--size", type=int, nargs=2, metavar=("H", "W"), help="resize; targets take the nearest")
-    add("--quality", type=int, metavar="Q", help="re-encode JPEG images, 1 to 100")
+    add("--shard-size", type=real, default=0, metavar="MIB", help="several shards DST-00000 ...")
+    add("--shard-samples", type=natural, default=0, help="at most so many samples a shard")
+    nearest = "resize; targets take the nearest"
+    add("--size", type=positive, nargs=2, metavar=("H", "W"), help=nearest)
+    add("--quality", type=positive, metavar="Q", help="re-encode JPEG images, 1 to 100")
     add("--prefix", action="store_true", help="put each source's members below its own name")
-    add("--workers", type=int, default=os.cpu_count(), help="processes, each writes a shard")
+    add("--workers", type=positive, default=os.cpu_count(), help="processes, each writes a shard")
     add("--force", action="store_true", help="replace DST if it is there")
-    args = parser.parse_args(argv)
-    if args.shard_size < 0 or args.shard_samples < 0:
-        parser.error("--shard-size and --shard-samples: expected a positive number")
-    if args.size and min(args.size) < 1:
-        parser.error("--size: expected two positive numbers")
-    if args.quality is not None and not 1 <= args.quality <= 100:
-        parser.error(f"--quality {args.quality}: expected 1 to 100")
-    return args
+    return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> None:

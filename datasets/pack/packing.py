@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,11 +34,13 @@ class Packed(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A shard: its number, where it is written, whether an interrupted call left one there."""
+    """A shard: where it is written, its members in the plan, whether a finished one may lie there,
+    and whether the only one shows how far it is."""
 
-    number: int
     path: Path
-    is_there: bool
+    members: range
+    resumed: bool
+    alone: bool
 
 
 def pack(
@@ -57,27 +61,38 @@ def pack(
     recipe = recipe or PackRecipe()
     if target.suffix.lower() not in SHARD_SUFFIXES:
         raise UserError(f"{target}: expected a file of {', '.join(SHARD_SUFFIXES)}")
+    if (recipe.quality or 1) > 100:
+        raise UserError(f"--quality {recipe.quality}: expected 1 to 100")
     if recipe.reencodes and recipe.task is None:
         raise UserError("--size and --quality need --task, which tells images from targets")
-    numbered = bool(recipe.shard_bytes or recipe.shard_samples)
+    numbered = recipe.shard_bytes or recipe.shard_samples
+    pattern = f"{glob.escape(target.stem)}{'-' + '[0-9]' * 5 if numbered else ''}{target.suffix}"
+    there = sorted(target.parent.glob(pattern))
     stores = _open(sources)
-    _refuse_sources(stores, target, numbered)
-    there = _shards_of(target, numbered)
+    for store in stores:
+        if Path(store.path).resolve() in [path.resolve() for path in [target, *there]]:
+            raise UserError(f"{store.path}: is a source and would be written")
     journal = target.with_name(f".{target.name}.packing")
     if there and not force and not journal.exists():
         raise UserError(f"{there[0]}: already there; --force replaces it")
     plan = make_plan(stores, recipe)
     num = len(plan.cuts) - 1
-    paths = [_numbered(target, i) if numbered else target for i in range(num)]
+    paths = [target]
+    if numbered:
+        paths = [target.with_name(f"{target.stem}-{i:05d}{target.suffix}") for i in range(num)]
     resumed = _begin(journal, _digest(plan), there, force)
-    jobs = [Job(i, path, resumed and path.exists()) for i, path in enumerate(paths)]
+    for part in target.parent.glob(f".{pattern}.*.part"):  # of a call that was killed
+        part.unlink()
+    members = [range(*plan.cuts[i : i + 2].tolist()) for i in range(num)]
+    jobs = [Job(*each, resumed, num == 1) for each in zip(paths, members, strict=True)]
+    written = []
     try:
-        finished = _run(plan, jobs, workers)
+        shards = run_in_order(_write_shard, plan, jobs, min(workers, num))
+        written += tqdm(shards, "packing", num, unit="shard", disable=num == 1 or None)
     finally:
-        if not any(path.exists() for path in paths):
+        if len(written) == num or not any(path.exists() for path in paths):
             journal.unlink(missing_ok=True)
-    journal.unlink(missing_ok=True)
-    after = sum(path.stat().st_size for path in paths)
+    after, finished = sum(path.stat().st_size for path in paths), num - sum(written)
     return Packed(len(plan.store), int(plan.sizes.sum()), after, num, finished, plan.left_out)
 
 
@@ -93,128 +108,70 @@ def _open(sources: list[Path | str]) -> list[Store]:
     return stores
 
 
-def _numbered(target: Path, number: int) -> Path:
-    return target.with_name(f"{target.stem}-{number:05d}{target.suffix}")
-
-
-def _shards_of(target: Path, numbered: bool) -> list[Path]:
-    """What lies where this call, or an earlier one with more shards, writes."""
-    if not numbered:
-        return [target] if target.exists() else []
-    digits = "[0-9]" * 5
-    return sorted(target.parent.glob(f"{target.stem}-{digits}{target.suffix}"))
-
-
-def _refuse_sources(stores: list[Store], target: Path, numbered: bool) -> None:
-    written = {path.resolve() for path in [target, *_shards_of(target, numbered)]}
-    for store in stores:
-        if Path(store.path).resolve() in written:
-            raise UserError(f"{store.path}: is a source and would be written")
-
-
 def _digest(plan: PackPlan) -> str:
-    """What a shard depends on: the sources as they are now, and the recipe."""
+    """What a shard depends on: the sources as they are now, and the recipe. The time of a folder
+    says nothing of its files; their sizes do."""
     sources = [
-        [str(store.path), store.fingerprint() or _sizes_digest(store)] for store in plan.stores
+        [str(store.path), store.fingerprint() or zlib.crc32(store.sizes().tobytes())]
+        for store in plan.stores
     ]
     task = plan.recipe.task and plan.recipe.task.to_json()
     described = json.dumps([sources, task, plan.recipe[1:], len(plan.store)])
     return hashlib.blake2b(described.encode()).hexdigest()
 
 
-def _sizes_digest(store: Store) -> str:
-    """For a folder, whose own time says nothing of its files."""
-    return hashlib.blake2b(store.sizes().tobytes()).hexdigest()
-
-
 def _begin(journal: Path, digest: str, there: list[Path], force: bool) -> bool:
     """Whether an interrupted call with this digest goes on; else its shards make way and the
-    journal is begun. What was half written, by a call that was killed, goes in either case."""
-    if journal.exists():
-        stem, suffix = journal.name[1:].removesuffix(".packing").rsplit(".", 1)
-        for part in journal.parent.glob(f".{stem}*.{suffix}.*.part"):
-            part.unlink()
+    journal is begun."""
     if there and not force:
         if journal.read_text() != digest:
             raise UserError(
                 f"{there[0]}: was begun with other sources or settings; --force starts anew"
             )
         return True
-    try:
-        for path in there:
-            path.unlink()
-        journal.parent.mkdir(parents=True, exist_ok=True)
-        journal.write_text(digest)
-    except OSError as error:
-        raise UserError(f"{journal}: cannot be written: {error.strerror}") from None
+    for path in there:
+        path.unlink()
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    journal.write_text(digest)
     return False
 
 
-def _run(plan: PackPlan, jobs: list[Job], workers: int) -> int:
-    """Every job, in processes where there are several; how many shards were found finished."""
-    workers, num_finished = min(workers, len(jobs)), 0
-    with tqdm(total=len(plan.store), desc="packing", unit="file", disable=None) as bar:
-        one = partial(_one, progress=None if workers > 1 else bar)
-        for job, finished in zip(jobs, run_in_order(one, plan, jobs, workers), strict=True):
-            num_finished += finished
-            bar.update(0 if workers <= 1 else len(_members_of(plan, job)))
-    return num_finished
-
-
-def _members_of(plan: PackPlan, job: Job) -> range:
-    return range(int(plan.cuts[job.number]), int(plan.cuts[job.number + 1]))
-
-
-def _one(plan: PackPlan, job: Job, progress: tqdm | None) -> bool:
-    """Write a shard and read it back; True if it was there and is right."""
-    path, members = job.path, _members_of(plan, job)
-    if job.is_there and _is_right(path, plan, members):
-        if progress is not None:
-            progress.update(len(members))
-        return True
-    write = write_zip if path.suffix.lower() == ".zip" else write_hdf5
-    write(path, _members(plan, members, progress))
+def _write_shard(plan: PackPlan, job: Job) -> bool:
+    """Write a shard and read it back; False if it was there and is right."""
+    if job.resumed and job.path.exists():
+        with suppress(UserError):  # damaged since: it is written again
+            _verify(plan, job)
+            return False
+    write = write_zip if job.path.suffix.lower() == ".zip" else write_hdf5
+    write(job.path, _members(plan, job))
     try:
-        _verify(path, plan, members)
-    except ValueError:
-        path.unlink(missing_ok=True)
+        _verify(plan, job)
+    except UserError:
+        job.path.unlink(missing_ok=True)
         raise
-    return False
-
-
-def _is_right(path: Path, plan: PackPlan, members: range) -> bool:
-    try:
-        _verify(path, plan, members)
-    except ValueError:  # damaged since: it is written again
-        return False
     return True
 
 
-def _members(plan: PackPlan, members: range, progress: tqdm | None) -> Iterator[tuple[str, bytes]]:
-    for i in members:
-        store, role = plan.stores[plan.store[i]], plan.role[i]
-        data = store.read_at(int(plan.member[i]))
-        if plan.recipe.reencodes and role != VERBATIM:
-            where = f"{store.path}: {store.names()[plan.member[i]]}"
-            data = _reencode(data, where, role == IMAGE, plan.recipe)
+def _members(plan: PackPlan, job: Job) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes as they are written."""
+    recipe, hidden = plan.recipe, None if job.alone else True
+    for i in tqdm(job.members, "packing", unit="file", disable=hidden):
+        store, role, member = plan.stores[plan.store[i]], plan.role[i], int(plan.member[i])
+        data, where = store.read_at(member), f"{store.path}: {store.names()[member]}"
+        if role == IMAGE and recipe.reencodes:
+            data = reencode_image(data, where, recipe.size, recipe.quality)
+        elif role != VERBATIM and recipe.size:
+            data = reencode_target(data, where, recipe.size)
         yield plan.name(i), data
-        if progress is not None:
-            progress.update()
 
 
-def _reencode(data: bytes, name: str, is_image: bool, recipe: PackRecipe) -> bytes:
-    if is_image:
-        return reencode_image(data, name, recipe.size, recipe.quality)
-    return reencode_target(data, name, recipe.size) if recipe.size else data
-
-
-def _verify(path: Path, plan: PackPlan, members: range) -> None:
+def _verify(plan: PackPlan, job: Job) -> None:
     """Read a shard back; UserError unless it holds these members, each with its own CRC-32."""
-    (shard,) = open_stores([path])
-    if len(shard) != len(members):
-        raise UserError(f"{path}: {len(shard)} members, expected {len(members)}")
-    for at, i in enumerate(members):
+    (shard,) = open_stores([job.path])
+    if len(shard) != len(job.members):
+        raise UserError(f"{job.path}: {len(shard)} members, expected {len(job.members)}")
+    for at, i in enumerate(job.members):
         name, data = shard.names()[at], shard.read_at(at)
         verbatim = not plan.recipe.reencodes or plan.role[i] == VERBATIM
         if name != plan.name(i) or (verbatim and len(data) != plan.sizes[i]):
-            raise UserError(f"{path}: {name}: {len(data)} bytes, expected {plan.name(i)}")
+            raise UserError(f"{job.path}: {name}: {len(data)} bytes, expected {plan.name(i)}")

@@ -37,7 +37,7 @@ class PackRecipe(NamedTuple):
 
 
 class PackPlan(NamedTuple):
-    """Members in the order they are written: store int32, member int64, role uint8, each (m).
+    """Members in the order they are written: store, member and role, int64 (m) each.
 
     cuts: int64 (shards + 1), shard i takes the members from cuts[i] up to cuts[i + 1].
     left_out: how many members of the sources the task does not use.
@@ -56,91 +56,64 @@ class PackPlan(NamedTuple):
         """What the i-th member is called in its shard."""
         store = self.stores[self.store[i]]
         name = store.names()[self.member[i]]
-        return f"{source_name(store)}/{name}" if self.recipe.prefix else name
+        if not self.recipe.prefix:
+            return name
+        source = str(store.path).rstrip("/").rsplit("/", 1)[-1].split(".")[0]
+        return f"{source}/{name}"
 
 
 def make_plan(stores: list[Store], recipe: PackRecipe) -> PackPlan:
-    """UserError: two sources hold the same name, or the task finds no image in them."""
+    """UserError: two members would have one name, or the task finds no image in the sources."""
     counts = [len(store) for store in stores]
     if recipe.task is None:
-        store = np.repeat(np.arange(len(stores), dtype=np.int32), counts)
+        store = np.repeat(np.arange(len(stores)), counts)
         member = np.concatenate([np.arange(count) for count in counts])
-        role, sample = np.zeros(len(store), np.uint8), np.arange(len(store))
+        role, sample = np.zeros(len(store), np.int64), np.arange(len(store))
     else:
-        store, member, role, sample = _of_task(stores, recipe.task)
-    _refuse_shared_names(stores, recipe, store, member)
+        store, member, role, sample = _rows_of_task(stores, recipe.task).T
     sizes = np.zeros(len(store), np.int64)
     for number, each in enumerate(stores):
         sizes[store == number] = each.sizes()[member[store == number]]
-    cuts = _cut(sizes, sample, recipe)
-    return PackPlan(stores, recipe, store, member, role, sizes, cuts, sum(counts) - len(store))
+    cuts, left_out = _cut(sizes, sample, recipe), sum(counts) - len(store)
+    plan = PackPlan(stores, recipe, store, member, role, sizes, cuts, left_out)
+    _refuse_shared_names(plan)
+    return plan
 
 
-def source_name(store: Store) -> str:
-    """The last part of a store's path, without its suffix."""
-    return str(store.path).rstrip("/").rsplit("/", 1)[-1].split(".")[0]
-
-
-def _of_task(
-    stores: list[Store], task: Task
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Store, member, role and sample number of what a task reads: its tables, then its samples."""
+def _rows_of_task(stores: list[Store], task: Task) -> np.ndarray:
+    """Store, member, role and sample number of what a task reads, int64 (m, 4): its tables, then
+    sample by sample."""
     table = find_groups(stores, task)
-    names = ["", *(output.name for output in task.outputs)]
-    shards, members = (  # (n, 1 + outputs) each
-        np.stack([table.columns[f"{what}:{name}"] for name in names], axis=1)
-        for what in ("shard", "member")
+    sample = np.arange(1, len(table) + 1)
+    columns = []
+    for name in ("", *(output.name for output in task.outputs)):
+        role = np.full(len(table), TARGET if name else IMAGE)
+        place = table.columns[f"shard:{name}"], table.columns[f"member:{name}"]
+        columns.append(np.stack([*place, role, sample], axis=1))
+    rows = np.stack(columns, axis=1).reshape(-1, 4)
+    tables = (
+        [
+            (number, store.names().find(match[0].decode()), VERBATIM, 0)
+            for number, store in enumerate(stores)
+            for match in compile_lines(task.metadata).finditer(store.names().blob)
+        ]
+        if task.metadata
+        else []
     )
-    roles = np.full(shards.shape, TARGET, np.uint8)
-    roles[:, 0] = IMAGE
-    samples = np.repeat(np.arange(len(shards))[:, None] + 1, shards.shape[1], axis=1)
-    tables = _tables(stores, task.metadata) if task.metadata else []
-    for number, member in tables[::-1]:
-        head = [np.array([value]) for value in (number, member, VERBATIM, 0)]
-        shards, members, roles, samples = (
-            np.concatenate([first, column.ravel()])
-            for first, column in zip(head, (shards, members, roles, samples), strict=True)
-        )
-    columns = [column.ravel() for column in (shards, members, roles, samples)]
-    kept = columns[0] >= 0
-    located = np.stack([columns[0][kept], columns[1][kept]], axis=1)
-    first = np.sort(np.unique(located, axis=0, return_index=True)[1])  # one may be its own target
-    store, member, role, sample = (column[kept][first] for column in columns)
-    return store.astype(np.int32), member, role.astype(np.uint8), sample
+    rows = np.concatenate([np.array(tables, np.int64).reshape(-1, 4), rows[rows[:, 0] >= 0]])
+    _, first = np.unique(rows[:, :2], axis=0, return_index=True)  # one may be its own target
+    return rows[np.sort(first)]
 
 
-def _tables(stores: list[Store], template: str) -> list[tuple[int, int]]:
-    """Store and member number of every metadata table."""
-    pattern = compile_lines(template)
-    return [
-        (number, store.names().find(match[0].decode()))
-        for number, store in enumerate(stores)
-        for match in pattern.finditer(store.names().blob)
-    ]
-
-
-def _refuse_shared_names(
-    stores: list[Store], recipe: PackRecipe, store: np.ndarray, member: np.ndarray
-) -> None:
+def _refuse_shared_names(plan: PackPlan) -> None:
     """UserError if two members would have one name."""
-    if recipe.prefix:
-        sources = [source_name(each) for each in stores]
-        for number, name in enumerate(sources):
-            if name in sources[:number]:
-                raise UserError(f"{stores[number].path}: another source is called {name} too")
-        return
-    hashes = np.zeros(len(store), np.uint64)
-    for number, each in enumerate(stores):
-        hashes[store == number] = each.names().hashes()[member[store == number]]
-    order = np.argsort(hashes, kind="stable")
-    equal = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
-    for a, b in sorted(zip(order[equal].tolist(), order[equal + 1].tolist(), strict=True)):
-        one, other = stores[store[a]], stores[store[b]]
-        name = one.names()[member[a]]
-        if name == other.names()[member[b]]:
-            raise UserError(
-                f"{name}: is in {one.path} and in {other.path}; --prefix keeps them apart"
-            )
+    seen: dict[str, int] = {}
+    for i in range(len(plan.store)):
+        first = seen.setdefault(plan.name(i), i)
+        if first != i:
+            one, other = (plan.stores[plan.store[at]].path for at in (first, i))
+            hint = "" if plan.recipe.prefix else "; --prefix keeps them apart"
+            raise UserError(f"{plan.name(i)}: is in {one} and in {other}{hint}")
 
 
 def _cut(sizes: np.ndarray, sample: np.ndarray, recipe: PackRecipe) -> np.ndarray:
