@@ -49,7 +49,7 @@ DAMAGE = Task(
         "centre": 128,
         "class_weights": True,
         "lr": 2e-3,
-        "epochs": 22,
-        "eval_steps": 68,  # two epochs of the demo
+        "epochs": 10,
+        "eval_steps": 58,  # two epochs of the demo
     },
 )

@@ -19,7 +19,7 @@ from datasets.demo.room import draw_room
 from datasets.demo.scene import Camera, Scene, draw_depth, plain
 from datasets.demo.street import draw_street
 from datasets.demo.surface import draw_surface
-from datasets.demo.view import View
+from datasets.demo.view import Pose, View
 from datasets.task import IGNORE, Classes, Depth, Mask, Task
 
 FILES = sorted(Path(__file__).parents[1].glob("datasets/*.json"))
@@ -202,7 +202,7 @@ def points_of(scene: Scene) -> np.ndarray:
 @pytest.mark.parametrize(("shape", "near"), [("box", 4.0), ("ball", 4.0), ("shell", 6.0)])
 def test_a_solid_straight_ahead(shape, near):
     view = View((33, 33), ("sky", "thing"), 40.0, 0.0, 1.0)
-    view.put("thing", shape, (0, 1, 5), (0.5, 0.5, 1), (1, 1, 1))
+    view.put("thing", shape, Pose((0, 1, 5), (0.5, 0.5, 1)), (1, 1, 1))
     assert view.depth_m[16, 16] == pytest.approx(near, abs=1e-4)
     half = (view.ids[16] == 1).sum() / 2  # 0.5 m at the front of a box, 40 pixels focal length
     assert half == pytest.approx(40 * 0.5 / {"box": 4, "ball": 4.9, "shell": 4}[shape], abs=1.01)
@@ -213,7 +213,7 @@ def test_the_nearest_solid_shows_in_any_order():
     for order in ((0, 1), (1, 0)):
         view = View((33, 33), ("sky",), 40.0, 0.0, 1.0)
         for i in order:
-            view.put(f"thing {i}", "box", (0.1 * i, 1, 4 + i), (0.5, 0.5, 0.5), (i, 0.5, 1 - i))
+            view.put(f"thing {i}", "box", Pose((0.1 * i, 1, 4 + i), (0.5,) * 3), (i, 0.5, 1 - i))
         images.append(np.dstack([view.image, view.depth_m]))
     np.testing.assert_array_equal(images[0], images[1])
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy import ndarray
 from PIL import Image
 from tqdm import tqdm
 
@@ -34,7 +33,6 @@ GROUP = 4  # pictures that share the fields of their names that are neither key 
 LARGEST = 512  # the longer side of a picture
 KNOWN_SHARE = 1 / 3  # of a task's classes that a scene must know to be theirs
 NOTE = "drawn.txt"  # beside the shards, written last: what they were drawn from
-LOSSY = (".jpg", ".jpeg")
 CITIES = ("aldorf", "bergen", "cassel", "dorstadt")
 
 
@@ -90,11 +88,9 @@ def demo_shards(task: Task, root: Path, num: int = NUM) -> list[Path]:
 
 def _fingerprint(task: Task, num: int) -> str:
     """What a demo depends on: this code, the task's layout, and the number of pictures."""
-    learnt = ("loss", "weight", "decoder")  # not drawn
-    outputs = [{k: v for k, v in o.to_json().items() if k not in learnt} for o in task.outputs]
-    size = task.defaults.get("size")
-    layout = [task.image, task.splits, task.metadata, task.resize, size, outputs]
-    digest = hashlib.blake2b(json.dumps([layout, num], sort_keys=True).encode(), digest_size=16)
+    outputs = [o.to_json() | {"loss": "", "weight": 0, "decoder": ""} for o in task.outputs]
+    layout = [task.image, task.splits, task.metadata, task.resize, task.defaults.get("size"), num]
+    digest = hashlib.blake2b(json.dumps([layout, outputs], sort_keys=True).encode(), digest_size=16)
     for path in sorted(Path(__file__).parent.glob("*.[pj][ys]*")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -107,11 +103,8 @@ def choose_painter(task: Task) -> Callable[..., Scene]:
         return room.draw_room
     known = [len(names & {*p.words}) * (p.deep or not deep) for p in PAINTERS]
     best = PAINTERS[int(np.argmax(known))]
-    return (
-        best.draw
-        if max(known) >= max(best.least, KNOWN_SHARE * len(names))
-        else surface.draw_surface
-    )
+    enough = max(known) >= max(best.least, KNOWN_SHARE * len(names))
+    return best.draw if enough else surface.draw_surface
 
 
 def draw_scene(task: Task, seed: int) -> Scene:
@@ -136,16 +129,13 @@ def draw_members(task: Task, seed: int) -> tuple[dict[str, bytes], dict[str, str
         text = template[:-1] + "png" if template.endswith(".*") else template
         group = f"{seed // GROUP:02d}"  # also what fields stand for that nothing is known of
         member = re.sub(r"\{(\w+)\}|\*", lambda m, g=group: fields.get(m[1] or "", g), text)
-        suffix = Path(member).suffix.lower()
-        members[member] = encode(pixels(suffix in LOSSY), member, suffix)
+        kind, file = (
+            Image.registered_extensions().get(Path(member).suffix.lower(), ""),
+            io.BytesIO(),
+        )
+        try:
+            Image.fromarray(pixels(kind == "JPEG")).save(file, kind, quality=92)
+        except (OSError, ValueError, KeyError):
+            raise UserError(f"{member}: no demo of such files, expected .png or .jpg") from None
+        members[member] = file.getvalue()
     return members, {"id": key, **scene.about}
-
-
-def encode(pixels: ndarray, member: str, suffix: str) -> bytes:
-    """The pixels as the member's suffix says."""
-    kind, buffer = Image.registered_extensions().get(suffix, suffix), io.BytesIO()
-    try:
-        Image.fromarray(pixels).save(buffer, kind, **({"quality": 92} if kind == "JPEG" else {}))
-    except (OSError, ValueError, KeyError):
-        raise UserError(f"{member}: no demo of such files, expected .png or .jpg") from None
-    return buffer.getvalue()

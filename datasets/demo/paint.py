@@ -65,12 +65,10 @@ def ellipse(size: Size, cx: float, cy: float, rx: float, ry: float) -> ndarray:
     return np.clip((1 - np.hypot((x - cx) / rx, (y - cy) / ry)) * min(rx, ry) + 0.5, 0, 1)
 
 
-def blob(
-    rng: Generator, size: Size, center: Sequence[float], radius: float, rough: float
-) -> ndarray:
+def blob(rng: Generator, size: Size, at: Sequence[float], radius: float, rough: float) -> ndarray:
     """How far inside a ragged blob a pixel is: 1 in the middle, 0 on its outline, less outside."""
     (y, x), stretch = grid(size), rng.uniform(0.7, 1.4)
-    away = np.hypot((x - center[0]) * stretch, (y - center[1]) / stretch) / radius
+    away = np.hypot((x - at[0]) * stretch, (y - at[1]) / stretch) / radius
     return 1 - away + rough * (noise(rng, size, max(size) / radius * 1.6, 4) - 0.5)
 
 
@@ -79,11 +77,9 @@ def somewhere(rng: Generator, size: Size) -> tuple[float, float]:
     return size[1] * rng.uniform(0.1, 0.9), size[0] * rng.uniform(0.1, 0.9)
 
 
-def walk(
-    rng: Generator, start: Sequence, angle: float, length: float, turn: float, curl: float = 0
-):
+def walk(rng: Generator, start: Sequence, angle: float, long: float, turn: float, curl: float = 0):
     """Points (n, 2) of a line that turns at random at each step, and by `curl` all the way."""
-    count = max(2, int(length / 5))
+    count = max(2, int(long / 5))
     angles = angle + np.cumsum(rng.normal(curl, turn, count))
     steps = 5 * np.stack([np.cos(angles), np.sin(angles)], 1)
     return np.asarray(start) + np.concatenate([[(0, 0)], np.cumsum(steps, 0)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy import ndarray
@@ -10,7 +10,7 @@ from numpy.random import Generator
 
 from datasets.demo.paint import Size, finish
 from datasets.demo.scene import Scene
-from datasets.demo.view import FURNITURE, Furniture, Paint, View, figure, speckle, striped
+from datasets.demo.view import FURNITURE, Furniture, Paint, Pose, View, figure, speckle, striped
 
 SHELL = ("wall", "floor", "ceiling")
 FIGURES = ("person", "mask", "foreground", "figure", "object")
@@ -42,13 +42,11 @@ class Room:
 
     def __init__(self, view: View, rng: Generator) -> None:
         self.view, self.rng, self.yaw = view, rng, rng.uniform(-0.45, 0.45)
-        self.half, self.back, self.tall = (
-            rng.uniform(*r) for r in ((1.5, 2.6), (3.2, 6), (2.4, 3))
-        )
+        self.half, self.back, self.tall = rng.uniform((1.5, 3.2, 2.4), (2.6, 6, 3))
         self.taken: list[tuple[float, float, float]] = []  # x, z, radius in the room
         x, z = self.to_world(0, self.back / 2 - 0.4)
         half, look = (self.half, self.tall / 2, self.back / 2 + 0.4), papered(rng, self.tall)
-        view.put("wall", "shell", (x, self.tall / 2, z), half, look, self.yaw)
+        view.put("wall", "shell", Pose((x, self.tall / 2, z), half, self.yaw), look)
         up = view.position[1] + view.rays[..., 1] * view.depth_m
         view.ids[up < 0.001], view.ids[up > self.tall - 0.001] = 1, 2
         view.ground_m = np.where(view.ids == 1, view.depth_m, np.inf)
@@ -60,15 +58,11 @@ class Room:
 
     def furnish(self, name: str, piece: Furniture) -> None:
         """Set a piece about the room, along a wall or upon one, if there is a free place."""
-        size = np.asarray(piece.size) * self.rng.uniform(0.88, 1.12)
-        wide, _, deep = size
+        wide, _, deep = size = np.asarray(piece.size) * self.rng.uniform(0.88, 1.12)
         up = 0.0 if isinstance(piece.place, str) else piece.place
         for _ in range(8):
             if piece.place == "loose":
-                x, z = (
-                    self.rng.uniform(0.5 - self.half, self.half - 0.5),
-                    self.rng.uniform(2, self.back),
-                )
+                x, z = self.rng.uniform((0.5 - self.half, 2), (self.half - 0.5, self.back))
                 turn, reach = self.rng.uniform(-3, 3), max(wide, deep)
             else:
                 side = self.rng.choice([-1, 0, 0, 1])
@@ -79,10 +73,10 @@ class Room:
                 break
         else:
             return
-        color = np.clip(np.asarray(piece.color) * self.rng.uniform(0.8, 1.15, 3), 0, 1.2)
-        colors = [LOOKS[piece.look](color * tone) for tone in (1, 0.85, 0.6, 1.4)]
-        at, (x, z) = up, self.to_world(x, z)
-        self.view.build(name, piece.model, (x, at, z), size, colors, self.yaw + turn)
+        tones = np.outer((1, 0.85, 0.6, 1.4), piece.color * self.rng.uniform(0.8, 1.15, 3))
+        colors = [striped(tone, *piece.look) if piece.look else tone for tone in tones]
+        x, z = self.to_world(x, z)
+        self.view.build(name, piece.model, Pose((x, up, z), size, self.yaw + turn), colors)
 
     def admit(self, name: str) -> None:
         """Somebody stands where he is seen."""
@@ -94,14 +88,7 @@ class Room:
             within = abs(there) < self.half - 0.3 and ahead < self.back - 0.3
             if within and self.takes(there, ahead, 0.25):
                 break
-        figure(
-            self.rng,
-            self.view,
-            name,
-            (x, 0, z),
-            self.rng.uniform(1.45, 1.9),
-            self.rng.uniform(0, 6),
-        )
+        figure(self.rng, self.view, name, (x, 0, z), self.rng.uniform(0, 6))
 
     def takes(self, x: float, z: float, reach: float) -> bool:
         """Whether a place is free; it is taken then."""
@@ -129,35 +116,8 @@ def papered(rng: Generator, tall: float) -> Paint:
     return paint
 
 
-def books(color: ndarray) -> Paint:
-    """Boards with books of every colour between them."""
-
-    def paint(points: ndarray, normals: ndarray) -> ndarray:
-        row, spine = points[:, 1] / 0.3, points[:, 0] / 0.045
-        hue = np.stack([speckle(spine + 7 * k, row) for k in (1, 2, 3)], 1)
-        board = (row % 1 < 0.1) | (np.abs(normals[:, 2]) < 0.5)
-        return np.where(board[:, None], color, 0.15 + 0.7 * hue)
-
-    return paint
-
-
-LOOKS: dict[str, Callable[[ndarray], Paint]] = {
-    "plain": lambda c: c,
-    "drawers": lambda c: striped(
-        c, c * 0.4, lambda p: (p[:, 1] % 0.4 < 0.03) | (p[:, 0] ** 2 < 3e-4)
-    ),
-    "slats": lambda c: striped(c, c * 0.65, lambda p: p[:, 1] % 0.12 < 0.045),
-    "folds": lambda c: striped(c, c * 0.72, lambda p: p[:, 0] % 0.13 < 0.06),
-    "pane": lambda c: striped(c, c * 0.45, lambda p: (p[:, :2] ** 2 < 9e-4).any(1)),
-    "canvas": lambda c: striped(
-        c, c * 0.5, lambda p: np.hypot(p[:, 0], p[:, 1] + p[:, 2]) % 0.2 < 0.1
-    ),
-    "books": books,
-}
-
-
 def unknown(name: str) -> Furniture:
     """A piece for a class that nothing is known of: its size and colour follow from its name."""
     rng = np.random.default_rng(list(name.encode()))
     model = FURNITURE[str(rng.choice(["box", "bag", "table"]))].model
-    return Furniture(model, tuple(rng.uniform(0.2, 0.6, 3)), "loose", tuple(rng.random(3)), "plain")
+    return Furniture(model, tuple(rng.uniform(0.2, 0.6, 3)), "loose", tuple(rng.random(3)), ())

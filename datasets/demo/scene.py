@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,22 +12,10 @@ from numpy import ndarray
 
 from datasets.task import IGNORE, MAX_UINT16, Classes, Depth, Mask, Output, Task
 
-
-def _pairs(text: str) -> dict[str, str]:
-    return dict(pair.split(":") for pair in text.split())
-
-
-# What a data set calls something -> what it is called here, both as `plain` writes them.
-SAME = _pairs(
-    "pavement:sidewalk tree:vegetation plant:vegetation signsymbol:trafficsign pedestrian:person "
-    "human:person bicyclist:rider cyclist:rider couch:sofa tv:television"
-)
-# What is drawn and has no class of its own in a task belongs to the next that has one.
-BROADER = _pairs(
-    "rider:person bicycle:rider motorcycle:bicycle truck:car train:bus bus:car parking:road "
-    "terrain:vegetation railtrack:road ground:sidewalk sidewalk:road trafficlight:trafficsign "
-    "trafficsign:pole fence:wall wall:building"
-)
+# What is in `things.json`: parts of models, furniture, colours, and two tables of names as `plain`
+# writes them. same: what a data set calls something -> what it is called here. broader: what has no
+# class of its own in a task belongs to the next that has one.
+THINGS = json.loads(Path(__file__).with_name("things.json").read_text())
 
 
 class Camera(NamedTuple):
@@ -56,10 +46,10 @@ class Scene(NamedTuple):
 
 
 def plain(name: str) -> str:
-    """A class's name as scenes spell it: lower case, letters and digits, singular, one of SAME."""
+    """A class's name as scenes spell it: lower case, letters and digits, singular."""
     word = "".join(letter for letter in name.lower() if letter.isalnum())
     word = word if word.endswith(("ss", "us")) else word.removesuffix("s")
-    return SAME.get(word, word)
+    return THINGS["same"].get(word, word)
 
 
 def names_of(task: Task) -> list[str]:
@@ -71,13 +61,13 @@ def names_of(task: Task) -> list[str]:
 def draw_classes(scene: Scene, output: Classes, lossy: bool) -> ndarray:
     """Label values (H, W), or colours (H, W, 3) where the task ignores colours and no value.
 
-    A thing without a class is what BROADER says, else ignored, else the first class.
+    A thing without a class is what is broader, else ignored, else the first class.
     """
     classes = [plain(name) for name in output.classes]
     table = np.full(256, -1)
     for i, name in enumerate(scene.names):
-        while name not in classes and name in BROADER:
-            name = BROADER[name]
+        while name not in classes and name in THINGS["broader"]:
+            name = THINGS["broader"][name]
         table[i] = classes.index(name) if name in classes else -1
     if "" in scene.names or not (output.ignored or output.ignored_colors):
         table[:IGNORE] = np.maximum(table[:IGNORE], 0)

@@ -9,30 +9,13 @@ from numpy import ndarray
 from numpy.random import Generator
 
 from datasets.demo.paint import Size, blend, finish, noise
-from datasets.demo.scene import Scene
-from datasets.demo.view import MODELS, Paint, View, figure, speckle, striped
+from datasets.demo.scene import THINGS, Scene
+from datasets.demo.view import MODELS, Paint, Pose, View, figure, speckle, striped
 
-# What the ground may be made of, and its colour.
-GROUND = {
-    "road": (0.33, 0.33, 0.34),
-    "sidewalk": (0.6, 0.57, 0.56),
-    "parking": (0.4, 0.35, 0.38),
-    "railtrack": (0.36, 0.29, 0.24),
-    "terrain": (0.36, 0.5, 0.2),
-    "ground": (0.64, 0.5, 0.4),
-}
-# Model; half width, height and half length in metres.
-VEHICLES = {
-    "car": ("car", (0.9, 1.5, 2.1)),
-    "truck": ("truck", (1.2, 3.1, 3.4)),
-    "bus": ("bus", (1.25, 3.1, 5.0)),
-    "train": ("bus", (1.3, 3.6, 9.0)),
-    "bicycle": ("cycle", (0.05, 1.0, 1.0)),
-    "motorcycle": ("cycle", (0.14, 1.0, 1.0)),
-}
-THINGS = ("person", "rider", *VEHICLES)
+GROUND, VEHICLES = THINGS["street"], THINGS["vehicles"]  # colours; model and half sizes in metres
+MOVING = ("person", "rider", *VEHICLES)
 REST = ("building", "wall", "fence", "pole", "trafficlight", "trafficsign", "vegetation", "sky")
-WORDS = (*GROUND, *THINGS, *REST, "static", "dynamic")
+WORDS = (*GROUND, *MOVING, *REST, "static", "dynamic")
 SIDES = (-1, 1)
 
 
@@ -53,7 +36,7 @@ def draw_street(rng: Generator, size: Size, names: Sequence[str]) -> Scene:
     haze = 1 - np.exp(-view.depth_m / rng.uniform(120, 350))
     blend(view.image, haze * (view.ids > 0), (0.78, 0.82, 0.86))
     light = rng.uniform(0.55, 1.1) * rng.uniform(0.93, 1.07, 3)
-    front = np.isin(view.ids, [view.id_of(name) for name in THINGS])
+    front = np.isin(view.ids, [view.id_of(name) for name in MOVING])
     image = finish(rng, view.image * light, 0.015)
     return Scene(image, view.ids, tuple(view.names), front, view.depth_m, view.camera)
 
@@ -116,18 +99,10 @@ def leaves(rng: Generator) -> Paint:
     return paint
 
 
-def _brick(points: ndarray) -> ndarray:
-    return (points[:, 1] % 0.2 < 0.03) | (points[:, 2] % 0.45 < 0.03)
-
-
-def _gap(points: ndarray) -> ndarray:
-    return (points[:, 2] % 0.28 < 0.13) & (np.abs(points[:, 1] % 0.55) > 0.09)
-
-
 def _houses(rng: Generator, view: View, side: int, edge: float) -> None:
     """Houses side by side from near to far; in gaps a wall, a fence or a hedge, and a tree."""
-    z, wall = rng.uniform(2, 8), striped((0.6, 0.4, 0.34), (0.78, 0.74, 0.7), _brick)
-    fence = striped((0.45, 0.33, 0.24), (0.16, 0.16, 0.14), _gap)
+    wall = striped(np.array([0.62, 0.42, 0.36]), 1, 0.2, 0.2, 1.6)
+    fence, z = striped(np.array([0.45, 0.33, 0.24]), 2, 0.28, 0.5, 0.35), rng.uniform(2, 8)
     while z < 110:
         long, tall, deep = rng.uniform(7, 16) / 2, rng.uniform(5, 17) / 2, rng.uniform(4, 7)
         look, name = house(rng), "building"
@@ -137,13 +112,13 @@ def _houses(rng: Generator, view: View, side: int, edge: float) -> None:
             look, tall, deep = kinds[name], rng.uniform(0.6, 1.1), 0.12
             _tree(rng, view, side * (edge + rng.uniform(2, 6)), z + long)
         middle, half = (side * (edge + deep), tall, z + long), (deep, tall, long - 0.05)
-        view.put(name, "box", middle, half, look)
+        view.put(name, "box", Pose(middle, half), look)
         z += 2 * long
 
 
 def _tree(rng: Generator, view: View, x: float, z: float) -> None:
     colors, size = [(0.34, 0.25, 0.18), leaves(rng)], rng.uniform(1.2, 1.9) * np.ones(3)
-    view.build("vegetation", MODELS["tree"], (x, 0, z), size, colors)
+    view.build("vegetation", MODELS["tree"], Pose((x, 0, z), size), colors)
 
 
 def _sidewalk(rng: Generator, view: View, side: int, kerb: float) -> None:
@@ -154,11 +129,11 @@ def _sidewalk(rng: Generator, view: View, side: int, kerb: float) -> None:
         _tree(rng, view, side * (kerb + rng.uniform(1, 5)), rng.uniform(10, 50))
     for _ in range(rng.integers(1, 4)):
         at = (side * (kerb + rng.uniform(0.6, 3)), 0, rng.uniform(5, 24))
-        figure(rng, view, "person", at, rng.uniform(1.5, 1.9), rng.uniform(0, 6))
+        figure(rng, view, "person", at, rng.uniform(0, 6))
     for name, tone in (("static", (0.1, 0.32, 0.25)), ("dynamic", (0.9, 0.35, 0.12))):
         if rng.random() < 0.5:
             at = (side * (kerb + rng.uniform(0.8, 2.5)), 0, rng.uniform(5, 18))
-            view.build(name, MODELS["box"], at, rng.uniform(0.4, 1, 3), [tone])
+            view.build(name, MODELS["box"], Pose(at, rng.uniform(0.4, 1, 3)), [tone])
 
 
 def _post(rng: Generator, view: View, x: float, z: float) -> None:
@@ -172,8 +147,8 @@ def _post(rng: Generator, view: View, x: float, z: float) -> None:
         color = ((0.9, 0.1, 0.1), (0.1, 0.3, 0.85), (0.95, 0.8, 0.1))[rng.integers(3)]
         name, model, tall = "trafficsign", str(rng.choice(["round sign", "square sign"])), 2.8
         colors = [color, (0.97,) * 3]
-    view.put("pole", "box", (x, tall / 2, z), (0.08, tall / 2, 0.08), (0.5, 0.52, 0.53))
-    view.build(name, MODELS[model], (x, tall, z), (1, 1, 1), colors)
+    view.put("pole", "box", Pose((x, tall / 2, z), (0.08, tall / 2, 0.08)), (0.5, 0.52, 0.53))
+    view.build(name, MODELS[model], Pose((x, tall, z), (1, 1, 1)), colors)
 
 
 def _traffic(rng: Generator, view: View, kerbs: tuple[float, float], tracks: bool) -> None:
@@ -185,18 +160,19 @@ def _traffic(rng: Generator, view: View, kerbs: tuple[float, float], tracks: boo
             kind = str(rng.choice(["car", "truck", "bus"], p=[0.6, 0.2, 0.2]))
             if towards and tracks:
                 kind, x = str(rng.choice(["train", "car"], p=[0.7, 0.3])), 1.3 - kerbs[0]
-            z += VEHICLES[kind][1][2] + rng.uniform(1, 7)
-            cars.append((kind, x, z))
-            z += VEHICLES[kind][1][2] + rng.uniform(1, 7)
+            long = VEHICLES[kind][1][2] + rng.uniform(1, 7)
+            cars.append((kind, x, z + long))
+            z += 2 * long
     for kind, x, z in cars[rng.integers(0, 3) :]:
         body = rng.uniform(0.1, 0.95, 3) if kind != "bus" else np.array([0.9, 0.7, 0.15])
         glass, lamp = (0.12, 0.15, 0.19), (0.9, 0.08, 0.06) if x > 0 else (1, 0.97, 0.8)
         colors = [body, body * 0.5 if kind == "truck" else glass, (0.07,) * 3, lamp]
-        view.build(kind, MODELS[VEHICLES[kind][0]], (x, 0, z), VEHICLES[kind][1], colors)
+        model, half = VEHICLES[kind]
+        view.build(kind, MODELS[model], Pose((x, 0, z), half), colors)
     for kind in ("bicycle", "motorcycle"):
         if rng.random() < 0.65:
             x, z = (kerbs[1] - kerbs[0]) / 2 + rng.uniform(-1.6, 1.6), rng.uniform(4.5, 11)
             yaw, colors = rng.uniform(0.3, 2.8), [rng.uniform(0.1, 0.8, 3), (0.6,) * 3, (0.08,) * 3]
-            view.build(kind, MODELS["cycle"], (x, 0, z), VEHICLES[kind][1], colors, yaw)
+            view.build(kind, MODELS["cycle"], Pose((x, 0, z), VEHICLES[kind][1], yaw), colors)
             if rng.random() < 0.75:
-                figure(rng, view, "rider", (x, 0.3, z), 1.6, yaw)
+                figure(rng, view, "rider", (x, 0.3, z), yaw)

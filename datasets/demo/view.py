@@ -6,9 +6,7 @@ The world's x points right, y up, z ahead of the camera, which stands over (0, 0
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +14,7 @@ from numpy import ndarray
 from numpy.random import Generator
 
 from datasets.demo.paint import Size
-from datasets.demo.scene import Camera
+from datasets.demo.scene import THINGS, Camera
 
 NEAR_M, FAR_M = 0.15, 300.0
 LIGHT = np.array([-0.45, 0.8, -0.4], np.float32)  # towards the light
@@ -28,6 +26,15 @@ CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)
 Paint = Sequence[float] | ndarray | Callable[[ndarray, ndarray], ndarray]
 # Shape, middle (x, y, z), half sizes, number of the colour: a part of something larger.
 Part = tuple[str, tuple[float, float, float], tuple[float, float, float], int]
+
+
+class Pose(NamedTuple):
+    """The middle (x, y, z) of a solid, or where something stands; half sizes, both in metres; how
+    far it is turned about the vertical, in radians."""
+
+    at: Sequence[float] | ndarray
+    half: Sequence[float] | ndarray
+    yaw: float = 0.0
 
 
 class View:
@@ -55,45 +62,23 @@ class View:
             self.names.append(name)
         return self.names.index(name)
 
-    def build(
-        self,
-        name: str,
-        parts: Sequence[Part],
-        at: Sequence[float],
-        size: Sequence[float],
-        colors: Sequence[Paint],
-        yaw: float = 0.0,
-        shadow: bool = True,
-    ) -> None:
-        """Something of several parts, whose places and sizes are shares of `size` (3, metres)."""
-        if shadow and at[1] == 0:
-            self.shade(at, size, yaw)
-        for shape, middle, half, color in parts:
-            center = np.asarray(at) + (np.asarray(middle) * size) @ _turn(yaw)
-            self.put(name, shape, center, np.asarray(half) * size, colors[color], yaw)
+    def build(self, name: str, parts: list[Part], pose: Pose, colors: Sequence[Paint]) -> None:
+        """Something of several parts, on the ground with its shadow; they are shares of `half`."""
+        at, half, yaw = pose
+        if at[1] == 0:
+            self._shade(pose)
+        for shape, middle, part, color in parts:
+            center = np.asarray(at) + (np.asarray(middle) * half) @ _turn(yaw)
+            self.put(name, shape, Pose(center, np.asarray(part) * half, yaw), colors[color])
 
-    def put(
-        self,
-        name: str,
-        shape: str,
-        center: Sequence[float],
-        half: Sequence[float],
-        paint: Paint,
-        yaw: float = 0.0,
-    ) -> None:
-        """A `box`, a `ball` or a `shell` (a box seen from within), turned about the vertical."""
-        center, half, turn = (
-            np.asarray(center, np.float32),
-            np.asarray(half, np.float32),
-            _turn(yaw),
-        )
-        window = self._window(center, half, turn)
+    def put(self, name: str, shape: str, pose: Pose, paint: Paint) -> None:
+        """A `box`, a `ball` or a `shell` (a box seen from within)."""
+        center, half = (np.asarray(value, np.float32) for value in pose[:2])
+        turn, window = _turn(pose.yaw), self._window(pose)
         directions = self.rays[window] @ turn.T / half  # in the unit solid
         origin = turn @ (self.position - center) / half
         t = _hits(shape, origin, directions)
         hit = (t > NEAR_M) & (t < self.depth_m[window])
-        if not hit.any():
-            return
         points = origin + t[hit][:, None] * directions[hit]
         normals = points / half
         if shape != "ball":
@@ -105,57 +90,48 @@ class View:
         self.ids[window][hit] = self.id_of(name)
         self.depth_m[window][hit] = t[hit]
 
-    def shade(self, at: Sequence[float], half: Sequence[float], yaw: float) -> None:
+    def _shade(self, pose: Pose) -> None:
         """The soft shadow of what will stand there, over the ground that is still to be seen."""
-        turn, foot = _turn(yaw), np.array([at[0], 0, at[2]], np.float32)
-        reach = np.array([half[0] + SHADOW_M, 0.01, half[2] + SHADOW_M], np.float32)
-        window = self._window(foot, reach, turn)
-        points = self.rays[window] * self.depth_m[window][..., None] + self.position - foot
-        out = np.maximum(np.abs(points @ turn.T) - np.asarray(half), 0)
+        reach = np.array([pose.half[0] + SHADOW_M, 0.01, pose.half[2] + SHADOW_M])
+        window = self._window(pose._replace(half=reach))
+        points = self.rays[window] * self.depth_m[window][..., None] + self.position - pose.at
+        out = np.maximum(np.abs(points @ _turn(pose.yaw).T) - np.asarray(pose.half), 0)
         dark = np.clip(1 - np.hypot(out[..., 0], out[..., 2]) / SHADOW_M, 0, 1) ** 2
         dark *= 0.5 * (self.depth_m[window] == self.ground_m[window])
         self.image[window] *= 1 - dark[..., None]
 
-    def _window(self, center: ndarray, half: ndarray, turn: ndarray) -> tuple[slice, slice]:
+    def _window(self, pose: Pose) -> tuple[slice, slice]:
         """The rows and columns that a solid may cover."""
-        seen = ((CORNERS * half) @ turn + center - self.position) @ self.axes.T
-        (height, width), ahead = self.ids.shape, seen[:, 2]
-        if ahead.max() < NEAR_M:
-            return slice(0), slice(0)
-        if ahead.min() < NEAR_M:
-            return slice(0, height), slice(0, width)
-        x, y = (seen[:, :2] / ahead[:, None] * self.camera[:2] + self.camera[2:]).T
-        low, high = (
-            np.clip([y.min(), x.min()], 0, None),
-            np.clip([y.max() + 2, x.max() + 2], 0, None),
+        corners = (CORNERS * pose.half) @ _turn(pose.yaw) + pose.at - self.position
+        *across, ahead = (corners @ self.axes.T).T
+        if ahead.min() < NEAR_M:  # around or behind the camera
+            return (slice(None), slice(None)) if ahead.max() > NEAR_M else (slice(0), slice(0))
+        x, y = np.array(across) / ahead * self.camera.fx + np.array(self.camera[2:])[:, None]
+        top, left, bottom, right = (
+            max(0, int(end)) for end in (y.min(), x.min(), y.max() + 2, x.max() + 2)
         )
-        return slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1]))
+        return slice(top, bottom), slice(left, right)
 
 
 class Furniture(NamedTuple):
     """model: its parts. size: half width, height and half depth in metres. place: `wall` (along
-    one), `loose` (about the room), or the height in metres at which it hangs. look: its paint."""
+    one), `loose` (about the room), or the height in metres at which it hangs. look: as `striped`."""
 
     model: list[Part]
     size: tuple[float, float, float]
     place: str | float
     color: tuple[float, float, float]
-    look: str
+    look: Sequence[float]
 
 
-def _models() -> tuple[dict[str, list[Part]], dict[str, Furniture]]:
-    """What `things.json` says; `boxes` and `balls` stand on both sides of the middle."""
-    models, things = {}, json.loads(Path(__file__).with_name("things.json").read_text())
-    for name, rows in things["models"].items():
-        sides = [(row, side) for row in rows for side in (1, -1)[: 1 + (len(row[0]) > 4)]]
-        models[name] = [
-            (r[0][:4].removesuffix("e"), (s * r[1][0], *r[1][1:]), *r[2:]) for r, s in sides
-        ]
-    named = things["furniture"].items()
-    return models, {name: Furniture(models[row[0]], *row[1:]) for name, row in named}
+def _mirrored(rows: list) -> list[Part]:
+    """Parts; `boxes` and `balls` stand on both sides of the middle."""
+    sides = [(row, side) for row in rows for side in (1, -1)[: 1 + (len(row[0]) > 4)]]
+    return [(r[0][:4].removesuffix("e"), (s * r[1][0], *r[1][1:]), *r[2:]) for r, s in sides]
 
 
-MODELS, FURNITURE = _models()
+MODELS = {name: _mirrored(rows) for name, rows in THINGS["models"].items()}
+FURNITURE = {name: Furniture(MODELS[r[0]], *r[1:]) for name, r in THINGS["furniture"].items()}
 
 
 def _turn(yaw: float) -> ndarray:
@@ -186,13 +162,13 @@ def speckle(*coordinates: ndarray) -> ndarray:
     return ((total >> 16) & 255) / np.float32(255)
 
 
-def striped(first: Paint, second: Paint, joint: Callable[[ndarray], ndarray]) -> Paint:
-    """A paint: the second colour where `joint` says so of the points (n, 3), else the first."""
-    return lambda points, _: np.where(joint(points)[:, None], np.asarray(second), np.asarray(first))
+def striped(color: ndarray, axis: int, period: float, share: float, tone: float) -> Paint:
+    """A paint: so many times as bright on a share of each period (metres) along an axis."""
+    return lambda p, _: color * np.where(p[:, axis] % period < share * period, tone, 1)[:, None]
 
 
-def figure(rng: Generator, view: View, name: str, at: Sequence[float], tall: float, yaw: float):
-    """Put a person of that height there, in clothes of any colour."""
-    skin = np.array([0.88, 0.66, 0.52]) * rng.uniform(0.45, 1.08)
-    clothes, hair = (rng.uniform(0.08, 0.9, 3), rng.uniform(0.05, 0.45, 3)), rng.uniform(0.04, 0.4)
-    view.build(name, MODELS["person"], at, (tall,) * 3, [*clothes, skin, (hair,) * 3], yaw)
+def figure(rng: Generator, view: View, name: str, at: Sequence[float], yaw: float) -> None:
+    """Put somebody there, in clothes of any colour."""
+    skin, tall = np.array([0.88, 0.66, 0.52]) * rng.uniform(0.45, 1.08), rng.uniform(1.45, 1.9)
+    coat, legs, hair = rng.uniform(0.08, 0.9, 3), rng.uniform(0.05, 0.45, 3), rng.uniform(0.04, 0.4)
+    view.build(name, MODELS["person"], Pose(at, (tall,) * 3, yaw), [coat, legs, skin, (hair,) * 3])
