@@ -45,6 +45,7 @@ from utils.visualize import sample_panel
 
 DATA = Path("data")  # demo pictures and class counts
 LOG_STEPS = 10
+PACE_STEPS = 20  # from which a machine's pace is known
 NUM_PICTURES = 4
 
 
@@ -86,7 +87,7 @@ def train(settings: Settings) -> int:
         except WorkerDied as error:
             raise run.rescue(error, state) from None
         ranks.close()
-        return run.conclude(step, steps.total)
+        return run.conclude(step)
 
 
 def fit(
@@ -111,6 +112,7 @@ def fit(
             pin=state.compute.device.type == "cuda",
         )
     )
+    begun = step
     with StopSignals() as stop:
         while step < steps.total:
             batch, parts = next(batches), state.parts
@@ -119,6 +121,8 @@ def fit(
             run.add(terms, batch)
             if state.parts > parts:
                 run.say(split_notice(settings, state))
+            if settings.minutes and step == begun + PACE_STEPS:
+                steps = run.fit_to_minutes(step, steps, state)
             evaluates = step % steps.eval == 0 or step == steps.total
             logs = evaluates or step % LOG_STEPS == 0  # nowhere else do ranks wait for each other
             stops = (logs or state.ranks.world == 1) and state.ranks.any(stop.requested)

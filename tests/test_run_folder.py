@@ -75,7 +75,7 @@ def test_ranks_wait_for_each_other_at_logged_steps_alone(monkeypatch, world, wai
     monkeypatch.setattr(train, "train_batches", lambda *_, **__: repeat([]))
     monkeypatch.setattr(train, "validate", lambda *_: SimpleNamespace(score=1.0))
     monkeypatch.setattr(engine, "train_step", lambda *_: {})
-    settings = parse(["--task", "damage"])
+    settings = parse(["--task", "damage", "--data", "a.zip"])
     assert train.fit(settings, [], state, 0, Steps(25, 100, 25), run) == 25
     assert len(asked) == waits
 

@@ -11,7 +11,7 @@ import torch
 
 from utils import checkpoint
 from utils.flags import CKPT_MODES
-from utils.settings import Settings, check_norm, count_steps, parse
+from utils.settings import DEMO_MINUTES, Settings, check_norm, count_steps, parse
 
 OUT = ("--out", "/nonexistent/run")
 FLAGS = [
@@ -115,6 +115,23 @@ def test_an_epoch_is_one_pass_over_the_longest_split():
     assert steps("--bs", "10", "--epochs", "1", world=2).epoch == 5
     assert steps("--steps", "7").total == 7
     assert steps("--overfit", "1").total == 300
+
+
+def test_a_demo_fits_itself_to_the_machine(stopped):
+    """Unless somebody says how long it is, or brings data of their own."""
+
+    def minutes(*words):
+        return parse(["--task", "damage", *words, *OUT]).minutes
+
+    assert minutes() == DEMO_MINUTES
+    assert minutes("--minutes", "2") == 2
+    for words in (("--data", "a"), ("--epochs", "3"), ("--steps", "3"), ("--overfit", "1")):
+        assert minutes(*words) is None
+    assert minutes("--data", "a", "--minutes", "2") == 2
+    assert minutes("--steps", "9", "--minutes", "2") == 2
+    resume = stopped("--task", "damage")
+    assert parse(resume).minutes == DEMO_MINUTES  # stopped before its pace was known
+    assert parse([*resume, "--epochs", "3"]).minutes is None
 
 
 def test_batch_norm_wants_more_than_one_value():

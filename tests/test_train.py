@@ -254,6 +254,26 @@ def test_flags_given_with_resume_are_taken(run_train, tiny_json, tmp_path):
     assert checkpoint.load(tmp_path / "run" / "last.pt")["step"] == 8  # not the --steps of before
 
 
+def test_fewer_steps_where_all_would_take_too_long(run_train, tiny_json, tmp_path, stop_after):
+    """Decided once: a run that is stopped later goes on to the same end, to the bit."""
+    path, data = tiny_json
+    words = ("--task", path, "--data", data, "--steps", "30", "--eval-steps", "15")
+    ran = run_train(*words, "--minutes", "1e-5", "--out", "short")
+    assert ran.status == 0, ran.err
+    assert "21 steps instead of 30, to end in 1e-05 minutes" in ran.out
+    state = checkpoint.load(tmp_path / "short" / "last.pt")
+    assert (state["step"], state["config"]["settings"]["steps"]) == (21, 21)
+    assert state["learner"]["schedule"]["step"] == 21
+
+    assert run_train(*words, "--out", "whole").status == 0
+    stop_after(25)
+    assert run_train(*words, "--minutes", "100", "--out", "parts").status == 130
+    stop_after(0)
+    assert run_train("--resume", "parts/last.pt").status == 0
+    states = [checkpoint.load(tmp_path / name / "last.pt") for name in ("whole", "parts")]
+    assert differing(states[0]["learner"], states[1]["learner"]) == []
+
+
 def test_resume_finds_the_newest_run_of_the_task(run_train, tiny_json, tmp_path, stop_after):
     path, data = tiny_json
     other = tmp_path / "tiny24.json"

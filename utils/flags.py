@@ -167,6 +167,8 @@ def _add_learning(parser: Parser) -> None:
     add = parser.add_argument_group("learning").add_argument
     add("--epochs", type=positive, default=12, help="passes over the longest training split (12)")
     add("--steps", type=positive, help="optimiser steps, instead of --epochs")
+    text = "fewer steps where all of them would take longer than this (no limit; a demo: 5)"
+    add("--minutes", type=above_zero, metavar="M", help=text)
     add("--eval-steps", type=positive, help="steps between evaluations (an epoch, at least 20)")
     text = "images of each task in a batch (8); auto: as many as fit into --vram"
     add("--bs", type=batch_size, metavar="N|auto", help=text)

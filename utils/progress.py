@@ -12,8 +12,8 @@ LINE_SECONDS = 30  # between lines where there is no terminal
 
 
 class Progress:
-    """Steps from `step` to `total`, which is 0 where they are not known yet. shown: only one rank of
-    several says anything.
+    """Steps from `step` to `total`, 0 where that is not known yet. shown: only one rank of several
+    says anything.
 
     A terminal that went away, or a full disk under a log, ends nothing.
     """
@@ -36,7 +36,15 @@ class Progress:
         now = time.monotonic()
         if self.bar.disable and now - self.told >= LINE_SECONDS:
             self.told = now
-            self.write(line(self.step, self.total, (now - self.begun) / (self.step - self.first)))
+            self.write(line(self.step, self.total, self.seconds_per_step()))
+
+    def seconds_per_step(self) -> float:
+        """So far, all that happens between steps included."""
+        return (time.monotonic() - self.begun) / max(1, self.step - self.first)
+
+    def shorten(self, total: int) -> None:
+        """The last step comes earlier."""
+        self.total = self.bar.total = total
 
     def note(self, text: str) -> None:
         """What stands at the end of the bar."""

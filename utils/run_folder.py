@@ -7,6 +7,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,6 +142,25 @@ class RunFolder:
             )
         self.meter.restart()
 
+    def fit_to_minutes(self, step: int, steps: Steps, state: TrainState) -> Steps:
+        """Fewer steps where all of them, at the pace so far, would take longer than --minutes.
+
+        Asked once in a run: its checkpoints hold what was decided, and a resumed one keeps to it.
+        """
+        minutes, pace = self.settings.minutes or math.inf, self.progress.seconds_per_step()
+        most = max(step + 1.0, 60 * minutes / pace)
+        total = int(self.ranks.first_says(lambda: str(int(min(steps.total, most)))))
+        if total < steps.total:
+            what = f"{pace:.2g} s a step: {total} steps instead of {steps.total}"
+            self.say(
+                f"{what}, to end in {minutes:g} minutes; --epochs or --steps takes all of them"
+            )
+        self.settings = replace(self.settings, steps=total, minutes=None)
+        self.config["settings"] = self.settings.to_json()
+        self.progress.shorten(total)
+        state.schedule.total = total
+        return steps._replace(total=total, eval=min(steps.eval, total))
+
     def is_late(self) -> bool:
         """Whether the last checkpoint is so old, on any rank's clock, that a crash would cost too
         much."""
@@ -182,7 +202,7 @@ class RunFolder:
         about = {"config": self.config, "run_id": self.run_id}
         self.ranks.save(self.path / name, facts | about)
 
-    def conclude(self, step: int, total: int) -> int:
+    def conclude(self, step: int) -> int:
         """Close the record; draw, and say what was reached and what can be done next.
 
         The exit status: 130 where the run was stopped before its last step.
@@ -190,7 +210,7 @@ class RunFolder:
         self.progress.close()
         self.logger.finish({"best": self.best, "step": step} | self.skipped.count)
         last = shlex.quote(f"{self.path}/last.pt")
-        if step < total:
+        if step < self.progress.total:
             self.say(f"stopped after step {step}; go on with: python train.py --resume {last}")
             return 130
         if self.ranks.first:

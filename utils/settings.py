@@ -19,6 +19,7 @@ from utils.command import run_command
 from utils.flags import Parser, as_flags, check_choices, train_parser
 
 RUNS = Path("runs")
+DEMO_MINUTES = 5.0  # of training on a demo, however slow the machine is
 OVERFIT_STEPS = 300  # enough to learn a batch by heart
 EVAL_STEPS = 20  # an evaluation of a small set takes as long as some steps
 # What each task of a run has for itself.
@@ -80,7 +81,8 @@ class Settings:
 
     losses: terms by output name, of those that do not take their task's. loss_weights: the same of
     weights, or "uncertainty": learn them. fit_batch: `--bs auto`, the batch is not known yet.
-    vram: GiB. out: the run folder, None for a new one. resume: the checkpoint to go on from.
+    minutes: most that the steps may take, None once they are counted. vram: GiB. out: the run
+    folder, None for a new one. resume: the checkpoint to go on from.
     """
 
     tasks: tuple[TaskSettings, ...]
@@ -90,6 +92,7 @@ class Settings:
     loss_weights: dict[str, float] | Literal["uncertainty"]
     epochs: int
     steps: int | None
+    minutes: float | None
     eval_steps: int | None
     overfit: int
     accum: int
@@ -185,6 +188,8 @@ def parse(words: list[str]) -> Settings:
         shared = {name: value for name, value in own[0].items() if name not in PER_TASK}
         if given.get("encoder", "unet") != "unet" and "encoder" not in shared:
             shared.pop("centre", None)  # that of our own encoder; others reach their bottom alone
+        if not given.get("data"):
+            shared["minutes"] = DEMO_MINUTES
         settings = _resolve(parser, tasks, own, shared, given)
     else:
         raise UserError(f"--task: expected one or more of {', '.join(TASKS)}, or a task file")
@@ -203,6 +208,8 @@ def _resolve(
     values = {**vars(parser.parse_args([])), **shared}
     if "epochs" in given:
         values["steps"] = None  # not those of a task, or of the run that is resumed
+    if given.keys() & {"epochs", "steps", "overfit"}:
+        values["minutes"] = None
     values |= given
     values["convs"] = tuple(values["convs"]) * (3 if len(values["convs"]) == 1 else 1)
     values["losses"] = dict(values["losses"])
