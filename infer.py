@@ -1,7 +1,4 @@
-"""Predict with a trained network: checkpoint and images in; pictures, scores or an export out.
-
-From Python: `from infer import load`.
-"""
+"""Checkpoint and images in; pictures, scores or an exported network out. `load` is for Python."""
 
 from __future__ import annotations
 
@@ -118,11 +115,10 @@ def load_network(path: Path, name: str | None) -> tuple[list[tuple[Task, tuple[i
     try:
         config = state["config"]
         tasks = [Task.from_json(task) for task in config["tasks"]]
-        sizes = [(height, width) for height, width in config["sizes"]]
         outputs = [output for task in tasks for output in task.outputs]
         model = UNet(ModelSpec.from_json(config["model"], outputs))
         model.load_state_dict(checkpoint.weights(state))
-        trained = list(zip(tasks, sizes, strict=True))
+        trained = [(task, (h, w)) for task, (h, w) in zip(tasks, config["sizes"], strict=True)]
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(f"{path}: holds no network that fits its weights: {reason}") from None

@@ -130,12 +130,14 @@ def enlarged(prediction: Tensor, size: tuple[int, int], rows: slice) -> Tensor:
 
     Bilinear between the centres of pixels, as torch's interpolate does without antialiasing.
     """
+    prediction = prediction.float()
+    if rows == slice(0, size[0]):
+        return F.interpolate(prediction, size, mode="bilinear")
     height = prediction.shape[-2]
     places = torch.arange(rows.start, rows.stop, device=prediction.device) + 0.5
     places = (places * (height / size[0]) - 0.5).clamp(0, height - 1)
     above = places.long()
     below, share = (above + 1).clamp(max=height - 1), (places - above)[:, None]
-    prediction = prediction.float()
     found = torch.lerp(prediction[..., above, :], prediction[..., below, :], share)
     return F.interpolate(found, (len(places), size[1]), mode="bilinear")
 
