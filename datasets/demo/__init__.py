@@ -11,10 +11,9 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -36,19 +35,11 @@ NOTE = "drawn.txt"  # beside the shards, written last: what they were drawn from
 CITIES = ("aldorf", "bergen", "cassel", "dorstadt")
 
 
-class Painter(NamedTuple):
-    """words: class names that a scene shows, and how many of them a task must use at least."""
-
-    draw: Callable[..., Scene]
-    words: Sequence[str]
-    least: int
-    deep: bool = True  # whether it has depth
-
-
+# Scene, class names that it shows, how many of them a task must use at least, whether it has depth.
 PAINTERS = (
-    Painter(damage.draw_photograph, (damage.CLEAN, *damage.PAINTERS), 3, deep=False),
-    Painter(room.draw_room, room.WORDS, 1),
-    Painter(street.draw_street, street.WORDS, 1),
+    (damage.draw_photograph, (damage.CLEAN, *damage.PAINTERS), 3, False),
+    (room.draw_room, room.WORDS, 1, True),
+    (street.draw_street, street.WORDS, 1, True),
 )
 # The shards of a task, by what member names start with; any other task has one zip.
 SHARDS = {
@@ -101,10 +92,10 @@ def choose_painter(task: Task) -> Callable[..., Scene]:
     names, deep = set(names_of(task)), any(FILES[output.kind].deep for output in task.outputs)
     if not names:
         return room.draw_room
-    known = [len(names & {*p.words}) * (p.deep or not deep) for p in PAINTERS]
-    best = PAINTERS[int(np.argmax(known))]
-    enough = max(known) >= max(best.least, KNOWN_SHARE * len(names))
-    return best.draw if enough else surface.draw_surface
+    known = [len(names & {*words}) * (is_deep or not deep) for _, words, _, is_deep in PAINTERS]
+    draw, _, least, _ = PAINTERS[int(np.argmax(known))]
+    enough = max(known) >= max(least, KNOWN_SHARE * len(names))
+    return draw if enough else surface.draw_surface
 
 
 def draw_scene(task: Task, seed: int) -> Scene:
@@ -134,7 +125,7 @@ def draw_members(task: Task, seed: int) -> tuple[dict[str, bytes], dict[str, str
             io.BytesIO(),
         )
         try:
-            Image.fromarray(pixels(kind == "JPEG")).save(file, kind, quality=92)
+            Image.fromarray(pixels(kind == "JPEG")).save(file, kind, quality=92, compress_level=1)
         except (OSError, ValueError, KeyError):
             raise UserError(f"{member}: no demo of such files, expected .png or .jpg") from None
         members[member] = file.getvalue()

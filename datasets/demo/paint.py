@@ -119,13 +119,6 @@ def cells(rng: Generator, size: Size, count: int) -> tuple[ndarray, ndarray]:
     return cell, np.sqrt(second) - np.sqrt(near)
 
 
-def soften(cover: ndarray) -> ndarray:
-    """The same (H, W) without edges: blurred over some twenty pixels."""
-    high, wide = cover.shape
-    small = Image.fromarray(cover.astype(np.float32)).resize((wide // 16 + 2, high // 16 + 2), 4)
-    return np.asarray(small.resize((wide, high), 3))
-
-
 def blend(image: ndarray, cover: ndarray, color: Sequence[float] | ndarray) -> None:
     """Lay a colour, or a picture (H, W, 3), over the image where `cover` says, in place."""
     image += cover[..., None] * (np.asarray(color, np.float32) - image)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy import ndarray
 from numpy.random import Generator
 
-from datasets.demo.paint import Size, blend, box, cells, grid, noise, polygon, somewhere, stroke
+from datasets.demo.paint import Size, blend, box, grid, noise, polygon, somewhere, stroke
 from datasets.demo.room import draw_room
 from datasets.demo.street import draw_street
 
@@ -79,16 +79,8 @@ def view(rng: Generator, size: Size) -> ndarray:
     return draw(rng, size, ()).image / np.float32(255)
 
 
-def painting(rng: Generator, size: Size) -> ndarray:
-    """A view in brush strokes of livelier colours."""
-    image = view(rng, size)
-    nearest, _ = cells(rng, size, 90)
-    strokes = 0.8 + 0.4 * rng.random((90, 3), np.float32)
-    return np.clip(image * 1.3 * strokes[nearest], 0, 1)
-
-
 def document(rng: Generator, size: Size) -> ndarray:
-    """Printed lines, a heading and a hatched figure: dark edges that are no damage."""
+    """Printed lines, and a figure: dark edges that are no damage."""
     (height, width), pitch, words = size, rng.uniform(7, 11), []
     image = np.ones((*size, 3), np.float32) * np.float32(rng.uniform(0.8, 0.95))
     for top in np.arange(0.1 * height, 0.88 * height, pitch):
@@ -99,10 +91,9 @@ def document(rng: Generator, size: Size) -> ndarray:
             words.append(box((left + word / 2, top), word, pitch * 0.32))
             left += word + 5
     blend(image, 0.8 * polygon(size, *words) * (noise(rng, size, 90) > 0.25), (0.16, 0.12, 0.1))
-    starts = np.arange(0.15 * width, 0.42 * width, 4)
-    hatch = [np.array([(x, 0.53 * height), (x + 9, 0.85 * height)]) for x in starts]
-    frame = box((0.3 * width, 0.69 * height), 0.33 * width, 0.35 * height)
-    blend(image, 0.7 * stroke(size, [*hatch, frame], 1), (0.16, 0.12, 0.1))
+    middle, sides = (0.3 * width, 0.69 * height), np.array([0.33 * width, 0.35 * height])
+    frames = [box(middle, *(sides * share)) for share in np.linspace(0.1, 1, 8)]
+    blend(image, 0.7 * stroke(size, frames, 1), (0.16, 0.12, 0.1))
     return image
 
 
@@ -128,7 +119,7 @@ MATERIALS = {
 }
 CONTENTS: dict[str, Callable[[Generator, Size], ndarray]] = {
     VIEW: view,
-    "Artistic depiction": painting,
+    "Artistic depiction": lambda rng, size: np.round(view(rng, size) * 4.5) / 4,  # flat tones
     "Line art": document,
     "Geometric patterns": pattern,
 }

@@ -9,9 +9,12 @@ from numpy import ndarray
 from numpy.random import Generator
 
 from datasets.demo.paint import Size, finish
-from datasets.demo.scene import Scene
-from datasets.demo.view import FURNITURE, Furniture, Paint, Pose, View, figure, speckle, striped
+from datasets.demo.scene import THINGS, Scene
+from datasets.demo.view import MODELS, Paint, Pose, View, figure, speckle, striped
 
+# Model; half width, height and half depth in metres; place: `wall` (along one), `loose` (about the
+# room), or the height in metres at which it hangs; colour; nothing, or how it is `striped`.
+FURNITURE = THINGS["furniture"]
 SHELL = ("wall", "floor", "ceiling")
 FIGURES = ("person", "mask", "foreground", "figure", "object")
 WORDS = (*SHELL, *FIGURES, *FURNITURE)
@@ -56,12 +59,13 @@ class Room:
         cos, sin = np.cos(self.yaw), np.sin(self.yaw)
         return x * cos + z * sin, z * cos - x * sin
 
-    def furnish(self, name: str, piece: Furniture) -> None:
+    def furnish(self, name: str, piece: list) -> None:
         """Set a piece about the room, along a wall or upon one, if there is a free place."""
-        wide, _, deep = size = np.asarray(piece.size) * self.rng.uniform(0.88, 1.12)
-        up = 0.0 if isinstance(piece.place, str) else piece.place
+        model, size, place, color, look = piece
+        wide, _, deep = size = np.asarray(size) * self.rng.uniform(0.88, 1.12)
+        up = 0.0 if isinstance(place, str) else place
         for _ in range(8):
-            if piece.place == "loose":
+            if place == "loose":
                 x, z = self.rng.uniform((0.5 - self.half, 2), (self.half - 0.5, self.back))
                 turn, reach = self.rng.uniform(-3, 3), max(wide, deep)
             else:
@@ -73,10 +77,10 @@ class Room:
                 break
         else:
             return
-        tones = np.outer((1, 0.85, 0.6, 1.4), piece.color * self.rng.uniform(0.8, 1.15, 3))
-        colors = [striped(tone, *piece.look) if piece.look else tone for tone in tones]
+        tones = np.outer((1, 0.85, 0.6, 1.4), color * self.rng.uniform(0.8, 1.15, 3))
+        colors = [striped(tone, *look) if look else tone for tone in tones]
         x, z = self.to_world(x, z)
-        self.view.build(name, piece.model, Pose((x, up, z), size, self.yaw + turn), colors)
+        self.view.build(name, MODELS[model], Pose((x, up, z), size, self.yaw + turn), colors)
 
     def admit(self, name: str) -> None:
         """Somebody stands where he is seen."""
@@ -116,8 +120,8 @@ def papered(rng: Generator, tall: float) -> Paint:
     return paint
 
 
-def unknown(name: str) -> Furniture:
+def unknown(name: str) -> list:
     """A piece for a class that nothing is known of: its size and colour follow from its name."""
     rng = np.random.default_rng(list(name.encode()))
-    model = FURNITURE[str(rng.choice(["box", "bag", "table"]))].model
-    return Furniture(model, tuple(rng.uniform(0.2, 0.6, 3)), "loose", tuple(rng.random(3)), ())
+    model = str(rng.choice(["box", "ball", "table"]))
+    return [model, rng.uniform(0.2, 0.6, 3), "loose", rng.random(3), ()]

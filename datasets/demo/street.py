@@ -13,6 +13,7 @@ from datasets.demo.scene import THINGS, Scene
 from datasets.demo.view import MODELS, Paint, Pose, View, figure, speckle, striped
 
 GROUND, VEHICLES = THINGS["street"], THINGS["vehicles"]  # colours; model and half sizes in metres
+POSTS = THINGS["posts"]  # name, model, height in metres, colours
 MOVING = ("person", "rider", *VEHICLES)
 REST = ("building", "wall", "fence", "pole", "trafficlight", "trafficsign", "vegetation", "sky")
 WORDS = (*GROUND, *MOVING, *REST, "static", "dynamic")
@@ -138,15 +139,7 @@ def _sidewalk(rng: Generator, view: View, side: int, kerb: float) -> None:
 
 def _post(rng: Generator, view: View, x: float, z: float) -> None:
     """A lamp post, a traffic light or a sign."""
-    name, model, tall, colors, kind = "pole", "lamp post", 6.0, [(0.55,) * 3], rng.random()
-    if kind < 0.35:
-        lamps = np.array([(0.95, 0.1, 0.08), (0.98, 0.72, 0.1), (0.1, 0.9, 0.35)]) * 0.3
-        lamps[rng.integers(3)] *= 5
-        name, model, tall, colors = "trafficlight", "traffic light", 3.4, [(0.06,) * 3, *lamps]
-    elif kind < 0.8:
-        color = ((0.9, 0.1, 0.1), (0.1, 0.3, 0.85), (0.95, 0.8, 0.1))[rng.integers(3)]
-        name, model, tall = "trafficsign", str(rng.choice(["round sign", "square sign"])), 2.8
-        colors = [color, (0.97,) * 3]
+    name, model, tall, colors = POSTS[rng.integers(len(POSTS))]
     view.put("pole", "box", Pose((x, tall / 2, z), (0.08, tall / 2, 0.08)), (0.5, 0.52, 0.53))
     view.build(name, MODELS[model], Pose((x, tall, z), (1, 1, 1)), colors)
 

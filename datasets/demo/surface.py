@@ -21,7 +21,7 @@ DISTANCE_M, RELIEF_M = 1.0, 0.25  # to the lowest point of the surface, and how 
 
 
 def draw_surface(rng: Generator, size: Size, names: Sequence[str]) -> Scene:
-    """Marks of every class, over each other, on a ground that fits them.
+    """Marks of most classes, over each other, on a ground that fits them.
 
     The camera looks straight down on a smooth height field that is lit from the side.
     """
@@ -34,16 +34,13 @@ def draw_surface(rng: Generator, size: Size, names: Sequence[str]) -> Scene:
     on = Canvas(image, np.ones(size, bool), np.float32([0.9, 0.88, 0.85]), max(size) / 256, {})
     ids, relief = np.zeros(size, np.uint8), noise(rng, size, 2.5, 2)
     for number in rng.permutation(len(kinds))[rng.binomial(len(kinds), 1 - SHOWN) :]:
-        cover = draw_mark(rng, on, kinds[number], number, len(kinds))
-        relief = relief + rng.uniform(0.15, 0.35) * paint.soften(cover)
-        ids[cover > 0.5] = number + 1
+        ids[draw_mark(rng, on, kinds[number], number, len(kinds)) > 0.5] = number + 1
     slope = np.gradient(relief, axis=1) + np.gradient(relief, axis=0)
     light = (np.clip(1 + 3 * slope, 0.5, 1.5) * (0.8 + 0.4 * relief))[..., None]
     depth_m = (DISTANCE_M - RELIEF_M * relief).astype(np.float32)
     camera = Camera(size[1], size[1], size[1] / 2, size[0] / 2)
-    return Scene(
-        paint.finish(rng, on.image * light, 0.015), ids, ("", *kinds), ids > 0, depth_m, camera
-    )
+    image = paint.finish(rng, on.image * light, 0.015)
+    return Scene(image, ids, ("", *kinds), ids > 0, depth_m, camera)
 
 
 def draw_mark(rng: Generator, on: Canvas, name: str, number: int, count: int) -> ndarray:

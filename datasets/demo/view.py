@@ -113,17 +113,6 @@ class View:
         return slice(top, bottom), slice(left, right)
 
 
-class Furniture(NamedTuple):
-    """model: its parts. size: half width, height and half depth in metres. place: `wall` (along
-    one), `loose` (about the room), or the height in metres at which it hangs. look: as `striped`."""
-
-    model: list[Part]
-    size: tuple[float, float, float]
-    place: str | float
-    color: tuple[float, float, float]
-    look: Sequence[float]
-
-
 def _mirrored(rows: list) -> list[Part]:
     """Parts; `boxes` and `balls` stand on both sides of the middle."""
     sides = [(row, side) for row in rows for side in (1, -1)[: 1 + (len(row[0]) > 4)]]
@@ -131,7 +120,6 @@ def _mirrored(rows: list) -> list[Part]:
 
 
 MODELS = {name: _mirrored(rows) for name, rows in THINGS["models"].items()}
-FURNITURE = {name: Furniture(MODELS[r[0]], *r[1:]) for name, r in THINGS["furniture"].items()}
 
 
 def _turn(yaw: float) -> ndarray:
