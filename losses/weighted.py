@@ -16,8 +16,8 @@ from losses.class_sums import FUSED, class_terms
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
-# kind -> term -> function of (prediction, target); those of balanced kinds take class weights too, a
-# Tensor or None
+# kind -> term -> function of (prediction, target); those of balanced kinds take class weights too,
+# a Tensor or None
 TERMS: dict[str, dict[str, Callable[..., Tensor]]] = {
     "classes": {"ce": class_sums.cross_entropy, "dice": class_sums.dice, "focal": class_sums.focal},
     "mask": {"bce": segmentation.bce, "dice": segmentation.dice, "focal": segmentation.focal},

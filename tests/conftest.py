@@ -13,6 +13,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: more threads would wait 
 
 import numpy as np
 import pytest
+from examples import EXAMPLES
 from PIL import Image
 
 from datasets.task import Classes, Depth, Mask, Task
@@ -61,17 +62,8 @@ def _draw(rng: np.random.Generator, task: Task, size: tuple[int, int]) -> dict[s
     noise = rng.integers(-12, 13, (*size, 3))
     pictures = {"": np.clip(shown[ids] + noise, 0, 255).astype(np.uint8)}
     for output in task.outputs:
-        if output.kind == "classes":
-            pixels = np.asarray(output.values, np.uint8)[ids % len(output.classes)]
-            if output.ignored:
-                pixels[:2] = output.ignored[0]
-        elif output.kind == "mask":
-            pixels = np.where(ids % 2 == 1, 255, 0).astype(np.uint8)
-        else:
-            share = (1 + ids) / 5
-            full = output.max_depth / output.scale if output.scale else 255
-            pixels = np.rint(share * full).astype(np.uint16 if output.scale else np.uint8)
-        pictures[output.name] = pixels
+        example = EXAMPLES[output.kind](output)
+        pictures[output.name] = example.pixels(example.learnable(ids))
     return pictures
 
 

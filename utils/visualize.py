@@ -204,7 +204,8 @@ class DepthPicture(Picture):
         most = self.output.max_depth
         fits = self.output.unit == "m" and most * 1000 <= MAX_UINT16
         scaled = np.asarray(values) * (1000 if fits else MAX_UINT16 / most)
-        return np.clip(np.rint(scaled), 0, MAX_UINT16).astype(np.uint16)
+        least = 1 if self.output.missing == 0 else 0  # a prediction is never missing
+        return np.clip(np.rint(scaled), least, MAX_UINT16).astype(np.uint16)
 
     def scale(self, truth: Any) -> str:
         """The range that the colours span."""

@@ -1,0 +1,205 @@
+"""One small example of each kind of output: what its files, targets and predictions look like.
+
+`test_kinds.py` holds every entry of every table to these; a new kind joins with one class here. All
+formulas are plain numpy and share nothing with the code they judge.
+"""
+
+import math
+
+import numpy as np
+import torch
+
+from datasets.task import IGNORE, NO_DEPTH, Classes, Depth, Mask
+from utils.metrics import BIN, NUM_BINS
+
+
+class Example:
+    """Of one output, in arrays (H, W) as in `Sample`; `output` is the one that contracts run with.
+
+    dense: whether targets have a value for each pixel.
+    floor: loss terms that cost something even at the truth, as functions of the known targets.
+    """
+
+    output = None
+    dense = True
+    floor = {}
+
+    def __init__(self, output=None):
+        self.output = output or self.output
+
+    def target(self, rng, size):
+        """Random values, about a third of them unknown."""
+        raise NotImplementedError
+
+    def learnable(self, ids):
+        """Values that follow from ids 0 to 3 (H, W)."""
+        raise NotImplementedError
+
+    def pixels(self, target):
+        """The file whose pixels mean this target."""
+        raise NotImplementedError
+
+    def unknown(self, target):
+        """Where a target, numpy or torch, says nothing: its shape without channels."""
+        raise NotImplementedError
+
+    def certain(self, target):
+        """The prediction (N, C, H, W) that says targets (N, ...) with certainty, nonsense where
+        there is none."""
+        raise NotImplementedError
+
+    def followed(self, values, move):
+        """What becomes of known values when the image is moved."""
+        return values
+
+    def scores(self, labels, target):
+        """Every score of predicted labels and targets, (N, ...)."""
+        raise NotImplementedError
+
+    def written(self, values):
+        """How far what is read back from a predicted file may be off."""
+        return 0.0
+
+
+class Labels(Example):
+    """Of kinds whose targets hold ids."""
+
+    def target(self, rng, size):
+        ids = rng.integers(0, len(self.output.labels), size)
+        return np.where(rng.random(size) < 0.3, IGNORE, ids).astype(np.uint8)
+
+    def learnable(self, ids):
+        return (ids % len(self.output.labels)).astype(np.uint8)
+
+    def unknown(self, target):
+        return target == IGNORE
+
+
+class ClassExample(Labels):
+    output = Classes(
+        "parts",
+        "parts/{key}.png",
+        classes=("a", "b", "c"),
+        colors=("000000", "1CE6FF", "FF34FF"),
+        values=(7, 300, 5),
+        ignored=(255, 9),
+    )
+
+    def learnable(self, ids):
+        labels = super().learnable(ids)
+        labels[:2] = IGNORE if self.output.ignored else labels[:2]
+        return labels
+
+    def pixels(self, target):
+        codes = np.zeros(256, np.uint8 if max(self.output.values) < 256 else np.uint16)
+        codes[: len(self.output.values)] = self.output.values
+        codes[IGNORE] = self.output.ignored[-1] if self.output.ignored else 0
+        return codes[target]
+
+    def certain(self, target):
+        known = np.where(target == IGNORE, 0, target)
+        hot = np.moveaxis(np.eye(len(self.output.labels), dtype=np.float32)[known], -1, 1)
+        return torch.from_numpy(50 * hot)
+
+    def scores(self, labels, target):
+        known = target != IGNORE
+        labels, target, num = labels[known], target[known], len(self.output.labels)
+        ious, f1s, recalls, shares = [], [], [], []
+        for c in range(num):
+            hit = ((labels == c) & (target == c)).sum()
+            said, true = (labels == c).sum(), (target == c).sum()
+            if said + true:
+                ious.append(hit / (said + true - hit))
+                f1s.append(2 * hit / (said + true))
+            if true:
+                recalls.append(hit / true)
+                shares.append((true / len(target), hit / (said + true - hit)))
+        most = max(share for share, _ in shares)
+        return {
+            "miou": np.mean(ious),
+            "f1": np.mean(f1s),
+            "pixel_accuracy": (labels == target).mean(),
+            "mean_accuracy": np.mean(recalls),
+            "fwiou": sum(share * iou for share, iou in shares),
+            "baseline_miou": most / len(shares),
+            "baseline_accuracy": most,
+        }
+
+
+class MaskExample(Labels):
+    output = Mask("edge", "edge/{key}.png", ignored=(100,))
+
+    def pixels(self, target):
+        codes = np.zeros(256, np.uint8)
+        codes[1], codes[IGNORE] = 255, 100
+        return codes[target]
+
+    def certain(self, target):
+        return torch.from_numpy(np.where(target == 1, 50, -50).astype(np.float32))[:, None]
+
+    def scores(self, labels, target):
+        known = target != IGNORE
+        said, true = labels[known] == 1, target[known] == 1
+        hit = (said & true).sum()
+        return {
+            "iou": hit / (said | true).sum(),
+            "f1": 2 * hit / (said.sum() + true.sum()),
+            "precision": hit / said.sum(),
+            "recall": hit / true.sum(),
+            "accuracy": (said == true).mean(),
+            "baseline_iou": true.mean(),
+            "baseline_accuracy": max(true.mean(), 1 - true.mean()),
+        }
+
+
+class DepthExample(Example):
+    output = Depth(
+        "near", "near/{key}.png", scale=0.001, max_depth=5.0, unit="m", missing=0, loss="l1"
+    )
+    floor = {"bce": lambda t: np.mean(-t * np.log(t) - (1 - t) * np.log(1 - t))}
+
+    def target(self, rng, size):
+        depth = rng.integers(1, 1000, size) * np.float32(0.001)  # below 1, for `bce`
+        return np.where(rng.random(size) < 0.3, NO_DEPTH, depth).astype(np.float32)
+
+    def learnable(self, ids):
+        return ((1 + ids) / 5 * self.output.max_depth).astype(np.float32)
+
+    def pixels(self, target):
+        if not self.output.scale:
+            return np.rint(np.maximum(target, 0) * 255).astype(np.uint8)
+        return np.rint(np.where(target < 0, 0, target / self.output.scale)).astype(np.uint16)
+
+    def unknown(self, target):
+        return target < 0
+
+    def certain(self, target):
+        return torch.from_numpy(np.where(target < 0, 0.7, target).astype(np.float32))[:, None]
+
+    def followed(self, values, move):
+        closer = values / np.float32(move.zoom)
+        return np.where(closer <= self.output.max_depth, closer, NO_DEPTH).astype(np.float32)
+
+    def scores(self, labels, target):
+        d, t = (x[target >= 0].astype(np.float64) for x in (labels, target))
+        ratio = np.maximum(d / t, t / d)
+        constants = BIN ** np.arange(1 - NUM_BINS // 2, NUM_BINS // 2)
+        worse = np.maximum(constants[:, None] / t, t / constants[:, None])
+        return {
+            "mae": np.abs(d - t).mean(),
+            "rmse": math.sqrt(np.square(d - t).mean()),
+            "absrel": (np.abs(d - t) / t).mean(),
+            "logstd": np.log(d / t).std(),
+            "delta1": (ratio < 1.25).mean(),
+            "delta2": (ratio < 1.25**2).mean(),
+            "delta3": (ratio < 1.25**3).mean(),
+            "baseline_rmse": t.std(),
+            "baseline_absrel": (np.abs(constants[:, None] - t) / t).mean(1).min(),
+            "baseline_delta1": (worse < 1.25).mean(1).max(),
+        }
+
+    def written(self, values):
+        return 0.001  # files hold whole millimetres, from 1 on
+
+
+EXAMPLES = {"classes": ClassExample, "mask": MaskExample, "depth": DepthExample}
