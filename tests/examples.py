@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from datasets.task import IGNORE, NO_DEPTH, Classes, Depth, Mask
-from utils.metrics import BIN, NUM_BINS
+from utils.depth_metrics import BIN, NUM_BINS
 
 
 class Example:

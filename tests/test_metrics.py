@@ -11,7 +11,9 @@ from torchmetrics import classification as reference
 
 from datasets.task import IGNORE, Classes, Depth, Mask
 from losses.weighted import TERMS
-from utils.metrics import BIN, METRICS, ClassMetrics, DepthMetrics, MaskMetrics, picking_scores
+from utils.class_metrics import ClassMetrics, MaskMetrics
+from utils.depth_metrics import BIN, DepthMetrics
+from utils.metrics import METRICS, picking_scores
 
 NAMES = ("clean", "peel", "dust", "hair", "fold", "stamp")
 SIZE = (5, 9, 7)

@@ -1,0 +1,132 @@
+"""Scores of labels: of classes, and of a mask's foreground, from confusion matrices."""
+
+from __future__ import annotations
+
+import math
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from datasets.task import IGNORE, Output
+from utils import report
+from utils.metric_sums import ClassScore, Metrics, histogram, ratio
+
+
+class ClassMetrics(Metrics):
+    """Scores of class labels, from the confusion matrix of all pixels that are not ignored."""
+
+    HEADLINE = ("miou",)
+
+    def __init__(self, classes: tuple[str, ...]) -> None:
+        super().__init__(torch.zeros(len(classes), len(classes), dtype=torch.int64))
+        self.classes = classes
+
+    @classmethod
+    def of(cls, output: Output) -> Self:
+        """One row and column for each class."""
+        return cls(output.labels)
+
+    @property
+    def confusion(self) -> Tensor:
+        """int64 (C, C): rows are the truth, columns the prediction."""
+        return self.sums
+
+    @torch.no_grad()
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """prediction: logits (N, C, H, W) or ids (N, H, W); target: uint8 (N, H, W)."""
+        # `max` finds the same first index as `argmax`, in a third of the time on a CPU
+        ids = prediction.max(dim=1).indices if prediction.ndim == 4 else prediction
+        self._add(_confusion(ids, target, len(self.classes)))
+
+    def per_class(self) -> list[ClassScore]:
+        """One row per class. nan where a class occurs in neither truth nor prediction."""
+        confusion = self.confusion.double().cpu()
+        hit, truth, found = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+        occurs = torch.where(truth + found > 0, 1.0, torch.nan)
+        columns = (
+            occurs * hit / (truth + found - hit),
+            occurs * 2 * hit / (truth + found),
+            occurs * hit / found.clamp(min=1),
+            occurs * hit / truth.clamp(min=1),
+            truth / truth.sum(),
+        )
+        rows = torch.stack(columns, dim=1).tolist()
+        return [ClassScore(name, *row) for name, row in zip(self.classes, rows, strict=True)]
+
+    def table(self, name: str) -> str:
+        """IoU, F1, precision, recall and share of the pixels, in per cent."""
+        return report.class_table(name, self.per_class())
+
+    def compute(self) -> dict[str, float]:
+        """Scores of the whole set, in [0, 1].
+
+        miou, f1: mean IoU and F1 (Dice) over the classes that occur in truth or prediction, as in
+            torchmetrics and cityscapesscripts. mean_accuracy: mean recall over the classes that
+            occur in truth. pixel_accuracy. fwiou: IoU weighted by share of truth. All of them
+            but f1 in Long et al. 2015.
+        baseline_accuracy, baseline_miou: what always saying the most frequent class of this truth
+            scores; every other class that occurs in truth then has IoU 0.
+        """
+        iou, f1, _, recall, share = torch.tensor(
+            [score[1:] for score in self.per_class()], dtype=torch.float64
+        ).T
+        in_truth = share > 0
+        confusion = self.confusion.double().cpu()
+        scores = {
+            "miou": iou.nanmean(),
+            "f1": f1.nanmean(),
+            "pixel_accuracy": confusion.trace() / confusion.sum(),
+            "mean_accuracy": recall[in_truth].mean(),
+            "fwiou": (iou * share)[in_truth].sum() / share.sum(),
+            "baseline_miou": share.max() / in_truth.sum(),
+            "baseline_accuracy": share.max(),
+        }
+        return {name: score.item() for name, score in scores.items()}
+
+
+class MaskMetrics(Metrics):
+    """Scores of a mask's foreground: 0 is background, 1 foreground, other pixels are ignored."""
+
+    HEADLINE = ("iou",)
+
+    def __init__(self) -> None:
+        super().__init__(torch.zeros(2, 2, dtype=torch.int64))
+
+    @classmethod
+    def of(cls, output: Output) -> Self:
+        """Masks are all alike."""
+        return cls()
+
+    @torch.no_grad()
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """prediction: logits (N, 1, H, W), foreground where > 0; target: uint8 (N, H, W)."""
+        self._add(_confusion(prediction.squeeze(1) > 0, target, 2))
+
+    def compute(self) -> dict[str, float]:
+        """Scores of the whole set, in [0, 1].
+
+        iou, f1 (Dice), precision, recall: of the foreground; nan if it occurs in neither truth nor
+            prediction. accuracy: of both.
+        baseline_iou: of calling every pixel foreground (the other constant scores 0).
+        baseline_accuracy: of always saying the more frequent of the two.
+        """
+        (rejected, false), (missed, hit) = self.sums.tolist()
+        total = rejected + false + missed + hit
+        occurs = 1.0 if hit + missed + false else math.nan
+        return {
+            "iou": occurs * hit / max(hit + missed + false, 1),
+            "f1": occurs * 2 * hit / max(2 * hit + missed + false, 1),
+            "precision": occurs * hit / max(hit + false, 1),
+            "recall": occurs * hit / max(hit + missed, 1),
+            "accuracy": ratio(hit + rejected, total),
+            "baseline_iou": ratio(hit + missed, total),
+            "baseline_accuracy": ratio(max(hit + missed, rejected + false), total),
+        }
+
+
+def _confusion(ids: Tensor, target: Tensor, num_classes: int) -> Tensor:
+    """int64 (C, C) counts of (truth, prediction); ids and target (N, H, W)."""
+    num_bins = num_classes**2
+    bins = torch.where(target != IGNORE, target.long() * num_classes + ids, num_bins)
+    return histogram(bins, num_bins, torch.ones_like(bins)).view(num_classes, num_classes)
