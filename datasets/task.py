@@ -82,7 +82,8 @@ class Output:
     this output in the total.
 
     A kind says of itself: dtype of its targets; fill: what a target holds where nothing is known;
-    balanced: whether its losses take class weights.
+    balanced: whether its losses take class weights; per_image: whether it says one thing of a whole
+    image, for which no decoder is needed.
     """
 
     kind: ClassVar[str]
@@ -90,6 +91,7 @@ class Output:
     fill: ClassVar[float]
     default_loss: ClassVar[str]
     balanced: ClassVar[bool] = False
+    per_image: ClassVar[bool] = False
 
     name: str
     files: str

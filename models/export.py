@@ -28,7 +28,9 @@ class Exportable(nn.Module):
         columns = torch.arange(image.shape[-1], device=image.device)
         predictions = self.model.forward_padded(self.model.pad_to_stride(image))
         return {
-            name: whole.index_select(-2, rows).index_select(-1, columns)
+            name: whole
+            if self.model.heads[name].per_image
+            else whole.index_select(-2, rows).index_select(-1, columns)
             for name, whole in predictions.items()
         }
 

@@ -1,4 +1,4 @@
-"""A decoder's features -> one output: a 1x1 convolution for each kind of output, in its range.
+"""Features -> one output: a 1x1 convolution for each kind of output, in its range.
 
 `forward` gives what losses and metrics take, `to_labels` what a picture or a file shows.
 """
@@ -11,7 +11,27 @@ from torch import Tensor, nn
 from datasets.task import Output
 
 
-class ClassHead(nn.Conv2d):
+class Head(nn.Conv2d):
+    """What all heads have: a 1x1 convolution with a channel for each number of the output."""
+
+    def __init__(self, inputs: int, output: Output) -> None:
+        super().__init__(inputs, output.channels, 1)
+        self.per_image = output.per_image
+
+    def to_labels(self, prediction: Tensor) -> Tensor:
+        """A prediction (N, channels, ...) -> what targets (N, ...) would say, as in `Batch`."""
+        raise NotImplementedError
+
+    def part(self, prediction: Tensor, rows: slice, columns: slice) -> Tensor:
+        """What a prediction says of some rows and columns of its image."""
+        return prediction if self.per_image else prediction[..., rows, columns]
+
+    def mirrored(self, prediction: Tensor) -> Tensor:
+        """What is said of an image -> what is to be said of the mirrored one."""
+        return prediction if self.per_image else prediction.flip(-1)
+
+
+class ClassHead(Head):
     """Logits of classes.
 
     Weights begin at full size, with both signs: out of next to nothing all of them follow the
@@ -19,7 +39,7 @@ class ClassHead(nn.Conv2d):
     """
 
     def __init__(self, inputs: int, output: Output) -> None:
-        super().__init__(inputs, output.channels, 1)
+        super().__init__(inputs, output)
         nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
         nn.init.zeros_(self.bias)
 
@@ -36,11 +56,11 @@ class MaskHead(ClassHead):
         return (logits[:, 0] > 0).to(torch.uint8)
 
 
-class DepthHead(nn.Conv2d):
+class DepthHead(Head):
     """Depth in (0, max_depth), in the output's unit. It begins as a flat map."""
 
     def __init__(self, inputs: int, output: Output) -> None:
-        super().__init__(inputs, output.channels, 1)
+        super().__init__(inputs, output)
         self.max_depth = output.max_depth
         nn.init.normal_(self.weight, std=0.01)
         nn.init.zeros_(self.bias)
@@ -54,4 +74,4 @@ class DepthHead(nn.Conv2d):
         return depth[:, 0]
 
 
-HEADS = {"classes": ClassHead, "mask": MaskHead, "depth": DepthHead}
+HEADS: dict[str, type[Head]] = {"classes": ClassHead, "mask": MaskHead, "depth": DepthHead}

@@ -41,9 +41,11 @@ class ModelSpec:
         return ModelSpec({output.name: output for output in outputs}, **network)
 
     def decoders(self, outputs: Iterable[str] | None = None) -> dict[str, list[str]]:
-        """The outputs, all unless some are named, by the decoder that they share."""
+        """The dense outputs, all unless some are named, by the decoder that they share."""
         decoders: dict[str, list[str]] = {}
         for name in self.outputs if outputs is None else outputs:
+            if self.outputs[name].per_image:
+                continue
             decoders.setdefault(self.outputs[name].decoder, []).append(name)
         return decoders
 
@@ -113,7 +115,8 @@ class UNet(nn.Module):
         if height % self.stride or width % self.stride:
             image = self.pad_to_stride(image)
         predictions = self.forward_padded(image, outputs)
-        return {name: whole[..., :height, :width] for name, whole in predictions.items()}
+        rows, columns = slice(height), slice(width)
+        return {name: self.heads[name].part(p, rows, columns) for name, p in predictions.items()}
 
     def forward_padded(
         self, image: Tensor, outputs: tuple[str, ...] | None = None

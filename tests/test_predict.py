@@ -6,7 +6,9 @@ import pytest
 import torch
 from outputs import NEAR, PARTS
 
+from datasets.task import Mask
 from models import ModelSpec, UNet
+from models.heads import HEADS
 from utils import predict
 from utils.compute import Compute, amp_dtype, make_compute
 from utils.predict import Predictor, enlarged, spans
@@ -28,7 +30,8 @@ def image_of(*size, num=2):
 def assembled(predictor, image, outputs=("parts", "near")):
     """The tiles' answers in one piece; every pixel must be answered for once."""
     found, times = {}, torch.zeros(len(image), *image.shape[-2:])
-    for (some, rows, columns), predictions in predictor(image, outputs):
+    for (some, _, rows, columns), pixels, predictions in predictor(image, outputs):
+        assert pixels == times[some, rows, columns].numel()
         times[some, rows, columns] += 1
         for name, prediction in predictions.items():
             size = (len(image), prediction.shape[1], *image.shape[-2:])
@@ -112,6 +115,7 @@ class Echo(torch.nn.Module):
     """A network that says what it sees."""
 
     stride = 1
+    heads = {"x": HEADS["mask"](3, Mask("x", ""))}
 
     def forward(self, image, outputs):
         return dict.fromkeys(outputs, image)
@@ -133,9 +137,9 @@ def test_resized_images_do_not_depend_on_how_many_come_back_at_once(monkeypatch,
     predictor = Predictor(model, CPU, tile=8, overlap=4, size=(16, 24))
     for name, found in assembled(predictor, image).items():
         assert torch.allclose(found, expected[name], atol=1e-6)
-    for area, parts in predictor(image, ("parts",)):
+    for index, _, parts in predictor(image, ("parts",)):
         num, _, rows, columns = parts["parts"].shape
-        assert parts["parts"][:, 0].shape == image[:, 0][area].shape
+        assert parts["parts"][:, 0].shape == image[:, 0][index].shape
         assert num * rows * columns <= max(at_once, image.shape[-1])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -288,19 +289,17 @@ def evaluate(
     pixels = 0
     for batch in batches:
         found = {name: torch.empty(t.shape, dtype=t.dtype) for name, t in batch.targets.items()}
-        for area, predictions in predictor(batch.image, tuple(batch.targets)):
-            parts = {name: t[area] for name, t in batch.targets.items()}
-            targets = compute.targets(parts)
-            size = next(iter(parts.values())).numel()
+        pixels += len(batch.image) * math.prod(batch.image.shape[-2:])
+        for index, size, predictions in predictor(batch.image, tuple(batch.targets)):
+            targets = compute.targets({name: batch.targets[name][index] for name in predictions})
             for name, term in criterion(predictions, targets)[1].items():
                 total = term.double() * size
                 sums[name] = sums[name] + total if name in sums else total
-            pixels += size
             for name, target in targets.items():
                 metrics[name].update(predictions[name], target)
                 if len(shown) < show:
                     decided = predictor.model.heads[name].to_labels(predictions[name])
-                    found[name][area] = decided.to(found[name])
+                    found[name][index] = decided.to(found[name])
         for i, key in enumerate(batch.keys[: show - len(shown)]):
             truth, seen = ({n: t[i] for n, t in each.items()} for each in (batch.targets, found))
             shown.append(Shown(key, batch.image[i], truth, seen))

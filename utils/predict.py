@@ -15,8 +15,17 @@ from torchvision.transforms.v2 import functional as images
 
 from utils.compute import Compute
 
-Area = tuple[slice, slice, slice]  # images of the batch, rows, columns: indexes (N, H, W)
+Area = tuple[slice, slice, slice]  # images of the batch, their rows and columns
 AT_ONCE = 2**21  # pixels of a batch that are brought back to their own size at once: 1024x2048
+
+
+class Part(NamedTuple):
+    """What is answered at once. index: of what is answered for in targets (N, ...); pixels: of the
+    images that these are; predictions: (n, C, ...) by output name, on the device."""
+
+    index: tuple[Any, ...]
+    pixels: int
+    predictions: dict[str, Tensor]
 
 
 class Span(NamedTuple):
@@ -52,28 +61,38 @@ class Predictor:
     size: tuple[int, int] | None = None
 
     @torch.inference_mode()
-    def __call__(
-        self, image: Tensor, outputs: tuple[str, ...]
-    ) -> Iterator[tuple[Area, dict[str, Tensor]]]:
-        """Image uint8 (N, 3, H, W) -> part by part the area of the batch that is answered for, and
-        its predictions (n, C, h, w) by output name, on the device. Every pixel has one answer."""
+    def __call__(self, image: Tensor, outputs: tuple[str, ...]) -> Iterator[Part]:
+        """Image uint8 (N, 3, H, W) -> its predictions, part by part. Every pixel has one answer; so
+        has each image where an output asks for one: the mean of what its tiles say."""
         self.model.eval()
-        if self.size:
-            yield from self._resized(image, outputs, self.size)
-        else:
-            yield from self._tiled(image, outputs)
+        num, _, height, width = image.shape
+        parts = (
+            self._resized(image, outputs, self.size) if self.size else self._tiled(image, outputs)
+        )
+        whole = {}
+        for (some, rows, columns), predictions in parts:
+            pixels = (rows.stop - rows.start) * (columns.stop - columns.start)
+            for name in [name for name in predictions if self.model.heads[name].per_image]:
+                share = predictions.pop(name).float() * (pixels / (height * width))
+                whole.setdefault(name, share.new_zeros(num, *share.shape[1:]))[some] += share
+            if predictions:
+                num_pixels = (some.stop - some.start) * pixels
+                yield Part((some, ..., rows, columns), num_pixels, predictions)
+        if whole:
+            yield Part((slice(0, num), ...), num * height * width, whole)
 
     @torch.inference_mode()
     def labels(self, image: Tensor, outputs: tuple[str, ...]) -> dict[str, Tensor]:
-        """Image uint8 (3, H, W) -> by output name what is decided for each pixel, (H, W) on the
-        host: class id or 0 and 1 as uint8, depth as float32."""
+        """Image uint8 (3, H, W) -> by output name, on the host, what a target would say: class id
+        or 0 and 1 as uint8 (H, W), depth as float32 (H, W)."""
         decided = {}
-        for area, predictions in self(image[None], outputs):
+        for index, _, predictions in self(image[None], outputs):
             for name, prediction in predictions.items():
-                part = self.model.heads[name].to_labels(prediction).cpu()
+                labels = self.model.heads[name].to_labels(prediction).cpu()
                 if name not in decided:
-                    decided[name] = torch.empty(1, *image.shape[-2:], dtype=part.dtype)
-                decided[name][area] = part
+                    shape = self.model.spec.outputs[name].target_shape(tuple(image.shape[-2:]))
+                    decided[name] = torch.empty(1, *shape, dtype=labels.dtype)
+                decided[name][index] = labels
         return {name: found[0] for name, found in decided.items()}
 
     def _tiled(
@@ -85,13 +104,13 @@ class Predictor:
             for column in spans(width, self.tile, self.overlap, stride):
                 window = image[..., row.start : row.stop, column.start : column.stop]
                 kept = (
-                    ...,
                     slice(row.first - row.start, row.last - row.start),
                     slice(column.first - column.start, column.last - column.start),
                 )
                 found = self._window(window, outputs)
                 area = slice(0, num), slice(row.first, row.last), slice(column.first, column.last)
-                yield area, {name: prediction[kept] for name, prediction in found.items()}
+                heads = self.model.heads
+                yield area, {name: heads[name].part(p, *kept) for name, p in found.items()}
 
     def _resized(
         self, image: Tensor, outputs: tuple[str, ...], size: tuple[int, int]
@@ -105,13 +124,16 @@ class Predictor:
             some = slice(first, min(first + at_once, num))
             for top in range(0, height, rows):
                 band = slice(top, min(top + rows, height))
-                yield (
-                    (some, band, slice(0, width)),
-                    {name: enlarged(p[some], (height, width), band) for name, p in found.items()},
-                )
+                parts = {
+                    name: p[some]
+                    if self.model.heads[name].per_image
+                    else enlarged(p[some], (height, width), band)
+                    for name, p in found.items()
+                }
+                yield (some, band, slice(0, width)), parts
 
     def _window(self, window: Tensor, outputs: tuple[str, ...]) -> dict[str, Tensor]:
-        """Predictions for one tile, uint8 (N, 3, h, w), each (N, C, h, w)."""
+        """Predictions for one tile, uint8 (N, 3, h, w), by output name."""
         image = self.compute.image(window)
         if not self.flip:
             with self.compute.autocast():
@@ -121,8 +143,9 @@ class Predictor:
         image = F.pad(image, (0, -width % stride, 0, -height % stride), mode="replicate")
         with self.compute.autocast():
             found, mirrored = self.model(image, outputs), self.model(image.flip(-1), outputs)
-        both = {name: (found[name].float() + mirrored[name].flip(-1)) / 2 for name in found}
-        return {name: prediction[..., :height, :width] for name, prediction in both.items()}
+        heads, rows, columns = self.model.heads, slice(height), slice(width)
+        both = {n: (found[n].float() + heads[n].mirrored(mirrored[n])) / 2 for n in found}
+        return {name: heads[name].part(p, rows, columns) for name, p in both.items()}
 
 
 def enlarged(prediction: Tensor, size: tuple[int, int], rows: slice) -> Tensor:
