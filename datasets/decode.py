@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.images import open_image
-from datasets.task import IGNORE, NO_DEPTH, Classes, Depth, Mask, Output, UserError
+from datasets.task import IGNORE, NO_DEPTH, Classes, Depth, Mask, Normals, Output, UserError
 
+LENGTH_TOLERANCE = 0.25  # of a coded normal: 8 bits and JPEG make less of an error
 GREY_TOLERANCE = (
     16  # a grey picture stored as colour JPEG may differ by a few levels between channels
 )
@@ -56,7 +57,7 @@ def _image_tensor(image: Image.Image, name: str) -> Tensor:
 
 
 def decode_target(data: bytes, name: str, output: Output) -> Tensor:
-    """The target of one output, upright, (H, W) as in `Sample`; UserError: what does not fit.
+    """The target of one output, upright, as in `Sample`; UserError: what does not fit.
 
     `classes`: ids from grey (8, 16 or 32 bits), 1-bit and palette files (the index is the id). A
         label stored in RGB holds ids if its channels are equal everywhere and each value is known,
@@ -68,6 +69,7 @@ def decode_target(data: bytes, name: str, output: Output) -> Tensor:
     `depth`: 8, 16, 32 bits or float, one channel or grey stored as RGB. NO_DEPTH where the file's
         value is `missing`, negative or not finite, and where a depth with a unit exceeds
         `max_depth`; relative depth is clipped to [0, `max_depth`].
+    `normals`: RGB; zeros where the colour is `invalid`, or no unit vector within LENGTH_TOLERANCE.
     """
     return torch.from_numpy(DECODERS[output.kind](open_image(data, name), name, output))
 
@@ -223,6 +225,18 @@ def depth_values(image: Image.Image, name: str) -> tuple[np.ndarray, int]:
     return rgb[..., 0], 255
 
 
+def decode_normals(image: Image.Image, name: str, output: Normals) -> np.ndarray:
+    """Unit vectors, and zeros, float32 (3, H, W)."""
+    if image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I"):
+        raise UserError(f"{name}: normals of mode {image.mode}, expected RGB")
+    rgb = _rgb(image)
+    normals = rgb.transpose(2, 0, 1) / np.float32(127.5) - 1
+    lengths = np.sqrt(np.square(normals).sum(0))
+    valid = np.abs(lengths - 1) < LENGTH_TOLERANCE
+    valid &= (rgb != list(bytes.fromhex(output.invalid))).any(2)
+    return np.where(valid, normals / np.maximum(lengths, LENGTH_TOLERANCE), 0)
+
+
 @functools.cache
 def _ids_by_value(output: Classes) -> dict[int, int]:
     """File value -> class id or IGNORE; a value that is both belongs to the class."""
@@ -276,4 +290,5 @@ DECODERS: dict[str, Callable[[Image.Image, str, Any], np.ndarray]] = {
     "classes": decode_classes,
     "mask": decode_mask,
     "depth": decode_depth,
+    "normals": decode_normals,
 }

@@ -48,7 +48,7 @@ class Sample(NamedTuple):
     image: uint8 (3, H, W), RGB.
     targets: by output name. `classes`: uint8 (H, W), class id or IGNORE; `mask`: uint8 (H, W), 0,
         1 or IGNORE; `depth`: float32 (H, W) in the output's unit, negative where there is no
-        ground truth.
+        ground truth; `normals`: float32 (3, H, W), zeros where there is none.
     key: the store member the image came from.
     """
 
@@ -58,7 +58,7 @@ class Sample(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Samples of one size: image uint8 (N, 3, H, W), targets by output name (N, H, W), N keys.
+    """Samples of one size: image uint8 (N, 3, H, W), targets by output name (N, ...), N keys.
 
     bad: members that cannot be used, as `SHARD: MEMBER`, and why. Their samples are left out and
     nothing takes their place: N is smaller by so many, and may be 0. A batch of no images costs 0,
@@ -235,7 +235,39 @@ class Depth(Output):
             raise UserError(f"output {self.name}: max_depth must be positive, scale not negative")
 
 
-KINDS: dict[str, type[Output]] = {"classes": Classes, "mask": Mask, "depth": Depth}
+@dataclass(frozen=True)
+class Normals(Output):
+    """The direction that each pixel's surface faces, a unit vector: x to the right, y up, z towards
+    the camera (as OpenGL has it, and the normals published for NYUv2).
+
+    Files are RGB, each channel coded as n * 0.5 + 0.5. invalid: the colour that means "no ground
+    truth"; a colour that is no unit vector means the same.
+    """
+
+    kind, dtype, fill, default_loss = "normals", "float32", 0.0, "cosine"
+
+    invalid: str = "000000"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_colors(self.name, (self.invalid,))
+
+    @property
+    def channels(self) -> int:
+        """x, y and z."""
+        return 3
+
+    def target_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """(3, H, W)"""
+        return (3, *size)
+
+
+KINDS: dict[str, type[Output]] = {
+    "classes": Classes,
+    "mask": Mask,
+    "depth": Depth,
+    "normals": Normals,
+}
 
 
 @dataclass(frozen=True)

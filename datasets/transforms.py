@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from datasets.task import IGNORE, NO_DEPTH, Depth, Output, Sample, Task
+from datasets.task import IGNORE, NO_DEPTH, Depth, Normals, Output, Sample, Task
 
 CROP_TRIES = 3  # positions looked at before a crop of a single label is accepted
 ROTATE_SHARE = 0.5
@@ -177,11 +178,20 @@ def move_depth(target: Tensor, move: Move, size: tuple[int, int], output: Depth)
     return closer.where((depth >= 0) & (closer <= output.max_depth), NO_DEPTH)
 
 
+def move_normals(target: Tensor, move: Move, size: tuple[int, int], output: Normals) -> Tensor:
+    """Vectors turn with the image, counter-clockwise, and are mirrored with it."""
+    x, y, z = move_values(target, move, size, output)
+    cos, sin = math.cos(math.radians(move.angle)), math.sin(math.radians(move.angle))
+    x, y = cos * x - sin * y, sin * x + cos * y
+    return torch.stack([-x if move.flip else x, y, z])
+
+
 # kind -> how a target follows the pixels of its image
 MOVES: dict[str, Callable[[Tensor, Move, tuple[int, int], Any], Tensor]] = {
     "classes": move_values,
     "mask": move_values,
     "depth": move_depth,
+    "normals": move_normals,
 }
 
 

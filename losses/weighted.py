@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.task import Output, UserError
-from losses import class_sums, depth, segmentation
+from losses import class_sums, depth, normals, segmentation
 from losses.class_sums import FUSED, class_terms
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -22,6 +22,7 @@ TERMS: dict[str, dict[str, Callable[..., Tensor]]] = {
     "classes": {"ce": class_sums.cross_entropy, "dice": class_sums.dice, "focal": class_sums.focal},
     "mask": {"bce": segmentation.bce, "dice": segmentation.dice, "focal": segmentation.focal},
     "depth": {"l1": depth.l1, "silog": depth.silog, "grad": depth.grad, "bce": depth.bce},
+    "normals": {"cosine": normals.cosine, "l1": normals.l1},
 }
 LOG_VARIANCE_LIMIT = 6.0  # an uncertain output's loss is scaled by exp(-6) to exp(6), about 400
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from datasets.task import Output
 
@@ -74,4 +75,31 @@ class DepthHead(Head):
         return depth[:, 0]
 
 
-HEADS: dict[str, type[Head]] = {"classes": ClassHead, "mask": MaskHead, "depth": DepthHead}
+class NormalsHead(Head):
+    """Unit vectors. They begin near the camera's direction."""
+
+    def __init__(self, inputs: int, output: Output) -> None:
+        super().__init__(inputs, output)
+        nn.init.normal_(self.weight, std=0.01)
+        with torch.no_grad():
+            self.bias.copy_(torch.tensor([0.0, 0.0, 1.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) -> float32 (N, 3, H, W), also where autocast has half precision"""
+        return self.to_labels(super().forward(x).float())
+
+    def to_labels(self, normals: Tensor) -> Tensor:
+        """(N, 3, H, W) of any length, as averages have -> unit vectors"""
+        return F.normalize(normals, dim=1)
+
+    def mirrored(self, normals: Tensor) -> Tensor:
+        """Left and right change places, and so does x."""
+        return normals.flip(-1) * normals.new_tensor([-1, 1, 1]).view(3, 1, 1)
+
+
+HEADS: dict[str, type[Head]] = {
+    "classes": ClassHead,
+    "mask": MaskHead,
+    "depth": DepthHead,
+    "normals": NormalsHead,
+}

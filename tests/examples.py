@@ -9,7 +9,7 @@ import math
 import numpy as np
 import torch
 
-from datasets.task import IGNORE, NO_DEPTH, Classes, Depth, Mask
+from datasets.task import IGNORE, NO_DEPTH, Classes, Depth, Mask, Normals
 from utils.depth_metrics import BIN, NUM_BINS
 
 
@@ -17,12 +17,16 @@ class Example:
     """Of one output, in arrays (H, W) as in `Sample`; `output` is the one that contracts run with.
 
     dense: whether targets have a value for each pixel.
-    floor: loss terms that cost something even at the truth, as functions of the known targets.
+    coarse: how far values of a file may be off.
+    tolerance: how far scores, by the beginning of their name, may be off.
+    floor: loss terms that cost something even at the truth, as functions of the targets.
     """
 
     output = None
     dense = True
     floor = {}
+    tolerance = {}
+    coarse = 1e-6
 
     def __init__(self, output=None):
         self.output = output or self.output
@@ -55,10 +59,6 @@ class Example:
     def scores(self, labels, target):
         """Every score of predicted labels and targets, (N, ...)."""
         raise NotImplementedError
-
-    def written(self, values):
-        """How far what is read back from a predicted file may be off."""
-        return 0.0
 
 
 class Labels(Example):
@@ -152,11 +152,16 @@ class MaskExample(Labels):
         }
 
 
+def entropy(t):
+    return np.mean(-t * np.log(t) - (1 - t) * np.log(1 - t))
+
+
 class DepthExample(Example):
     output = Depth(
         "near", "near/{key}.png", scale=0.001, max_depth=5.0, unit="m", missing=0, loss="l1"
     )
-    floor = {"bce": lambda t: np.mean(-t * np.log(t) - (1 - t) * np.log(1 - t))}
+    floor = {"bce": lambda target: entropy(target[target >= 0])}
+    coarse = 0.001  # files hold whole millimetres, from 1 on
 
     def target(self, rng, size):
         depth = rng.integers(1, 1000, size) * np.float32(0.001)  # below 1, for `bce`
@@ -198,8 +203,64 @@ class DepthExample(Example):
             "baseline_delta1": (worse < 1.25).mean(1).max(),
         }
 
-    def written(self, values):
-        return 0.001  # files hold whole millimetres, from 1 on
+
+class NormalsExample(Example):
+    output = Normals("faces", "faces/{key}.png", invalid="0000FF")
+    tolerance = {"median_angle": 0.1, "baseline_": 1.0}
+    coarse = 0.01  # 8 bits of a vector whose length is then made 1
+
+    def target(self, rng, size):
+        normals = rng.normal(size=(3, *size))
+        normals /= np.linalg.norm(normals, axis=0)
+        return np.where(rng.random(size) < 0.3, 0, normals).astype(np.float32)
+
+    @staticmethod
+    def code(normals):
+        """Colours (..., 3) of vectors of any length."""
+        unit = normals / np.linalg.norm(normals, axis=-1, keepdims=True)
+        return np.rint(unit * 127.5 + 127.5).astype(np.uint8)
+
+    def learnable(self, ids):
+        directions = np.float32([[0, 0, 1], [0.6, 0, 0.8], [-0.6, 0, 0.8], [0, 0.8, 0.6]])
+        return np.moveaxis(directions[ids], -1, 0)
+
+    def pixels(self, target):
+        known = target.any(0)[..., None]
+        safe = np.where(known, np.moveaxis(target, 0, -1), [0, 0, 1])
+        return np.where(known, self.code(safe), [0, 0, 255]).astype(np.uint8)
+
+    def unknown(self, target):
+        return ~(target != 0).any(-3)
+
+    def certain(self, target):
+        nothing = self.unknown(target)[..., None, :, :]
+        return torch.from_numpy(np.where(nothing, np.float32([0, 0, 1])[:, None, None], target))
+
+    def followed(self, values, move):
+        x, y, z = values
+        turned = (x + 1j * y) * np.exp(1j * np.deg2rad(move.angle))
+        return np.stack([turned.real * (-1 if move.flip else 1), turned.imag, z])
+
+    def scores(self, labels, target):
+        known = target.any(1)
+        n, t = (np.moveaxis(x.astype(np.float64), 1, -1)[known] for x in (labels, target))
+        found = {}
+        for prefix, said in (("", n), ("baseline_", t.mean(0)[None])):
+            cos = (said * t).sum(1) / np.linalg.norm(said, axis=1) / np.linalg.norm(t, axis=1)
+            angle = np.degrees(np.arccos(cos.clip(-1, 1)))
+            found |= {
+                f"{prefix}mean_angle": angle.mean(),
+                f"{prefix}median_angle": np.median(angle),
+                f"{prefix}within11": (angle <= 11.25).mean(),
+                f"{prefix}within22": (angle <= 22.5).mean(),
+                f"{prefix}within30": (angle <= 30).mean(),
+            }
+        return found
 
 
-EXAMPLES = {"classes": ClassExample, "mask": MaskExample, "depth": DepthExample}
+EXAMPLES = {
+    "classes": ClassExample,
+    "mask": MaskExample,
+    "depth": DepthExample,
+    "normals": NormalsExample,
+}

@@ -38,12 +38,11 @@ def test_every_task_reads_its_layout(task, make_data):
         assert set(sample.targets) == {output.name for output in task.outputs}
         for output in task.outputs:
             target = sample.targets[output.name]
-            assert target.shape == sample.image.shape[1:]
+            assert target.shape == output.target_shape(tuple(sample.image.shape[1:]))
+            assert str(target.dtype) == f"torch.{output.dtype}"
             if output.kind == "depth":
-                assert target.dtype == torch.float32
                 assert 0 <= target[target >= 0].min() <= target.max() <= output.max_depth
-            else:
-                assert target.dtype == torch.uint8
+            elif output.labels:
                 known = {*range(len(output.labels)), IGNORE}
                 assert set(target.unique().tolist()) <= known
     assert data.train[0, 0].image.shape == (3, 32, 40)

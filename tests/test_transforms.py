@@ -255,9 +255,7 @@ def test_images_without_labels_are_augmented_too():
 def test_every_task_gets_its_size_and_types(task, shape):
     image = torch.zeros(*shape, 3, dtype=torch.uint8).permute(2, 0, 1)  # as decoded: interleaved
     targets = {
-        output.name: torch.zeros(shape)
-        if output.kind == "depth"
-        else torch.zeros(shape, dtype=torch.uint8)
+        output.name: torch.zeros(output.target_shape(shape), dtype=getattr(torch, output.dtype))
         for output in task.outputs
     }
     sample = Sample(image, targets, "key")
@@ -268,9 +266,10 @@ def test_every_task_gets_its_size_and_types(task, shape):
         assert moved.image.dtype == torch.uint8
         assert moved.image.is_contiguous()
         assert list(moved.targets) == list(targets)
-        for name, target in moved.targets.items():
-            assert target.shape == (33, 42)
-            assert target.dtype == targets[name].dtype
+        for output in task.outputs:
+            target = moved.targets[output.name]
+            assert target.shape == output.target_shape((33, 42))
+            assert target.dtype == targets[output.name].dtype
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the real images are not here")

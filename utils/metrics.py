@@ -9,11 +9,13 @@ from datasets.task import Output
 from utils.class_metrics import ClassMetrics, MaskMetrics
 from utils.depth_metrics import DepthMetrics
 from utils.metric_sums import Metrics
+from utils.normals_metrics import NormalsMetrics
 
 METRICS: dict[str, type[Metrics]] = {
     "classes": ClassMetrics,
     "mask": MaskMetrics,
     "depth": DepthMetrics,
+    "normals": NormalsMetrics,
 }
 
 

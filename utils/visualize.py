@@ -121,7 +121,7 @@ def panel(
 
 
 class Picture:
-    """How one output is drawn and written. A value map is (H, W) as in `Sample.targets`."""
+    """How one output is drawn and written. A value map is as in `Sample.targets`."""
 
     def __init__(self, output: Output) -> None:
         self.output = output
@@ -217,10 +217,29 @@ class DepthPicture(Picture):
         return top if top > 0 else most
 
 
+class NormalsPicture(Picture):
+    """Each direction has the colour that its file holds; the unknown is black."""
+
+    def view(self, image: Any, values: Any, truth: Any = None) -> np.ndarray:
+        """Facing the camera is light blue, up is green, to the right is red."""
+        return self.file(values)
+
+    def file(self, values: Any) -> np.ndarray:
+        """n * 0.5 + 0.5 of (3, H, W) in 8 bits, (H, W, 3)."""
+        normals = np.asarray(values)
+        coded = np.where(normals.any(0), np.rint(normals * 127.5 + 127.5), 0)
+        return coded.astype(np.uint8).transpose(1, 2, 0)
+
+    def scored(self, prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """Unknown where the truth is."""
+        return np.where(truth.any(0), prediction, 0)
+
+
 PICTURES: dict[str, type[Picture]] = {
     "classes": ClassPicture,
     "mask": MaskPicture,
     "depth": DepthPicture,
+    "normals": NormalsPicture,
 }
 
 

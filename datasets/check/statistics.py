@@ -14,7 +14,7 @@ from PIL.Image import Image
 
 from datasets.decode import depth_values, mask_values
 from datasets.images import open_image
-from datasets.task import IGNORE, Classes, Depth, Mask, Output
+from datasets.task import IGNORE, Classes, Depth, Mask, Normals, Output
 
 Row = tuple[str, list[str]]  # a name, and a number as text for each split
 Files = Iterable[tuple[bytes, str]]  # encoded targets, each with its name in errors
@@ -172,7 +172,31 @@ class Depths(Numbers):
         )
 
 
-STATISTICS = {"classes": LabelCounts, "mask": MaskCounts, "depth": Depths}
+class Angles(Numbers):
+    """Of normals: how far they are turned away from the camera."""
+
+    def numbers(self, target: np.ndarray) -> np.ndarray:
+        """Degrees between the known ones and the z axis."""
+        return np.degrees(np.arccos(target[2, target.any(0)].clip(-1, 1)))
+
+    @staticmethod
+    def title(output: Output) -> str:
+        """What the rows tell."""
+        return "degrees from the camera"
+
+    def doubt(self, output: Normals, files: Files) -> str:
+        """What is odd about these normals, nothing if they are as they should be."""
+        if self.is_void:
+            return f"no unit vector in {self.num} files of normals, expected n * 0.5 + 0.5 as RGB"
+        if self.total / self.known <= 90:
+            return ""
+        return (
+            f"most normals of {self.num} files face away from the camera: expected x to the right, "
+            "y up, z towards it"
+        )
+
+
+STATISTICS = {"classes": LabelCounts, "mask": MaskCounts, "depth": Depths, "normals": Angles}
 Statistics = LabelCounts | Numbers
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy import ndarray
 
-from datasets.task import IGNORE, MAX_UINT16, Classes, Depth, Mask, Output, Task
+from datasets.task import IGNORE, MAX_UINT16, Classes, Depth, Mask, Normals, Output, Task
 
 # What is in `things.json`: parts of models, furniture, colours, and two tables of names as `plain`
 # writes them. same: what a data set calls something -> what it is called here. broader: what has no
@@ -107,6 +107,27 @@ def draw_depth(scene: Scene, output: Depth, lossy: bool) -> ndarray:
     return np.clip(values, 0, full).astype(np.uint8 if lossy else np.uint16)
 
 
+def draw_normals(scene: Scene, output: Normals, lossy: bool) -> ndarray:
+    """Colours (H, W, 3) of the directions that surfaces face, from the depths of neighbours: of a
+    pixel's two in its row or column, the one of less different depth is on its surface."""
+    depth, camera = scene.depth_m.astype(np.float64), scene.camera
+    rows, columns = np.indices(depth.shape) + 0.5
+    down, right = (_step(depth, axis) for axis in (0, 1))
+    x, y = (columns - camera.cx) / camera.fx, (rows - camera.cy) / camera.fy
+    # of the plane through z (x, y, 1): how z changes per unit of x and of y, both to the camera
+    along_x, along_y = right * camera.fx, down * camera.fy
+    normals = np.stack([along_x, -along_y, depth + x * along_x + y * along_y], axis=2)
+    normals /= np.maximum(np.linalg.norm(normals, axis=2, keepdims=True), 1e-9)
+    return np.rint(normals * 127.5 + 127.5).astype(np.uint8)
+
+
+def _step(depth: ndarray, axis: int) -> ndarray:
+    """The smaller of the differences to both neighbours along an axis, (H, W)."""
+    apart = np.diff(depth, axis=axis)
+    before, after = (np.insert(apart, at, np.inf, axis) for at in (0, apart.shape[axis]))
+    return np.where(np.abs(before) < np.abs(after), before, after)
+
+
 class File(NamedTuple):
     """What the demo must know of a kind: the pixels of its file, from (scene, output, whether the
     file is lossy); what a scene should show for it; whether the scene must have depth."""
@@ -120,4 +141,5 @@ FILES = {
     "classes": File(draw_classes, lambda output: output.labels),
     "mask": File(draw_mask, lambda output: (output.name,)),
     "depth": File(draw_depth, lambda output: (), deep=True),
+    "normals": File(draw_normals, lambda output: (), deep=True),
 }
