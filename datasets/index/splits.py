@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from datasets.stores import Store
 from datasets.task import Task, UserError
 
 _SHOWN = 12  # values listed in an error
-
 
 Divider = Callable[[re.Match[bytes]], bytes | None]
 
@@ -31,30 +30,24 @@ def divider(
     A split by a field divides what the names call train and val; for images of a test split, which
     no such split may take, the function gives None.
     """
-    divide = _divider(stores, task, pattern, split_by)
-    others = {value for name, value in task.splits.items() if name != "test"}
-    test = task.splits.get("test", "")
-    if split_by is None or "split" not in pattern.groupindex or not test or test in others:
-        return divide
-    held_out = test.encode()
-    return lambda match: None if match["split"] == held_out else divide(match)
-
-
-def _divider(
-    stores: list[Store],
-    task: Task,
-    pattern: re.Pattern[bytes],
-    split_by: tuple[str, str] | None,
-) -> Divider:
     fields = pattern.groupindex
     if split_by is None:
-        if "split" in fields:
-            return lambda match: match["split"]
-        if task.split == "tail":
+        if task.split == "tail" and "split" not in fields:
             return lambda match: b""
-        group = "group" if "group" in fields else "key"
-        return lambda match: match[group]
-    field = split_by[0]
+        field = next(field for field in ("split", "group", "key") if field in fields)
+        return lambda match: match[field]
+    divide = _by_field(stores, task, fields, split_by[0])
+    test = task.splits.get("test", "")
+    others = {value for name, value in task.splits.items() if name != "test"}
+    if "split" not in fields or not test or test in others:
+        return divide
+    return lambda match: None if match["split"] == test.encode() else divide(match)
+
+
+def _by_field(
+    stores: list[Store], task: Task, fields: Mapping[str, int], field: str
+) -> Callable[[re.Match[bytes]], bytes]:
+    """The value of a field of the name, else of the metadata's column."""
     if field in fields:
         return lambda match: match[field]
     rows, columns = _read_metadata(stores, task.metadata) if task.metadata else ({}, [])
@@ -64,11 +57,10 @@ def _divider(
         raise UserError(f"split by {field!r}: no such field, expected one of {known}{absent}")
 
     def look_up(match: re.Match[bytes]) -> bytes:
-        row = rows.get(match["key"].decode())
-        if row is None:
-            key, name = match["key"].decode(), match[0].decode()
+        key, name = match["key"].decode(), match[0].decode()
+        if key not in rows:
             raise UserError(f"{name}: {task.metadata} has no row with the id {key!r}")
-        return row[field].encode()
+        return rows[key][field].encode()
 
     return look_up
 
@@ -108,24 +100,20 @@ def choose(
 
     texts: bytes (n), what the divider said of each.
     """
-    number, has_split = len(texts), "{split}" in task.image
-    if split_by is None and has_split:
+    number = len(texts)
+    if split_by is None and "{split}" in task.image:
         if split not in task.splits:
             raise UserError(f"split {split!r}: expected one of {', '.join(task.splits)}")
-        mask = texts == task.splits[split].encode()
-        if not mask.any():
+        chosen = texts == task.splits[split].encode()
+        if not chosen.any():
             raise UserError(
                 f"split {split!r} has no sample: no image where {{split}} is "
                 f"{task.splits[split]!r}, found {_values(texts)}"
             )
-        return mask
+        return chosen
     if split not in ("train", "val"):
-        raise UserError(
-            f"split {split!r} has no sample: {task.image} names no split, so that there are "
-            "train and val only"
-            if split_by is None
-            else f"split {split!r} has no sample: a split by {split_by[0]} gives train and val only"
-        )
+        why = f"a split by {split_by[0]}" if split_by else f"{task.image} without {{split}}"
+        raise UserError(f"split {split!r} has no sample: {why} gives train and val only")
     if split_by is not None:
         is_val = texts == split_by[1].encode()
         if not is_val.any():
@@ -133,18 +121,16 @@ def choose(
                 f"split by {split_by[0]}: no sample has the value {split_by[1]!r}, "
                 f"expected one of {_values(texts)}"
             )
+    elif number < 2:
+        raise UserError(f"{number} sample fits {task.image}, expected at least two to split")
+    elif task.split == "tail":
+        is_val = np.arange(number) >= number - _num_val(number, task.val_share)
     else:
-        if number < 2:
-            raise UserError(f"{number} sample fits {task.image}, expected at least two to split")
-        is_val = (
-            np.arange(number) >= number - _num_val(number, task.val_share)
-            if task.split == "tail"
-            else _hashed(texts, task)
-        )
-    mask = is_val if split == "val" else ~is_val
-    if not mask.any():
+        is_val = _hashed(texts, task)
+    chosen = is_val if split == "val" else ~is_val
+    if not chosen.any():
         raise UserError(f"split {split!r} has no sample: all {number} are on the other side")
-    return mask
+    return chosen
 
 
 def _num_val(groups: int, share: float) -> int:
