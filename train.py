@@ -62,13 +62,12 @@ def train(settings: Settings) -> int:
     compute = make_compute(settings.device, settings.amp)
     ranks = Ranks(compute.device)
     if settings.plan:
-        if ranks.first:
-            print(make_plan(settings, compute.device, build_state, recompute).text())
+        ranks.say(make_plan(settings, compute.device, build_state, recompute).text())
         return 0
-    notices = [busy_notice(compute.device)]
+    ranks.say(busy_notice(compute.device))
     if settings.vram or settings.fit_batch:
         settings, summary = fit_to_memory(settings, compute.device, build_state, recompute)
-        notices.append(summary)
+        ranks.say(summary)
     engine.seed_everything(settings.seed, settings.deterministic)
     data = open_data(settings)
     for line in [line for each in data for line in look(each)] if ranks.first else []:
@@ -80,8 +79,7 @@ def train(settings: Settings) -> int:
         state = build_state(settings, weights, steps.total, compute, ranks)
         step = run.restore(state)
         samples = [(len(each.train), len(each.val)) for each in data]
-        notices.append(announcement(settings, samples, state, steps, run.path))
-        run.begin(step, steps.total, notices)
+        run.begin(step, steps.total, announcement(settings, samples, state, steps, run.path))
         try:
             step = fit(settings, data, state, step, steps, run)
         except WorkerDied as error:

@@ -55,7 +55,7 @@ def test_only_the_first_rank_speaks(tmp_path, monkeypatch, capsys, rank):
     ranks.rank = rank
     settings = replace(parse(["--task", "damage", "--wandb", "disabled"]), out=tmp_path / "run")
     with RunFolder(settings, {}, ranks) as run:
-        run.begin(0, 9, ["what is trained"])
+        run.begin(0, 9, "what is trained")
         run.say("step 4: evaluated")
     assert capsys.readouterr().out.count("\n") == (2 if rank == 0 else 0)
     assert (tmp_path / "run" / "config.json").exists() == (rank == 0)

@@ -38,6 +38,11 @@ class Ranks:
         """Whether this is the process that writes files."""
         return self.rank == 0
 
+    def say(self, text: str) -> None:
+        """Print a text, unless there is none, once for all ranks."""
+        if self.first and text:
+            print(text, flush=True)
+
     def wrap(self, model: nn.Module, partial_outputs: bool) -> nn.Module:
         """The model whose gradients are averaged over ranks; `partial_outputs`: a step may leave
         heads unused."""

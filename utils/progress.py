@@ -34,13 +34,16 @@ class Progress:
         self.step += 1
         self.bar.update()
         now = time.monotonic()
-        if self.bar.disable and now - self.told >= LINE_SECONDS:
+        if self.step == self.first + 1:
+            self.begun = now
+        elif self.bar.disable and now - self.told >= LINE_SECONDS:
             self.told = now
             self.write(line(self.step, self.total, self.seconds_per_step()))
 
     def seconds_per_step(self) -> float:
-        """So far, all that happens between steps included."""
-        return (time.monotonic() - self.begun) / max(1, self.step - self.first)
+        """So far, all that happens between steps included; but not the first step, in which
+        workers start and memory grows."""
+        return (time.monotonic() - self.begun) / max(1, self.step - self.first - 1)
 
     def shorten(self, total: int) -> None:
         """The last step comes earlier."""

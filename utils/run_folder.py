@@ -92,14 +92,14 @@ class RunFolder:
         self.best, self.run_id = found["best"], found["run_id"]
         return found["step"]
 
-    def begin(self, step: int, total: int, about: list[str]) -> None:
+    def begin(self, step: int, total: int, about: str) -> None:
         """Open the record, and go on in it after `step`. about: what is said at the start."""
         if self.ranks.first:
             wandb, name = self.settings.wandb, self.settings.name
             self.logger = RunLogger(self.path, self.config, wandb, name, self.run_id)
             self.run_id = self.logger.run_id
         self.logger.truncate(step)
-        for line in filter(None, [*about, self.logger.link]):
+        for line in filter(None, [about, self.logger.link]):
             self.say(line)
         self.progress = Progress(step, total, self.ranks.first)
         self.meter.restart()
