@@ -148,7 +148,9 @@ def dust(rng: Generator, on: Canvas) -> ndarray:
 
 def scratch(rng: Generator, on: Canvas) -> ndarray:
     """Straight, thin, bright lines, side by side."""
-    lines = paint.streaks(rng, on.size, rng.uniform(0, 3), 0.6)
+    angles, longs = rng.normal(rng.uniform(0, 3), 0.1, 9), rng.uniform(45, 150, 9) * on.unit
+    ways = list(zip(angles, longs, strict=True))[: rng.integers(4, 10)]
+    lines = [paint.walk(rng, on.place(rng), angle, long, 0.01) for angle, long in ways]
     return on.lay(on.pen(lines, 2.4), (0.97, 0.98, 0.94))
 
 
@@ -169,7 +171,13 @@ def writing(rng: Generator, on: Canvas) -> ndarray:
 
 def cracks(rng: Generator, on: Canvas) -> ndarray:
     """Dark, jagged lines that branch, with a lit edge."""
-    lines = paint.branches(rng, on.size)
+    lines, long = [], max(on.size)
+    for angle in rng.uniform(0, 2 * np.pi, rng.integers(1, 3)):
+        start = on.place(rng) - 0.35 * long * np.array([np.cos(angle), np.sin(angle)])
+        lines.append(paint.walk(rng, start, angle, long * rng.uniform(0.5, 1), 0.3))
+        for at in lines[-1][3 :: rng.integers(6, 14)]:
+            aside = angle + rng.choice([-1, 1]) * rng.uniform(0.5, 1.3)
+            lines.append(paint.walk(rng, at, aside, long * rng.uniform(0.06, 0.25), 0.4))
     on.lay(0.6 * on.pen([line + 1.2 for line in lines], 1.6), (0.9, 0.88, 0.82))
     on.lay(on.pen(lines, 2), (0.05, 0.04, 0.04))
     return on.pen(lines, 3.2)

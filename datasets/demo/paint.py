@@ -85,28 +85,6 @@ def walk(rng: Generator, start: Sequence, angle: float, long: float, turn: float
     return np.asarray(start) + np.concatenate([[(0, 0)], np.cumsum(steps, 0)])
 
 
-def branches(rng: Generator, size: Size) -> list[ndarray]:
-    """Jagged lines across the picture, with twigs."""
-    lines, long = [], max(size)
-    for _ in range(rng.integers(1, 3)):
-        angle = rng.uniform(0, 2 * np.pi)
-        start = somewhere(rng, size) - 0.35 * long * np.array([np.cos(angle), np.sin(angle)])
-        lines.append(walk(rng, start, angle, long * rng.uniform(0.5, 1), 0.3))
-        for at in lines[-1][3 :: rng.integers(6, 14)]:
-            aside = angle + rng.choice([-1, 1]) * rng.uniform(0.5, 1.3)
-            lines.append(walk(rng, at, aside, long * rng.uniform(0.06, 0.25), 0.4))
-    return lines
-
-
-def streaks(rng: Generator, size: Size, angle: float, long: float) -> list[ndarray]:
-    """Straight lines that run nearly the same way; `long` in sides of the picture."""
-    reach = max(size) * long
-    return [
-        walk(rng, somewhere(rng, size), rng.normal(angle, 0.1), reach * rng.uniform(0.3, 1), 0.01)
-        for _ in range(rng.integers(4, 10))
-    ]
-
-
 def cells(rng: Generator, size: Size, count: int) -> tuple[ndarray, ndarray]:
     """Voronoi cells: the nearest of so many points (H, W), and by how many pixels it is nearer."""
     y, x = grid(size)
