@@ -17,7 +17,7 @@ from torch.compiler import is_compiling
 from torch.nn import functional as F
 
 from models.encoder import Block, UNetEncoder
-from models.recompute import once
+from models.replay import once
 from models.unet import UNet
 
 Moments = tuple[Tensor, Tensor]  # mean and variance (divided by the count) of each channel
@@ -47,6 +47,11 @@ class BatchNormReLU(nn.BatchNorm2d):
 
     On a CPU looking for the moments takes longer than applying them, so they are two operations.
     """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W), size unchanged"""
@@ -193,8 +198,8 @@ class Branches(torch.autograd.Function):
 @torch.library.custom_op("manyhead::batch_moments", mutates_args=())
 def batch_moments(x: Tensor) -> Moments:
     """By torch's kernel, which fake tensors do not have. Half precision is summed in float32."""
-    none = x.new_zeros((2, x.shape[1]), dtype=torch.promote_types(x.dtype, torch.float32))
-    return torch.batch_norm_update_stats(x, *none, 0.0)
+    mean, var = x.new_zeros((2, x.shape[1]), dtype=torch.promote_types(x.dtype, torch.float32))
+    return torch.batch_norm_update_stats(x, mean, var, 0.0)
 
 
 @batch_moments.register_fake

@@ -46,7 +46,7 @@ class UpConv(nn.ConvTranspose2d):
         taps = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]])  # of (w, v, u)
         self.register_buffer("sums", torch.kron(taps, taps), persistent=False)  # (16, 9)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # its size is given
         """(N, inputs, H, W) -> (N, channels, 2H, 2W)"""
         inputs, channels = self.weight.shape[:2]
         # an exported graph takes every size, so one way

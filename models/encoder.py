@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +48,7 @@ class Block(nn.Sequential):
 
 
 def conv_block(
-    first: list[nn.Module], channels: int, convs: int, norm: str, dropout: float
+    first: Sequence[nn.Module], channels: int, convs: int, norm: str, dropout: float
 ) -> Block:
     """A block of `convs` convolutions to `channels`; `first` are the layers up to the first one,
     with it. Dropout, of whole channels, ends it."""
@@ -61,8 +63,9 @@ def conv_block(
 def initialise(module: nn.Module) -> None:
     """He 2015 for a convolution; for `nn.Module.apply`."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        fan = "fan_in" if module.transposed else "fan_out"  # torch takes it for inputs
-        nn.init.kaiming_normal_(module.weight, mode=fan, nonlinearity="relu")
+        nn.init.kaiming_normal_(  # torch takes the outputs of a transposed one for inputs
+            module.weight, mode="fan_in" if module.transposed else "fan_out", nonlinearity="relu"
+        )
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 
@@ -84,9 +87,8 @@ class UNetEncoder(nn.Module):
         self.mean, self.std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
         self.blocks = nn.ModuleList()
         for inputs, channels in pairwise([3, *self.channels]):
-            first = [conv3x3(inputs, channels, norm)]
-            if self.blocks:
-                first.insert(0, nn.MaxPool2d(2))
+            pool = [nn.MaxPool2d(2)] if self.blocks else []
+            first = [*pool, conv3x3(inputs, channels, norm)]
             self.blocks.append(conv_block(first, channels, convs, norm, dropout))
         self.apply(initialise)
 
@@ -114,13 +116,14 @@ class TimmEncoder(nn.Module):
             self.net = timm.create_model(name, pretrained=pretrained is True, features_only=True)
         except (RuntimeError, ValueError, TypeError) as error:
             raise UserError(f"encoder {name!r}: timm says: {str(error).splitlines()[0]}") from None
-        strides = self.net.feature_info.reduction()
+        info: Any = self.net.feature_info
+        strides = info.reduction()
         self.num_upsamples = strides[0].bit_length() - 1
         if strides != [2 ** (self.num_upsamples + i) for i in range(len(strides))]:
             raise UserError(f"encoder {name!r}: feature strides {strides}, expected to double")
         if isinstance(pretrained, str):
             _load_weights(self.net, name, pretrained)
-        self.channels = self.net.feature_info.channels()
+        self.channels = info.channels()
         self.stride = strides[-1]
         source = timm.get_pretrained_cfg(name)
         self.mean = tuple(source.mean) if source else (0.485, 0.456, 0.406)

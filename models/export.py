@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import io
-import os
-from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from datasets.task import UserError
 from models.unet import UNet
+from utils.files import write_whole
 
 
 class Exportable(nn.Module):
@@ -42,14 +42,10 @@ def export(model: UNet, path: Path) -> None:
     if path.suffix not in makers:
         raise UserError(f"--export {path}: expected a name that ends in .pt2 or .onnx")
     data = makers[path.suffix](model)  # whole before any of it is written
-    part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        os.replace(part, path)
+        write_whole(path, data)
     except OSError as error:
-        with suppress(OSError):  # it may not be there, nor its folder
-            part.unlink()
         raise UserError(f"--export {path}: cannot be written: {error.strerror}") from None
 
 
@@ -65,7 +61,7 @@ def _program(model: UNet) -> bytes:
 def _onnx(model: UNet) -> bytes:
     module, example, sizes = _exportable(model)
     try:
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             module,
             example,
             input_names=["image"],

@@ -15,6 +15,8 @@ from datasets.task import Output
 class Head(nn.Conv2d):
     """What all heads have: a 1x1 convolution with a channel for each number of the output."""
 
+    bias: nn.Parameter
+
     def __init__(self, inputs: int, output: Output) -> None:
         super().__init__(inputs, output.channels, 1)
         self.per_image = output.per_image

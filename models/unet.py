@@ -74,6 +74,7 @@ class UNet(nn.Module):
     def __init__(self, spec: ModelSpec, pretrained: bool | str = False) -> None:
         super().__init__()
         self.spec = spec
+        self.encoder: UNetEncoder | TimmEncoder
         if spec.encoder == "unet":
             self.encoder = UNetEncoder(
                 spec.width, spec.depth, spec.convs[0], spec.norm, spec.dropout
@@ -123,7 +124,7 @@ class UNet(nn.Module):
     ) -> dict[str, Tensor]:
         """As `forward`, for an image whose H and W the stride divides."""
         features = self.encoder(self.normalise(image))  # finest first
-        predictions = {}
+        predictions: dict[str, Tensor] = {}
         for decoder, names in self.spec.decoders(outputs).items():
             x = self.decoders[decoder](features)  # (N, width, H, W)
             predictions |= {name: self.heads[name](x) for name in names}
