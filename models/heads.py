@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datasets.task import Output
+from datasets.task import Depth, Output
 
 
 class Head(nn.Conv2d):
@@ -62,7 +62,7 @@ class MaskHead(ClassHead):
 class DepthHead(Head):
     """Depth in (0, max_depth), in the output's unit. It begins as a flat map."""
 
-    def __init__(self, inputs: int, output: Output) -> None:
+    def __init__(self, inputs: int, output: Depth) -> None:
         super().__init__(inputs, output)
         self.max_depth = output.max_depth
         nn.init.normal_(self.weight, std=0.01)

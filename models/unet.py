@@ -117,7 +117,8 @@ class UNet(nn.Module):
             image = self.pad_to_stride(image)
         predictions = self.forward_padded(image, outputs)
         rows, columns = slice(height), slice(width)
-        return {name: self.heads[name].part(p, rows, columns) for name, p in predictions.items()}
+        heads: Any = self.heads
+        return {name: heads[name].part(p, rows, columns) for name, p in predictions.items()}
 
     def forward_padded(
         self, image: Tensor, outputs: tuple[str, ...] | None = None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from learners import make_case
 from outputs import EDGE, NEAR, OUTPUTS
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -601,3 +602,11 @@ def test_cpu_kernels_are_put_in_once_and_stay_off_the_plain_network():
         {type(m).__module__ for m in model.modules()} - {"models.cpu", "torch.nn.modules.linear"}
         | {"torch.nn.modules.batchnorm", "torch.nn.modules.activation", "models.encoder"}
     )
+
+
+@pytest.mark.parametrize("flags", [(), ("--plain",)])
+def test_plain_leaves_the_kernels_out(flags):
+    case = make_case("damage", "--size", "32", "32", "--bs", "2", "--device", "cpu", *flags)
+    kernels = [m for m in case.state.model.modules() if type(m).__module__ == "models.cpu"]
+    assert bool(kernels) == (not flags)
+    case.step()
