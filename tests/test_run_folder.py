@@ -1,6 +1,8 @@
 """What a run leaves and says, and when it waits for other ranks."""
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
@@ -47,6 +49,21 @@ def test_a_folder_that_nothing_was_written_to_goes_away(tmp_path, monkeypatch):
     with RunFolder(replace(settings, out=tmp_path / "mine"), {}, ranks) as run:
         pass
     assert run.path.is_dir()
+    with RunFolder(replace(settings, out=tmp_path / "new"), {}, ranks) as run:
+        assert run.path.is_dir()
+    assert not run.path.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX alone has such locks")
+def test_a_folder_has_one_run_at_a_time(tmp_path):
+    settings = replace(parse(["--task", "damage"]), out=tmp_path)
+    other = "from pathlib import Path; from utils.files import lock_folder; lock_folder(Path({!r}))"
+    command = [sys.executable, "-c", other.format(str(tmp_path))]
+    with RunFolder(settings, {}, Ranks(CPU)):
+        asked = {"cwd": Path(train.__file__).parent, "capture_output": True, "text": True}
+        ran = subprocess.run(command, **asked)
+        assert f"{tmp_path}: process {os.getpid()} on " in ran.stderr
+    assert subprocess.run(command, **asked).returncode == 0
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -1,11 +1,22 @@
-"""A file's content -> the file: whole and on the disk, or as it was before."""
+"""Bytes -> a file: whole and on the disk, or as it was before. A folder -> its lock."""
 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+from datasets.task import UserError
+
+LOCK = ".lock"
 
 
 def write_whole(path: Path, data: bytes | Callable[[Path], None]) -> None:
@@ -33,3 +44,36 @@ def write_whole(path: Path, data: bytes | Callable[[Path], None]) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def lock_folder(folder: Path) -> TextIO:
+    """Make the folder this process's own until `unlock_folder`, or until the process ends, however
+    it ends. UserError names the process whose it is.
+
+    A lock on a record is not inherited by workers, which live on for seconds after their parent
+    was killed. Where a file system has no locks, there is none.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / LOCK).open("a+", encoding="utf-8")
+    try:
+        if fcntl is not None:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.fstat(file.fileno()).st_nlink:
+            raise BlockingIOError  # its owner has just ended, and somebody may have another one
+    except (BlockingIOError, PermissionError):
+        file.seek(0)
+        owner = file.read().strip() or "another process"
+        file.close()
+        raise UserError(f"{folder}: {owner} is at work in it; wait for its end") from None
+    except OSError:
+        return file
+    file.truncate(0)
+    print(f"process {os.getpid()} on {socket.gethostname()}", file=file, flush=True)
+    return file
+
+
+def unlock_folder(folder: Path, lock: TextIO) -> None:
+    """Leave the folder to others; what `lock_folder` gave is closed."""
+    with suppress(OSError):
+        (folder / LOCK).unlink()  # before the file is closed: afterwards it may be another's
+    lock.close()

@@ -19,6 +19,7 @@ from utils import checkpoint, report
 from utils.charts import draw_confusion, draw_curves
 from utils.distributed import Ranks
 from utils.engine import TrainState
+from utils.files import lock_folder, unlock_folder
 from utils.logger import NullLogger, RunLogger
 from utils.meter import Meter
 from utils.metrics import metrics_of, picking_scores
@@ -39,17 +40,20 @@ class Validation(NamedTuple):
 
 
 class RunFolder:
-    """All that a run writes. Each rank has one, and only the first writes.
+    """All that a run writes. Each rank has one, and only the first writes, while no other process
+    does: UserError names one.
 
     Made anew below runs/ where the settings name no folder; a mistake that ends the run before it
-    has written anything takes that one away again. model: the network as plain values.
+    has written anything takes a folder that it made away again. model: the network as plain values.
     """
 
     def __init__(self, settings: Settings, model: dict[str, Any], ranks: Ranks) -> None:
         self.settings, self.ranks = settings, ranks
         self.tasks = [each.task for each in settings.tasks]
         named = RUNS / "+".join(task.name for task in self.tasks)
+        self.made = settings.out is None or not settings.out.exists()
         self.path = settings.out or Path(ranks.first_says(lambda: str(new_folder(named))))
+        self.lock = lock_folder(self.path) if ranks.first else None
         self.config = {
             "tasks": [task.to_json() for task in self.tasks],
             "sizes": [list(each.size) for each in settings.tasks],
@@ -71,7 +75,9 @@ class RunFolder:
 
     def __exit__(self, *error: object) -> None:
         self.progress.close()
-        if self.settings.out is None:
+        if self.lock is not None:
+            unlock_folder(self.path, self.lock)
+        if self.made:
             with suppress(OSError):
                 self.path.rmdir()  # empty where a mistake was found before there was a run
 
