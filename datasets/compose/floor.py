@@ -6,6 +6,7 @@ the point at a pixel is its depth times its ray (x, y, 1).
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -67,40 +68,23 @@ def find_floor(depth_m: ndarray, camera: Pinhole) -> Floor | None:
     step = max(1, depth_m.shape[0] // SAMPLED)
     z = depth_m[::step, ::step].astype(np.float32)
     x, y = camera.rays(*depth_m.shape, step)
-    known = z > 0
-    points = np.stack([(z * x)[known], (z * y)[known], z[known]]).astype(np.float32)  # (3, n)
+    points = np.stack([z * x, z * y, z])[:, z > 0]  # (3, n)
     if points.shape[1] < 3 / MIN_SHARE:
         return None
-    downs = _downs()
-    share = _count_heights(downs, points) / points.shape[1]  # (tilts, bins)
-    pairs = share[:, :-1] + share[:, 1:]  # a floor may lie on the border of two bins
-    below = np.cumsum(share[:, ::-1], axis=1)[:, ::-1]
-    below = np.pad(below, ((0, 0), (0, 3)))[:, 3:-1]  # leaves out the next bin: the floor's noise
     first, last = (round(height / BIN_M) for height in SEARCHED_M)
-    allowed = (below <= MAX_BELOW) & (pairs >= MIN_SHARE)
-    allowed[:, :first] = allowed[:, last:] = False
-    if not allowed.any():
-        return None
-    tilt, place = np.unravel_index(np.argmax(np.where(allowed, pairs, 0)), pairs.shape)
-    return _refine(downs[tilt], (place + 1) * BIN_M, points)
-
-
-def _downs() -> ndarray:
-    """Unit vectors towards the floor for all tilts, float32 (n, 3)."""
-    pitch, roll = (a.ravel() for a in np.meshgrid(PITCHES, ROLLS))
-    down = [np.sin(roll), np.cos(roll) * np.cos(pitch), np.cos(roll) * np.sin(pitch)]
-    return np.stack(down, axis=1).astype(np.float32)
-
-
-def _count_heights(downs: ndarray, points: ndarray) -> ndarray:
-    """Points in each bin of height below the camera, for each tilt; the last bin is all below."""
-    num = round(SEARCHED_M[1] / BIN_M) + 4
-    heights = np.zeros((len(downs), points.shape[1]), np.float32)
-    for axis in range(3):
-        heights += downs[:, axis, None] * points[axis]
-    bins = np.clip(heights / BIN_M, 0, num - 1).astype(np.int64)
-    bins += num * np.arange(len(downs))[:, None]
-    return np.bincount(bins.ravel(), minlength=num * len(downs)).reshape(len(downs), num)
+    most, found = 0.0, None
+    for roll, pitch in itertools.product(ROLLS, PITCHES):
+        down = np.array([np.sin(roll), np.cos(roll) * np.cos(pitch), np.cos(roll) * np.sin(pitch)])
+        heights = (down.astype(np.float32)[:, None] * points).sum(axis=0) / BIN_M
+        bins = np.clip(heights, 0, last + 3).astype(int)  # the last one is all below
+        share = np.bincount(bins, minlength=last + 4) / points.shape[1]
+        pairs = share[:-1] + share[1:]  # a floor may lie on the border of two bins
+        below = np.cumsum(share[::-1])[::-1][3:]  # leaves out the next bin: the floor's noise
+        pairs = np.where(below[:last] <= MAX_BELOW, pairs[:last], 0)[first:]
+        place = int(pairs.argmax())
+        if pairs[place] > max(most, MIN_SHARE):
+            most, found = pairs[place], (down, (first + place + 1) * BIN_M)
+    return _refine(*found, points) if found else None
 
 
 def _refine(down: ndarray, height_m: float, points: ndarray) -> Floor | None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -142,10 +141,7 @@ def _find(
 
 
 def _find_images(
-    stores: list[Store],
-    task: Task,
-    pattern: re.Pattern[bytes],
-    divide: Divider,
+    stores: list[Store], task: Task, pattern: re.Pattern[bytes], divide: Divider
 ) -> _Images:
     """Every member that the image template fits and no target template fits more closely.
 
@@ -156,34 +152,39 @@ def _find_images(
         for output in task.outputs
         if literal_length(output.files) > literal_length(task.image)
     ]  # bg_fg_{part}/{key}.jpg fits masks too, but bg_fg_mask_{part}/{key}.jpg says more of a name
-    shards, members, names, texts = [], [], [], []
-    for number, store in enumerate(stores):
-        starts, matched, decisive = array("q"), [], []
-        for match in pattern.finditer(store.names().blob):
-            if any(target.match(match[0]) for target in closer):
-                continue
-            text = divide(match)
-            if text is None:
-                continue
-            starts.append(match.start())
-            matched.append(match[0])
-            decisive.append(text)
-        shards.append(np.full(len(matched), number, np.int32))
-        members.append(_member_of(store, starts))
-        names.append(np.array(matched, "S"))  # fixed width: no Python object a name is kept
-        texts.append(np.array(decisive, "S"))
-        store.columns.release()
-    if not any(map(len, shards)):
+
+    def look(match: re.Match[bytes]) -> tuple[bytes, bytes] | None:
+        if any(target.match(match[0]) for target in closer):
+            return None
+        text = divide(match)
+        return None if text is None else (match[0], text)
+
+    columns = _scan(stores, pattern, look)
+    if not columns:
         raise UserError(f"{_paths(stores)}: no image fits {task.image}")
-    order = np.argsort(np.concatenate(names), kind="stable")
-    columns = [shards, members, names, texts]
-    del shards, members, names, texts  # each column is freed as soon as it is sorted
-    return _Images(*(np.concatenate(columns.pop(0))[order] for _ in _Images._fields))
+    order = np.argsort(columns[2], kind="stable")
+    shard, member, name, text = (columns.pop(0)[order] for _ in _Images._fields)  # frees each
+    return _Images(shard, member, name, text)
 
 
-def _member_of(store: Store, starts: array) -> np.ndarray:
-    """Member numbers, int64, of the names that begin at these offsets of the blob."""
-    return np.searchsorted(store.names().starts, np.array(starts, np.int64)).astype(np.int64)
+def _scan(
+    stores: list[Store],
+    pattern: re.Pattern[bytes],
+    look: Callable[[re.Match[bytes]], tuple[Any, Any] | None],
+) -> list[np.ndarray]:
+    """Of all names that fit: shard int32, member int64 and what `look` says of each, (n) every one;
+    names of which it gives None are left out. Empty if nothing fits."""
+    found = []
+    for number, store in enumerate(stores):
+        names = store.names()
+        matches = ((match.start(), look(match)) for match in pattern.finditer(names.blob))
+        rows = [(start, *seen) for start, seen in matches if seen is not None]
+        if rows:  # arrays of fixed width: no Python object a name is kept
+            starts, *columns = (np.array(column) for column in zip(*rows, strict=True))
+            shard = np.full(len(rows), number, np.int32)
+            found.append([shard, np.searchsorted(names.starts, starts), *columns])
+        store.columns.release()
+    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
 
 def _find_targets(
@@ -201,18 +202,17 @@ def _find_targets(
     fields = [name for name in files.groupindex if name in pattern.groupindex]
     if not fields:
         raise UserError(f"output {output.name}: {output.files} shares no field with {task.image}")
-    shards, members, keys = [], [], []
-    for number, store in enumerate(stores):
-        starts, hashes = _hash_fields(files.finditer(store.names().blob), fields)
-        shards.append(np.full(len(starts), number, np.int32))
-        members.append(_member_of(store, starts))
-        keys.append(hashes)
-        store.columns.release()
-    shard, member = np.concatenate(shards), np.concatenate(members)
-    keys = np.concatenate(keys, axis=1)
-    del shards, members
-    wanted = _hash_fields(map(pattern.match, images.name), fields)[1]
-    first, second = _join(images.shard, wanted, shard, keys)
+
+    def look(match: re.Match[bytes]) -> tuple[int, int]:
+        """Hashes of (leading folder, fields) and of the fields. Python's own, 64 bits, keyed anew
+        in each process: nobody can prepare names that collide, and 2.4 million names do so by
+        chance once in some million runs. They are never stored."""
+        texts = match.group(*fields)
+        return hash((match[1], texts)), hash((texts,))
+
+    shard, member, *keys = _scan(stores, files, look) or [np.zeros(0, np.int64)] * 4
+    wanted = np.array([look(pattern.match(name)) for name in images.name]).T  # (2, n images)
+    first, second = _join(images.shard, wanted, shard, np.stack(keys))
     first, second = first[chosen], second[chosen]
     for i in np.flatnonzero((first < 0) & required | (second >= 0))[:1]:
         image = images.name[chosen[i]]
@@ -231,29 +231,13 @@ def _find_targets(
     return np.where(absent, -1, shard[first]), np.where(absent, -1, member[first])
 
 
-def _hash_fields(
-    matches: Iterable[re.Match[bytes]], fields: Sequence[str]
-) -> tuple[array, np.ndarray]:
-    """Where matches begin; uint64 (2, n): hashes of (leading folder, fields) and of the fields.
-
-    Python's own hash, 64 bits, keyed anew in each process: nobody can prepare names that collide,
-    and 2.4 million names do so by chance once in some million runs. It is never stored.
-    """
-    starts, near, far = array("q"), array("q"), array("q")
-    for match in matches:
-        texts = match.group(*fields)
-        starts.append(match.start())
-        near.append(hash((match[1], texts)))
-        far.append(hash((texts,)))
-    return starts, np.array([near, far], np.int64).view(np.uint64)
-
-
 def _join(
     image_shard: np.ndarray, wanted: np.ndarray, shard: np.ndarray, keys: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions int64 (n images) of the target and of a second one that fits as well, -1 for none.
 
-    wanted uint64 (2, n images) and keys uint64 (2, n targets) come from `_hash_fields`.
+    wanted int64 (2, n images) and keys int64 (2, n targets): hashes of what they are joined by, the
+    leading folder among it and without it.
     """
     first = np.full(len(image_shard), -1)
     second, free = first.copy(), np.ones(len(shard), bool)

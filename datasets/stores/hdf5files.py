@@ -73,8 +73,7 @@ def _read(path: Path | str, file: Any, length: int) -> dict[str, np.ndarray]:
         name = listed[int(too_large.argmax())]
         raise UserError(f"{path}: {name}: claims more than {MAX_MEMBER} bytes")
     return {
-        "names": np.frombuffer(listed.blob, np.uint8),
-        "starts": listed.starts,
+        **listed.columns(),
         "offset": index["offsets"] + np.uint64(begin or 0),
         "crc": crc,
     }

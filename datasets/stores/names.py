@@ -70,6 +70,10 @@ class Names(Sequence[str]):
             name = self.raw(int(np.searchsorted(self.starts, error.start - 1, "right")) - 1)
             raise UserError(f"{path}: {name!r}: the name is not UTF-8") from None
 
+    def columns(self) -> dict[str, np.ndarray]:
+        """Both as arrays, `names` and `starts`, which an index keeps."""
+        return {"names": np.frombuffer(self.blob, np.uint8), "starts": self.starts}
+
     def raw(self, index: int) -> bytes:
         """The encoded name at 0 <= index < len."""
         return bytes(self.blob[self.starts.item(index) : self.starts.item(index + 1) - 1])

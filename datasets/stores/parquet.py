@@ -43,8 +43,7 @@ class ParquetStore(Store):
         self._table = table.getvalue().encode()
         self._lengths.append(len(self._table))
         listed = Names.collect(paths[0], [*names, TABLE.encode()])
-        blob = np.frombuffer(listed.blob, np.uint8)
-        super().__init__(paths[0], Columns({"names": blob, "starts": listed.starts}))
+        super().__init__(paths[0], Columns(listed.columns()))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_held": (None, None)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,11 +34,14 @@ class Store:
     def __init__(self, path: Path | str, columns: Columns) -> None:
         self.path = path
         self.columns = columns
-        self._names = Names(memoryview(columns["names"]), columns["starts"])
 
     def names(self) -> Names:
         """Names of all members, in the store's order."""
         return self._names
+
+    @cached_property
+    def _names(self) -> Names:
+        return Names(memoryview(self.columns["names"]), self.columns["starts"])
 
     def __len__(self) -> int:
         return len(self._names)
@@ -78,10 +82,6 @@ class Store:
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_names"}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._names = Names(memoryview(self.columns["names"]), self.columns["starts"])
-
 
 class FolderStore(Store):
     """Files below a folder: names relative to it with `/`, sorted; hidden files are skipped."""
@@ -95,9 +95,7 @@ class FolderStore(Store):
             raise UserError(f"{path}: cannot be read: {error.filename}: {error.strerror}") from None
         if not raw:
             raise UserError(f"{path}: the folder holds no files")
-        names = Names.collect(path, raw)
-        blob = np.frombuffer(names.blob, np.uint8)
-        super().__init__(path, Columns({"names": blob, "starts": names.starts}))
+        super().__init__(path, Columns(Names.collect(path, raw).columns()))
 
     def _walk(self, below: str) -> Iterator[str]:
         for entry in os.scandir(self.path / below):

@@ -79,8 +79,7 @@ def read_directory(file: File, length: int) -> dict[str, np.ndarray]:
             raise UserError(f"{file.path}: {names[int(wrong.argmax())]}: {what}")
     deflated, sizes = method == DEFLATED, size.astype(np.uint32)
     return {
-        "names": np.frombuffer(names.blob, np.uint8),
-        "starts": names.starts,
+        **names.columns(),
         "size": sizes,
         "packed": packed.astype(np.uint32) if deflated.any() else sizes,
         "offset": offset.astype(np.uint32 if limit < 2**32 else np.uint64),
