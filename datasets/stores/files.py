@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
+from collections import deque
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 from urllib.parse import urlsplit
 
 from datasets.task import UserError
 
+MOST_OPEN = 4096  # files that a process reads from, of half of what the system allows
 _SEEKING = threading.Lock()
+_open_files: deque[weakref.ref[LocalFile]] = deque()  # the longest open first
 
 
 def shown(path: Path | str) -> Path | str:
@@ -52,13 +56,13 @@ def _read_at(file: BinaryIO, size: int, offset: int) -> bytes:
 
 
 class LocalFile:
-    """Bytes of a file at any offset. Each process opens its own handle; none is pickled."""
+    """Bytes of a file at any offset. It is opened when read, and closed when others need its handle
+    more; none is pickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.folder, self.name = path.parent, path.name  # an index of it is kept there, so named
         self._file: BinaryIO | None = None
-        self._owner = 0  # the process that opened _file
 
     def fingerprint(self) -> dict[str, int]:
         """What changes when the file does: size in bytes, time of change in nanoseconds."""
@@ -70,11 +74,8 @@ class LocalFile:
 
     def read(self, size: int, offset: int) -> bytes:
         """Up to `size` bytes; fewer only at the end. Moves no shared file position."""
-        file = self._file
         try:
-            if file is None or self._owner != os.getpid():
-                file = self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115
-                self._owner = os.getpid()
+            file = self._file or self._open()
             data = _read_at(file, size, offset)
             while len(data) < size:  # one call gives at most 2 GiB
                 more = _read_at(file, size - len(data), offset + len(data))
@@ -85,9 +86,27 @@ class LocalFile:
             raise UserError(f"{self.path}: cannot be read: {error.strerror}") from None
         return data
 
+    def _open(self) -> BinaryIO:
+        while len(_open_files) >= _most_open():
+            oldest = _open_files.popleft()()
+            if oldest:
+                oldest._file = None  # closed once nobody reads from it
+        self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115
+        _open_files.append(weakref.ref(self))
+        return self._file
+
     def whole(self, length: int) -> Path:
         """What h5py opens."""
         return self.path
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None}
+
+
+def _most_open() -> int:
+    try:
+        import resource  # Windows has none, and a limit of thousands
+    except ImportError:
+        return MOST_OPEN
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MOST_OPEN if limit < 0 else min(max(limit // 2, 1), MOST_OPEN)

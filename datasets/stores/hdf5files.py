@@ -26,8 +26,8 @@ _KINDS = {"data": "u1", "offsets": "u8", "names": "u1", "name_offsets": "u8", "c
 def read_layout(path: Path | str, file: Path | BinaryIO, length: int) -> dict[str, np.ndarray]:
     """Members of an HDF5 shard of `length` bytes; `path` is its name in errors.
 
-    names uint8 and starts (n + 1) as in `Names`; offset uint64 (n + 1): where each member's bytes
-    begin in the file, and where the last ends; crc uint32. UserError names what does not fit.
+    names uint8 and starts (n + 1) as in `Names`; offset uint64: where a member's bytes begin in the
+    file; size uint32, crc uint32. UserError names what does not fit.
     """
     import h5py  # a quarter of a second that folders and zips need not pay
 
@@ -60,22 +60,24 @@ def _read(path: Path | str, file: Any, length: int) -> dict[str, np.ndarray]:
     if begin is None and len(data):
         raise UserError(f"{path}: dataset data: expected contiguous storage, not chunks")
     if not len(crc):
-        raise UserError(f"{path}: the shard holds no files")
+        raise UserError(f"{path}: holds no files")
     for name, end in (("offsets", len(data)), ("name_offsets", len(names))):
         offsets = index[name]
         wrong = len(offsets) != len(crc) + 1 or offsets[0] != 0 or offsets[-1] != end
         if wrong or (offsets[1:] < offsets[:-1]).any():
             raise UserError(f"{path}: dataset {name}: expected {len(crc) + 1} from 0 up to {end}")
     bounds = zip(index["name_offsets"][:-1], index["name_offsets"][1:], strict=True)
-    listed = Names.collect(path, (names[first:last] for first, last in bounds))
-    too_large = np.diff(index["offsets"]) > MAX_MEMBER
+    listed, kept = Names.collect(path, (names[first:last] for first, last in bounds))
+    size = np.diff(index["offsets"])[kept]
+    too_large = size > MAX_MEMBER
     if too_large.any():
         name = listed[int(too_large.argmax())]
         raise UserError(f"{path}: {name}: claims more than {MAX_MEMBER} bytes")
     return {
         **listed.columns(),
-        "offset": index["offsets"] + np.uint64(begin or 0),
-        "crc": crc,
+        "offset": index["offsets"][kept] + np.uint64(begin or 0),
+        "size": size.astype(np.uint32),
+        "crc": crc[kept],
     }
 
 

@@ -1,8 +1,12 @@
-"""Encoded member names go in; a sequence of str in one blob, searchable whole, comes out."""
+"""Encoded member names go in; a sequence of str in one blob, searchable whole, comes out.
+
+This is the door of every kind of store: what is a member's name, and what is none, is said here.
+"""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,13 +19,31 @@ from datasets.task import UserError
 
 MAX_NAME = 1000  # bytes of a member name
 
-# Names are held a line each. Not in one: a root, a drive, `..`, a backslash, a control character.
-# Each pattern begins with what is rare, so that a million names are searched in a second.
+# Names are held a line each. Each pattern begins with what is rare, or is made of plain texts, so
+# that a million names are searched in a second.
+# What no store lists (in lower case): hidden files, and what systems leave among those of a user.
+SKIPPED = re.compile(
+    rb"[/\n](?:\.(?!\.?[/\n])|(?:__macosx|@eadir|\$recycle\.bin|system volume information"
+    rb"|lost\+found|thumbs\.db|ehthumbs\.db|desktop\.ini|icon\r)(?=[/\n]))"
+)
+_FOLDER = re.compile(rb"/(?<=[^/\n]/)(?=\n)")
+# Not in a name: a root, a drive, `..`, a control character.
 _REFUSED = (
     re.compile(rb"\n(?:/|\n|[A-Za-z]:/)"),
-    re.compile(rb"[\\\x00-\x09\x0b-\x1f\x7f]"),
+    re.compile(rb"[\x00-\x09\x0b-\x1f\x7f]"),
     re.compile(rb"\.\.(?<=[\n/]\.\.)(?=[\n/])"),
 )
+
+
+def spelled(name: bytes) -> bytes:
+    """A name as all are compared: `/` between folders, composed characters (NFC). What is not UTF-8
+    stays as it is."""
+    if name.isascii() and b"\\" not in name:
+        return name
+    try:
+        return unicodedata.normalize("NFC", name.decode()).encode().replace(b"\\", b"/")
+    except UnicodeDecodeError:
+        return name
 
 
 class Names(Sequence[str]):
@@ -37,10 +59,12 @@ class Names(Sequence[str]):
         self.starts = starts
 
     @classmethod
-    def collect(cls, path: Path | str, names: Iterable[bytes]) -> Names:
-        """Join encoded names; UserError names the shard and the name that cannot be a member."""
+    def collect(cls, path: Path | str, names: Iterable[bytes]) -> tuple[Names, np.ndarray]:
+        """The encoded names, `spelled`, and which they are of those given, int64 (n): folders and
+        SKIPPED are left out. UserError names the shard, and the name that cannot be a member or
+        that there is none."""
         blob, lengths, distinct = bytearray(), array("q", [0]), set()
-        for name in names:
+        for name in map(spelled, names):
             if b"\n" in name or len(name) > MAX_NAME:
                 raise UserError(
                     f"{path}: {name[:80]!r}: expected a name of one line, at most {MAX_NAME} bytes"
@@ -51,11 +75,18 @@ class Names(Sequence[str]):
             distinct.add(name)
         starts = np.cumsum(lengths, dtype=np.uint32 if len(blob) < 2**32 else np.uint64)
         listed = cls(bytes(blob), starts)
-        listed._check(path)
         if len(distinct) < len(listed):
-            name = Counter(listed).most_common(1)[0][0]
-            raise UserError(f"{path}: {name}: the name occurs twice")
-        return listed
+            name = Counter(map(listed.raw, range(len(listed)))).most_common(1)[0][0]
+            raise UserError(f"{path}: {name.decode(errors='replace')}: the name occurs twice")
+        lines = b"\n" + blob.lower()
+        skipped = [match.start() for each in (SKIPPED, _FOLDER) for match in each.finditer(lines)]
+        kept = np.delete(np.arange(len(listed)), np.searchsorted(starts, skipped, "right") - 1)
+        if not len(kept):
+            raise UserError(f"{path}: holds no files")
+        if skipped:
+            return cls.collect(path, map(listed.raw, kept))[0], kept
+        listed._check(path)
+        return listed, kept
 
     def _check(self, path: Path | str) -> None:
         """Refuse unsafe names and names that are not UTF-8."""
@@ -63,7 +94,7 @@ class Names(Sequence[str]):
         for bad in filter(None, (pattern.search(lines) for pattern in _REFUSED)):
             at = max(bad.end() - 2, 0)  # a byte of the name, or the newline of an empty one
             name = self.raw(int(np.searchsorted(self.starts, at, "right")) - 1)
-            raise UserError(f"{path}: {name!r}: expected a relative name without '..' or '\\'")
+            raise UserError(f"{path}: {name!r}: expected a relative name without '..'")
         try:
             lines.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -82,7 +113,7 @@ class Names(Sequence[str]):
         """Position of a name, -1 where there is none; looks through all of them."""
         if "\n" in name:
             return -1
-        line = b"\n" + name.encode("utf-8", "surrogatepass") + b"\n"
+        line = b"\n" + spelled(name.encode("utf-8", "surrogatepass")) + b"\n"
         at = (b"\n" + bytes(self.blob)).find(line)
         return int(np.searchsorted(self.starts, at)) if at >= 0 else -1
 

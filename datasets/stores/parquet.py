@@ -42,7 +42,7 @@ class ParquetStore(Store):
         csv.writer(table).writerows([FACTS, *facts])
         self._table = table.getvalue().encode()
         self._lengths.append(len(self._table))
-        listed = Names.collect(paths[0], [*names, TABLE.encode()])
+        listed, self._kept = Names.collect(paths[0], [*names, TABLE.encode()])
         super().__init__(paths[0], Columns(listed.columns()))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -83,10 +83,11 @@ class ParquetStore(Store):
         return self._held[1]
 
     def read_at(self, index: int) -> bytes:
-        if index == len(self._places):
+        place = int(self._kept[index])
+        if place == len(self._places):
             return self._table
-        number, group, column, row = self._places[index]
+        number, group, column, row = self._places[place]
         return self._blobs(number, group, column)[row]
 
     def sizes(self) -> np.ndarray:
-        return np.array(self._lengths, np.int64)
+        return np.array(self._lengths, np.int64)[self._kept]

@@ -17,7 +17,7 @@ from datasets.stores.blocks import BlockCache, from_environment
 from datasets.stores.files import File, LocalFile, shown
 from datasets.stores.hdf5files import read_layout
 from datasets.stores.index_cache import Columns
-from datasets.stores.names import Names
+from datasets.stores.names import SKIPPED, Names, spelled
 from datasets.stores.zipfiles import read_directory, utf8_name
 from datasets.task import UserError
 
@@ -84,50 +84,56 @@ class Store:
 
 
 class FolderStore(Store):
-    """Files below a folder: names relative to it with `/`, sorted; hidden files are skipped."""
+    """Regular files below a folder: names relative to it with `/`, sorted.
+
+    A symbolic link is what it leads to, a file or a folder, outside too: so hub caches and clusters
+    lay folders out, and whoever names a folder has made its links or taken them. No folder is
+    listed twice, nor one that holds this one. Members of zip and HDF5 are bytes and lead nowhere.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._root = os.path.realpath(path)
+        self._root = os.path.abspath(path)
         try:
-            raw = sorted(os.fsencode(name) for name in self._walk(""))
+            raw = sorted(map(os.fsencode, self._walk()), key=spelled)
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.filename}: {error.strerror}") from None
-        if not raw:
-            raise UserError(f"{path}: the folder holds no files")
-        super().__init__(path, Columns(Names.collect(path, raw).columns()))
+        names, kept = Names.collect(path, raw)
+        listed = ((i, raw[number]) for i, number in enumerate(kept))
+        self._on_disk = {i: os.fsdecode(name) for i, name in listed if name != names.raw(i)}
+        super().__init__(path, Columns(names.columns()))
 
-    def _walk(self, below: str) -> Iterator[str]:
-        for entry in os.scandir(self.path / below):
-            name = below + entry.name
-            if entry.name.startswith(".") or entry.name == "__MACOSX":
+    def _walk(self) -> Iterator[str]:
+        """Names as the system spells them. Links to folders come last."""
+        folders, links, listed, home = [""], [], set(), os.path.realpath(self._root)
+        while folders or links:
+            below = folders.pop() if folders else links.pop(0)
+            real = os.path.realpath(os.path.join(self._root, below))
+            if real in listed or (below and Path(home).is_relative_to(real)):
                 continue
-            if not entry.is_dir():
-                if entry.is_file() or entry.is_symlink():  # a broken link is named when it is read
+            listed.add(real)
+            for entry in sorted(os.scandir(real), key=lambda entry: entry.name):
+                name = below + entry.name
+                if SKIPPED.match(b"\n%s\n" % os.fsencode(entry.name).lower()):
+                    continue
+                if entry.is_dir():
+                    (links if entry.is_symlink() else folders).append(f"{name}/")
+                elif entry.is_file() or not os.path.exists(entry):  # read, a broken link is named
                     yield name
-            elif not entry.is_symlink():
-                yield from self._walk(name + "/")
-            else:
-                self._inside(name)  # a link to a folder within: its files are listed where they are
 
-    def _inside(self, name: str) -> str:
-        """The real path of a member; UserError if a symbolic link leads out of the folder."""
-        real = os.path.realpath(os.path.join(self._root, name))
-        if not real.startswith(os.path.join(self._root, "")):
-            raise UserError(f"{self.path}: {name}: a symbolic link out of the folder")
-        return real
+    def _file(self, index: int) -> str:
+        return os.path.join(self._root, self._on_disk.get(index) or self._names[index])
 
     def read_at(self, index: int) -> bytes:
-        real = self._inside(self._names[index])
         try:
-            with open(real, "rb") as file:
+            with open(self._file(index), "rb") as file:
                 return file.read()
         except OSError as error:
             raise self._error(index, f"cannot be read: {error.strerror}") from None
 
     def sizes(self) -> np.ndarray:
         try:
-            sizes = [os.path.getsize(self._inside(name)) for name in self._names]
+            sizes = [os.path.getsize(self._file(index)) for index in range(len(self))]
         except OSError as error:
             raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from None
         return np.array(sizes, np.int64)
@@ -158,6 +164,9 @@ class Shard(Store):
     def cache_location(self) -> tuple[Path | None, str]:
         return self._file.folder, self._file.name
 
+    def sizes(self) -> np.ndarray:
+        return self.columns["size"].astype(np.int64)
+
 
 class ZipStore(Shard):
     """A zip (zip64 too), members stored or deflated. Opening reads the central directory alone."""
@@ -175,7 +184,7 @@ class ZipStore(Shard):
             raise self._error(index, "damaged, no member begins where the zip says")
         end_of_name = 30 + int.from_bytes(data[26:28], "little")
         local, flags = data[30:end_of_name], int.from_bytes(data[6:8], "little")
-        if local != name and utf8_name(local, flags) != name:
+        if local != name and spelled(utf8_name(local, flags)) != name:
             raise self._error(index, f"damaged, the member that lies there is called {local!r}")
         start = end_of_name + int.from_bytes(data[28:30], "little")
         data = data[start : start + packed]
@@ -189,9 +198,6 @@ class ZipStore(Shard):
                 raise self._error(index, f"damaged: {error}") from None
         return self._checked(index, data, size, columns["crc"].item(index))
 
-    def sizes(self) -> np.ndarray:
-        return self.columns["size"].astype(np.int64)
-
 
 class Hdf5Store(Shard):
     """An HDF5 shard as `datasets.pack` writes it, see `hdf5files`. h5py says where the members lie;
@@ -202,12 +208,9 @@ class Hdf5Store(Shard):
 
     def read_at(self, index: int) -> bytes:
         columns = self.columns.arrays
-        begin, end = columns["offset"].item(index), columns["offset"].item(index + 1)
-        data = self._file.read(end - begin, begin)
-        return self._checked(index, data, end - begin, columns["crc"].item(index))
-
-    def sizes(self) -> np.ndarray:
-        return np.diff(self.columns["offset"].astype(np.int64))
+        size = columns["size"].item(index)
+        data = self._file.read(size, columns["offset"].item(index))
+        return self._checked(index, data, size, columns["crc"].item(index))
 
 
 def parse_path(text: str) -> Path | str:
@@ -252,8 +255,10 @@ def _expand_path(path: Path) -> list[Path]:
         return inside or [path]
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
-    if not _is_shard(path):
-        raise UserError(f"{path}: expected a folder or a file of {', '.join(SHARD_SUFFIXES)}")
+    if not (_is_shard(path) and path.is_file()):  # no pipe, socket or device, which may never end
+        raise UserError(
+            f"{path}: expected a folder or a regular file of {', '.join(SHARD_SUFFIXES)}"
+        )
     return [path]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from array import array
 from collections.abc import Iterator
@@ -18,11 +17,7 @@ from datasets.task import UserError
 MAX_MEMBER = 2**31  # bytes a member may claim to hold
 MAX_RATIO = 1100  # deflate cannot shrink more than 1032 to 1, so a larger claim is an attack
 STORED, DEFLATED = 0, 8
-UTF8_FLAG = 0x800  # else a name is in IBM code page 437
-
-_SKIPPED = re.compile(
-    rb"^(?:.*/|(?:.*/)?__MACOSX/.*|(?:.*/)?\.DS_Store)$", re.MULTILINE
-)  # folder entries, and what macOS adds
+UTF8_FLAG = 0x800  # else a name that is not UTF-8 is in IBM code page 437
 
 # A central directory entry and the records that end a zip: APPNOTE.TXT 6.3, 4.3.12 to 4.3.16.
 _ENTRY = np.dtype(
@@ -53,17 +48,12 @@ def read_directory(file: File, length: int) -> dict[str, np.ndarray]:
     """
     directory, count, shift, limit = _find_directory(file, length)
     positions = array("q")
-    raw = list(_walk_directory(file.path, directory, count, positions))
-    at = np.array(positions, np.int64)
+    raw = _walk_directory(file.path, directory, count, positions)
+    names, kept = Names.collect(file.path, raw)
+    at = np.array(positions, np.int64)[kept]
     # A view of an entry from every byte on: picking rows copies 46 bytes a member, no more.
     room = max(len(directory) - _ENTRY.itemsize + 1, 0)
     entries = np.ndarray((room,), _ENTRY, directory, strides=(1,))[at]
-    kept = [i for i, name in enumerate(raw) if not _SKIPPED.match(name)]
-    if not kept:
-        raise UserError(f"{file.path}: the zip holds no files")
-    names = Names.collect(file.path, (raw[i] for i in kept))
-    del raw
-    entries, at = entries[kept], at[kept]
     method, flags = entries["f4"], entries["f3"]
     size, packed, offset = _wide(file.path, names, directory, at, entries)
     offset += shift
@@ -135,8 +125,12 @@ def _walk_directory(
 
 
 def utf8_name(name: bytes, flags: int) -> bytes:
-    """A member's name as UTF-8, from the bytes and the flags that its header holds."""
-    return name if flags & UTF8_FLAG else name.decode("cp437").encode()
+    """A member's name as UTF-8, from the bytes and the flags that its header holds: macOS and
+    others write UTF-8 without its flag, and no text of code page 437 looks so."""
+    try:
+        return name.decode().encode()
+    except UnicodeDecodeError:
+        return name if flags & UTF8_FLAG else name.decode("cp437").encode()
 
 
 def _wide(
