@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from operator import add
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -29,7 +31,7 @@ LOG_VARIANCE_LIMIT = 6.0  # an uncertain output's loss is scaled by exp(-6) to e
 
 def parse_terms(kind: str, text: str) -> list[tuple[str, float]]:
     """`l1+2*grad` -> [("l1", 1.0), ("grad", 2.0)]; UserError names the term that does not fit."""
-    terms = []
+    terms: list[tuple[str, float]] = []
     for item in text.split("+"):
         factor, _, name = item.rpartition("*")
         name = name.strip()
@@ -61,6 +63,8 @@ class OutputLoss(nn.Module):
     class_weights: one per class, for balanced kinds only.
     """
 
+    class_weights: Tensor | None
+
     def __init__(
         self,
         output: Output,
@@ -86,7 +90,8 @@ class OutputLoss(nn.Module):
         for name, function in functions.items():
             if name not in found:
                 found[name] = function(prediction, target, *more)
-        loss = sum(self.weight * factor * found[name] for name, factor in self.terms)
+        scaled = (self.weight * factor * found[name] for name, factor in self.terms)
+        loss = reduce(add, scaled)
         return loss, {name: found[name].detach() for name in functions}
 
 
@@ -140,7 +145,7 @@ class Criterion(nn.Module):
         """
         limit = LOG_VARIANCE_LIMIT
         total = self.log_variances.new_zeros(())
-        logged = {}
+        logged: dict[str, Tensor] = {}
         with torch.autocast(total.device.type, enabled=False):
             log_variances = limit * torch.tanh(self.log_variances / limit)
             for name, output, s in zip(self.names, self.outputs, log_variances, strict=True):

@@ -20,10 +20,10 @@ AT_ONCE = 2**21  # pixels of a batch that are brought back to their own size at 
 
 
 class Part(NamedTuple):
-    """What is answered at once. index: of what is answered for in targets (N, ...); pixels: of the
+    """What is answered at once. area: of what is answered for in targets (N, ...); pixels: of the
     images that these are; predictions: (n, C, ...) by output name, on the device."""
 
-    index: tuple[Any, ...]
+    area: tuple[Any, ...]
     pixels: int
     predictions: dict[str, Tensor]
 
@@ -69,7 +69,7 @@ class Predictor:
         parts = (
             self._resized(image, outputs, self.size) if self.size else self._tiled(image, outputs)
         )
-        whole = {}
+        whole: dict[str, Tensor] = {}
         for (some, rows, columns), predictions in parts:
             pixels = (rows.stop - rows.start) * (columns.stop - columns.start)
             for name in [name for name in predictions if self.model.heads[name].per_image]:
