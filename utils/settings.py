@@ -244,15 +244,13 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
     if "learner" not in state:
         raise UserError(f"{path}: holds weights alone, --resume expects a last.pt")
     config = state["config"]
-    if "settings" not in config:
-        raise UserError(f"{path}: of an earlier version, it cannot be resumed")
     trained = [task["name"] for task in config["tasks"]]
     asked = given.get("task")
     if asked and [load_task(name).name for name in asked] != trained:
         raise UserError(f"{path}: trained for {'+'.join(trained)}, not {'+'.join(asked)}")
     tasks = [Task.from_json(task) for task in config["tasks"]]  # as they were, not as they are
     stored = config["settings"]
-    own = [{name: stored[name][i] for name in PER_TASK} for i in range(len(tasks))]
+    own = [{n: stored[n][i] for n in PER_TASK if n in stored} for i in range(len(tasks))]
     shared = {name: value for name, value in stored.items() if name not in PER_TASK}
     settings = _resolve(parser, tasks, own, shared, given)
     return replace(settings, out=path.parent, resume=path)
