@@ -77,7 +77,7 @@ def train(settings: Settings) -> int:
     with RunFolder(settings, model_spec(settings).to_json(), ranks) as run:
         weights = count_classes(settings, data, run.skipped)
         state = build_state(settings, weights, steps.total, compute, ranks)
-        step = run.restore(state)
+        step = run.restore(state, data)
         samples = [(len(each.train), len(each.val)) for each in data]
         run.begin(step, steps.total, announcement(settings, samples, state, steps, run.path))
         try:

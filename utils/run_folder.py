@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from PIL import Image
 from torch import Tensor
 
+from datasets.contents import Contents, contents, difference
+from datasets.dataset import TaskData
 from datasets.task import Batch, Task, UserError
 from utils import checkpoint, report
 from utils.charts import draw_confusion, draw_curves
@@ -67,6 +69,7 @@ class RunFolder:
         self.meter = Meter(ranks.device)
         self.best = -1.0
         self.run_id: str | None = None
+        self.data: dict[str, Contents] = {}  # of each split, see `restore`
         self.line: dict[str, float] = {}  # what was logged last
         self.saved = time.monotonic()
 
@@ -85,12 +88,24 @@ class RunFolder:
         """A line for whoever watches, once for all ranks."""
         self.progress.write(text)
 
-    def restore(self, state: TrainState) -> int:
-        """Bring the state to where the checkpoint to resume stands; the step, 0 without one."""
+    def restore(self, state: TrainState, data: Sequence[TaskData]) -> int:
+        """Bring the state to where the checkpoint to resume stands; the step, 0 without one.
+
+        UserError: it was trained on other data, or is of another network.
+        """
         path = self.settings.resume
+        splits = {f"{d.task.name} {n}": getattr(d, n) for d in data for n in ("train", "val")}
+        self.data = {name: contents(split) for name, split in splits.items()}
         if path is None:
             return 0
         found = checkpoint.load(path)
+        then = found.get("data", self.data)  # there is none in what an earlier version wrote
+        changed = {n: difference(then[n], self.data[n], split) for n, split in splits.items()}
+        if said := "; ".join(f"{name}: {what}" for name, what in changed.items() if what):
+            raise UserError(
+                f"{path}: its run began with other data, these samples changed: {said}; it goes on "
+                "with what it began with, wherever --data says that this lies now"
+            )
         try:
             state.load_state_dict(found["learner"])
         except UserError as error:
@@ -190,7 +205,8 @@ class RunFolder:
 
     def save(self, step: int, state: TrainState) -> None:
         """Write last.pt, from which a run is resumed."""
-        self._write("last.pt", {"step": step, "best": self.best, "learner": state.state_dict()})
+        facts = {"step": step, "best": self.best, "learner": state.state_dict()}
+        self._write("last.pt", facts | {"data": self.data})
         self.saved = time.monotonic()
 
     def rescue(self, error: UserError, state: TrainState) -> UserError:

@@ -61,6 +61,11 @@ class Store:
         """Bytes of each member, int64 (n)."""
         raise NotImplementedError
 
+    def marks(self, members: np.ndarray) -> dict[str, np.ndarray]:
+        """What tells the contents of these members from others without reading them, the surest
+        first, uint32 (k): `crc` (CRC-32), `size` (bytes), or `name` (CRC-32 of it)."""
+        return {"size": self.sizes()[members].astype(np.uint32)}
+
     def fingerprint(self) -> dict[str, Any] | None:
         """What changes when the store does; None if nothing short of reading it would tell."""
         return None
@@ -131,6 +136,20 @@ class FolderStore(Store):
         except OSError as error:
             raise self._error(index, f"cannot be read: {error.strerror}") from None
 
+    def marks(self, members: np.ndarray) -> dict[str, np.ndarray]:
+        """Sizes, of as many as a slow file system tells in seconds; else names."""
+        few = len(members) <= index_cache.MIN_MEMBERS
+        mark = self._size if few else lambda i: zlib.crc32(self._names.raw(i))
+        found = np.fromiter(map(mark, members.tolist()), np.uint32, len(members))
+        return {"size" if few else "name": found}
+
+    def _size(self, index: int) -> int:
+        """In bytes; 0 of a file whose reading will tell what is wrong."""
+        try:
+            return os.stat(self.path / self._names[index]).st_size & 0xFFFFFFFF
+        except OSError:
+            return 0
+
     def sizes(self) -> np.ndarray:
         try:
             sizes = [os.path.getsize(self._file(index)) for index in range(len(self))]
@@ -157,6 +176,9 @@ class Shard(Store):
     def _index(self, length: int) -> dict[str, np.ndarray]:
         """The columns, read from a shard of `length` bytes."""
         raise NotImplementedError
+
+    def marks(self, members: np.ndarray) -> dict[str, np.ndarray]:
+        return {"crc": self.columns["crc"][members], **super().marks(members)}
 
     def fingerprint(self) -> dict[str, Any]:
         return self._fingerprint

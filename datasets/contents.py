@@ -1,0 +1,58 @@
+"""What a data set's indexes say of its members -> what tells it from another, no pixel read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import reduce
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.dataset import DenseDataset
+
+Contents = dict[str, Tensor]  # by kind of mark, the best first: int32 (n), one for each sample
+
+_SHOWN = 3  # samples named
+
+
+def contents(dataset: DenseDataset) -> Contents:
+    """The samples in their order, wherever they lie and whatever their shards are called."""
+    columns = [_marks(dataset, name) for name in ("", *(o.name for o in dataset.task.outputs))]
+    kinds = [kind for kind in columns[0] if all(kind in column for column in columns)]
+    combined = {
+        kind: reduce(lambda a, b: a * np.uint32(0x9E3779B1) + b, (c[kind] for c in columns))
+        for kind in kinds
+    }
+    return {kind: torch.from_numpy(marks.view(np.int32)) for kind, marks in combined.items()}
+
+
+def _marks(dataset: DenseDataset, name: str) -> dict[str, np.ndarray]:
+    """Of the image, or of the target of that name: those kinds of marks that all stores have."""
+    columns, found, kinds = dataset.table.columns, {}, Counter()
+    shard = columns[f"shard:{name}"][dataset.indices]
+    member = columns[f"member:{name}"][dataset.indices]
+    used = np.unique(shard)
+    for number in used:
+        at = np.flatnonzero(shard == number)
+        for kind, marks in dataset.table.stores[number].marks(member[at]).items():
+            found.setdefault(kind, np.zeros(len(shard), np.uint32))[at] = marks
+            kinds[kind] += 1
+    return {kind: marks for kind, marks in found.items() if kinds[kind] == len(used)}
+
+
+def difference(then: Contents, now: Contents, dataset: DenseDataset) -> str:
+    """How a data set is not what it was, empty if it is. now: its contents. What has no mark in
+    common with what it was, as many files that have been packed, is only counted."""
+    kind = next((kind for kind in then if kind in now), None)
+    old = then[kind].tolist() if kind else [0] * len(next(iter(then.values())))
+    new = now[kind].tolist() if kind else [0] * len(dataset)
+    if old == new:
+        return ""
+    fewer, more = Counter(old) - Counter(new), Counter(new) - Counter(old)
+    other = min(fewer.total(), more.total())
+    counts = {"other": other, "fewer": fewer.total() - other, "more": more.total() - other}
+    said = [f"{count} {word}" for word, count in counts.items() if count]
+    added = [int(dataset.indices[i]) for i, mark in enumerate(new) if mark in more][:_SHOWN]
+    names = ", ".join(dataset.table.key(i) for i in added if kind)
+    return ", ".join(said or ["another order"]) + (f" ({names})" if names else "")
