@@ -315,7 +315,8 @@ def test_other_flags_do_not_continue(run_compose, sources, words, what):
     before = contents(sources / "out")
     ran = run_compose("--num", 4, *words)
     assert ran.status == 2
-    assert ran.err == f"error: {sources / 'out'}: begun with other {what}: choose another --out\n"
+    shard = sources / "out" / "train_0000.zip"
+    assert ran.err == f"error: {shard}: begun with other {what}; choose another --out\n"
     assert contents(sources / "out") == before
 
 
@@ -465,7 +466,7 @@ BAD = {
     ),
     "foreign shards": (
         lambda s: (s / "out").mkdir() or _put(s / "out/mine.zip", b""),
-        "holds other shards",
+        "mine.zip: already there; choose another --out",
     ),
 }
 

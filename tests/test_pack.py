@@ -276,7 +276,7 @@ def test_an_interrupted_call_goes_on(tmp_path, monkeypatch):
     raw[100] ^= 1
     shards(tmp_path)[1].write_bytes(raw)  # found when it is read back
     (tmp_path / ".t-00003.zip.77.part").write_bytes(b"of a call that was killed")
-    with pytest.raises(ValueError, match="other sources or settings; --force"):
+    with pytest.raises(ValueError, match="t-00000.zip: begun with other --shard-samples; --force"):
         pack(source, target, recipe=PackRecipe(PAIRS, 0, 3))
     with monkeypatch.context() as patch:
         done = interrupt_at(patch, 9)

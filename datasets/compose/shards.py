@@ -21,7 +21,7 @@ from datasets.compose.composing import PARTS, Plan, Recipe, encode, make_composi
 from datasets.compose.ingredients import Kit, divide, survey
 from datasets.processes import run_in_order
 from datasets.stores import open_stores
-from datasets.stores.write import write_zip
+from datasets.stores.write import begin_shards, write_zip
 from datasets.task import UserError
 from utils.files import write_whole
 
@@ -35,7 +35,9 @@ def make_set(kit: Kit, recipe: Recipe, out: Path, workers: int) -> str:
     """
     seen = survey(kit, workers)
     plan = Plan(kit, seen, divide(kit, seen, recipe.val_share), recipe)
-    _begin(out, plan)
+    begin_shards(out / "compose.json", _facts(plan), "*.zip", "choose another --out")
+    task = json.dumps(make_task(plan).to_json(), indent=2) + "\n"
+    write_whole(out / "task.json", task.encode())
     shards = {out / name: numbers for name, numbers in _list_shards(recipe).items()}
     lacking = {
         path: numbers for path, numbers in shards.items() if not _is_whole(path, numbers, kit)
@@ -83,29 +85,6 @@ def _encode(plan: Plan, item: tuple[str, int]) -> list[tuple[str, bytes]]:
     return encode(make_composite(plan, *item), *item)
 
 
-def _begin(out: Path, plan: Plan) -> None:
-    """Note what is made here, for a later call, and remove what a killed call left half written.
-
-    UserError if the shards in `out` were begun with something else.
-    """
-    note, facts = out / "compose.json", _facts(plan)
-    if any(out.glob("*.zip")):
-        try:
-            before = dict(json.loads(note.read_text()))
-        except (OSError, ValueError, TypeError):
-            raise UserError(
-                f"{out}: holds other shards, expected none: choose another --out"
-            ) from None
-        changed = [name for name in facts if before.get(name) != facts[name]]
-        if changed:
-            raise UserError(f"{out}: begun with other {', '.join(changed)}: choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    for part in out.glob(".*.zip.*.part"):
-        part.unlink()
-    for path, value in ((out / "task.json", make_task(plan).to_json()), (note, facts)):
-        write_whole(path, (json.dumps(value, indent=2) + "\n").encode())
-
-
 def _facts(plan: Plan) -> dict[str, Any]:
     """By flag, all that the bytes depend on."""
     kit, recipe = plan.kit, plan.recipe
@@ -114,9 +93,9 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "--backgrounds": _digest([room.name for room in kit.rooms], plan.seen.rooms),
         "--cutouts": _digest([cutout.name for cutout in kit.cutouts], plan.seen.cutouts),
         "--focal": kit.focal,
-        "--heights": {name: list(bounds) for name, bounds in sorted(kit.heights_m.items())},
+        "--heights": kit.heights_m,
         "--num": recipe.num,
-        "--size": list(recipe.size),
+        "--size": recipe.size,
         "--seed": recipe.seed,
         "--shard-size": recipe.shard_size,
         "--val-share": recipe.val_share,

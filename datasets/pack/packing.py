@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import glob
-import hashlib
-import json
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -17,6 +15,7 @@ from datasets.pack.plan import IMAGE, VERBATIM, PackPlan, PackRecipe, make_plan
 from datasets.pack.reencode import reencode_image, reencode_target
 from datasets.processes import run_in_order
 from datasets.stores import SHARD_SUFFIXES, Store, open_stores, write_hdf5, write_zip
+from datasets.stores.write import begin_shards
 from datasets.task import UserError
 
 
@@ -72,17 +71,15 @@ def pack(
     for store in stores:
         if Path(store.path).resolve() in [path.resolve() for path in [target, *there]]:
             raise UserError(f"{store.path}: is a source and would be written")
-    journal = target.with_name(f".{target.name}.packing")
-    if there and not force and not journal.exists():
-        raise UserError(f"{there[0]}: already there; --force replaces it")
     plan = make_plan(stores, recipe)
     num = len(plan.cuts) - 1
     paths = [target]
     if numbered:
         paths = [target.with_name(f"{target.stem}-{i:05d}{target.suffix}") for i in range(num)]
-    resumed = _begin(journal, _digest(plan), there, force)
-    for part in target.parent.glob(f".{pattern}.*.part"):  # of a call that was killed
-        part.unlink()
+    for path in there if force else []:
+        path.unlink()
+    journal = target.with_name(f".{target.name}.packing")
+    resumed = begin_shards(journal, _facts(plan), pattern, "--force replaces it")
     members = [range(*plan.cuts[i : i + 2].tolist()) for i in range(num)]
     jobs = [Job(*each, resumed, num == 1) for each in zip(paths, members, strict=True)]
     written = []
@@ -108,32 +105,25 @@ def _open(sources: list[Path | str]) -> list[Store]:
     return stores
 
 
-def _digest(plan: PackPlan) -> str:
+def _facts(plan: PackPlan) -> dict[str, Any]:
     """What a shard depends on: the sources as they are now, and the recipe. The time of a folder
-    says nothing of its files; their sizes do."""
-    sources = [
-        [str(store.path), store.fingerprint() or zlib.crc32(store.sizes().tobytes())]
-        for store in plan.stores
-    ]
-    task = plan.recipe.task and plan.recipe.task.to_json()
-    described = json.dumps([sources, task, plan.recipe[1:], len(plan.store)])
-    return hashlib.blake2b(described.encode()).hexdigest()
+    says nothing of its files; their names and sizes do."""
+    recipe = plan.recipe
+    return {
+        "sources": [
+            [str(store.path), store.fingerprint() or _digest(store)] for store in plan.stores
+        ],
+        "--task": recipe.task and recipe.task.to_json(),
+        "--shard-size": recipe.shard_bytes,
+        "--shard-samples": recipe.shard_samples,
+        "--size": recipe.size,
+        "--quality": recipe.quality,
+        "--prefix": recipe.prefix,
+    }
 
 
-def _begin(journal: Path, digest: str, there: list[Path], force: bool) -> bool:
-    """Whether an interrupted call with this digest goes on; else its shards make way and the
-    journal is begun."""
-    if there and not force:
-        if journal.read_text() != digest:
-            raise UserError(
-                f"{there[0]}: was begun with other sources or settings; --force starts anew"
-            )
-        return True
-    for path in there:
-        path.unlink()
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    journal.write_text(digest)
-    return False
+def _digest(store: Store) -> int:
+    return zlib.crc32(store.names().blob, zlib.crc32(store.sizes().tobytes()))
 
 
 def _write_shard(plan: PackPlan, job: Job) -> bool:

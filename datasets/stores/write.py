@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import zipfile
 import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -72,6 +74,29 @@ def write_hdf5(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
                     file[name] = values
 
     _write(path, write)
+
+
+def begin_shards(note: Path, facts: dict[str, Any], pattern: str, advice: str) -> bool:
+    """Note what the shards beside `note` that fit `pattern` are made of; whether some are there,
+    which an interrupted call made of the same. What it left half written is removed.
+
+    UserError, with the advice: shards that were begun with other facts, which are named, or that
+    nobody noted.
+    """
+    facts, there = json.loads(json.dumps(facts)), sorted(note.parent.glob(pattern))
+    if there:
+        try:
+            before = dict(json.loads(note.read_text()))
+        except (OSError, ValueError, TypeError):
+            raise UserError(f"{there[0]}: already there; {advice}") from None
+        changed = [name for name in facts if before.get(name) != facts[name]]
+        if changed:
+            raise UserError(f"{there[0]}: begun with other {', '.join(changed)}; {advice}")
+    note.parent.mkdir(parents=True, exist_ok=True)
+    for part in note.parent.glob(f".{pattern}.*.part"):
+        part.unlink()
+    write_whole(note, (json.dumps(facts, indent=2) + "\n").encode())
+    return bool(there)
 
 
 def _write(path: Path, write: Callable[[Path], None]) -> None:
