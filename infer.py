@@ -178,7 +178,7 @@ def score(args: Namespace, trained: TrainedTask, skipped: Skipped) -> dict[str, 
     """`OUTPUT/METRIC` of a labelled split of the input; `OUTPUT/per_class`: a row each class."""
     task, predictor = trained
     paths = [parse_path(text) for text in args.input] if args.input else demo(task)
-    dataset = open_split(task, paths, args.evaluate, args.split_by)
+    dataset = open_split(task, paths, args.evaluate, args.split_by, args.skip_bad)
     batches = eval_batches(dataset, 4, workers=2, on_bad=skipped.add)
     metrics, none = metrics_of(task.outputs), torch.zeros(())
     found = evaluate(predictor, batches, lambda *_: (none, {}), metrics, skipped.ranks)

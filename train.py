@@ -145,7 +145,9 @@ def open_data(settings: Settings) -> list[TaskData]:
     opened = []
     for each in settings.tasks:
         paths = [parse_path(text) for text in each.data] or demo_shards(each.task, DATA / "demo")
-        data = open_task(each.task, paths, each.size, settings.split_by, settings.seed)
+        data = open_task(
+            each.task, paths, each.size, settings.split_by, settings.seed, settings.skip_bad
+        )
         opened.append(overfit(data, settings.overfit * each.bs) if settings.overfit else data)
     return opened
 

@@ -108,8 +108,14 @@ class DenseDataset(Dataset[Sample]):
         return np.lexsort((member, shard)).astype(np.int32)
 
     def read_target(self, index: int, output: str) -> tuple[bytes, str]:
-        """A target's bytes and its name, as `SHARD: MEMBER`; BadMember if it cannot be read."""
-        return self._read(*self.table.target(index, output))
+        """A target's bytes and its name, as `SHARD: MEMBER`; BadMember if it cannot be read, or if
+        there is none."""
+        shard, member = self.table.target(index, output)
+        if shard < 0:
+            named = next(each for each in self.task.outputs if each.name == output)
+            image = self.table.where(*self.table.image(index))
+            raise BadMember(image, self.table.no_target(index, named, self.task))
+        return self._read(shard, member)
 
     def _read(self, shard: int, member: int) -> tuple[bytes, str]:
         """A member's bytes and its name, as `SHARD: MEMBER`; BadMember if they cannot be read."""
@@ -144,14 +150,16 @@ def open_task(
     size: tuple[int, int],
     split_by: tuple[str, str] | None = None,
     seed: int = 0,
+    unlabelled: int = 0,
 ) -> TaskData:
-    """Open the stores of a task and divide its samples; UserError names what is missing."""
+    """Open the stores of a task and divide its samples; UserError names what is missing.
+
+    unlabelled: images of a split that may lack targets; each is a BadMember when it is read.
+    """
     stores = open_stores(paths)
-    train = DenseDataset(
-        find_samples(stores, task, "train", split_by), task, TrainTransform(task, size), seed
-    )
-    val = DenseDataset(find_samples(stores, task, "val", split_by), task)
-    return TaskData(task, train, val)
+    train, val = (find_samples(stores, task, s, split_by, unlabelled) for s in ("train", "val"))
+    sides = DenseDataset(train, task, TrainTransform(task, size), seed), DenseDataset(val, task)
+    return TaskData(task, *sides)
 
 
 def open_split(
@@ -159,9 +167,12 @@ def open_split(
     paths: Sequence[Path | str],
     split: str,
     split_by: tuple[str, str] | None = None,
+    unlabelled: int = 0,
 ) -> DenseDataset:
-    """One split of a task as evaluation sees it: at native size, never augmented."""
-    return DenseDataset(find_samples(open_stores(paths), task, split, split_by), task)
+    """One split of a task as evaluation sees it: at native size, never augmented. unlabelled: as
+    in `open_task`."""
+    table = find_samples(open_stores(paths), task, split, split_by, unlabelled)
+    return DenseDataset(table, task)
 
 
 def overfit(data: TaskData, num: int) -> TaskData:

@@ -19,7 +19,10 @@ LOSSY = ("JPEG", "MPO")  # MPO: the JPEG of phones, with a preview appended
 # or that reads other files has no place in a data set. TGA comes last: it has no signature.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000", "AVIF", "TGA")
 # By these names an image is known among other files.
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".tif", ".tiff", ".bmp", ".gif", ".webp"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".avif", ".tga"),
+)
 
 # Pillow's own limit is global and warns at 89 million pixels. It is raised, not removed: others who
 # use Pillow in this process keep a guard.

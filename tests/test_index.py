@@ -1,6 +1,7 @@
 """The index: each image of a split with its own targets, the same from any store, or an error."""
 
 import pickle
+import re
 import shutil
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from datasets import TASKS, load_task
+from datasets.dataset import BadMember, DenseDataset
 from datasets.index import compile_template, find_samples
 from datasets.stores import open_stores, write_hdf5, write_zip
 from datasets.task import Mask, Task, UserError
@@ -80,6 +82,11 @@ def assert_same_keys(table):
         ("*/r*_{key}.png", "cam2/run_7.png", {"key": "7"}),
         ("a+(b)/{key}.png", "a+(b)/ä.png", {"key": "ä"}),
         ("{key}.png", "1xpng", None),
+        ("photos/{key}.png", "photos/a.PNG", {"key": "a"}),
+        ("photos/{key}.png", "Photos/a.png", None),
+        ("image/{key}.*", "image/a.TIFF", {"key": "a"}),
+        ("image/{key}.*", "image/notes.txt", None),
+        ("a\u0308/{key}.png", "\u00e4/1.png", {"key": "1"}),
     ],
 )
 def test_templates(template, name, fields):
@@ -236,10 +243,40 @@ def test_two_targets_that_fit_are_both_named(tmp_path):
     assert {shard for row in rows(find_samples(stores, PLAIN, "train")) for shard, _ in row} == {0}
 
 
-def test_no_image_names_paths_and_template(tmp_path):
-    stores = open_stores([zip_of(tmp_path / "s.zip", "images/a.png", "mask/a.png")])
-    with pytest.raises(ValueError, match=r"s\.zip: no image fits image/\{key\}\.\*"):
+def test_no_image_names_paths_and_template_and_what_lies_there(tmp_path):
+    names = [f"images/{k}.jpg" for k in range(3)] + ["labels/0.PNG", "labels/1.PNG", "a.csv"]
+    stores = open_stores([zip_of(tmp_path / "s.zip", *names)])
+    said = r"s\.zip: no image fits image/\{key\}\.\*; there are 3 images/\*.jpg, 2 labels/\*.PNG, 1"
+    with pytest.raises(ValueError, match=said):
         find_samples(stores, PLAIN, "train")
+
+
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        (["masks/0.png", "masks/1.png"], "; 2 of 2 images have none; near it lies masks/0.png"),
+        (["mask/0_m.png", "mask/1.png"], "expected mask/0.png; near it lies mask/0_m.png"),
+        (["mask/1.png"], "expected mask/0.png; there are "),
+    ],
+)
+def test_no_target_tells_how_many_and_what_is_near(targets, said, tmp_path):
+    images = ("image/0.png", "image/1.png")
+    stores = open_stores([zip_of(tmp_path / "s.zip", *images, *targets, "x/y.txt")])
+    task = task_of("{split}/{key}.png", "mask/{key}.png", splits={"train": "image"})
+    with pytest.raises(ValueError, match=re.escape(said)):
+        find_samples(stores, task, "train")
+
+
+def test_so_many_images_may_have_no_target(tmp_path):
+    names = [f"image/{k}.png" for k in range(4)] + ["mask/1.png", "mask/3.png"]
+    stores = open_stores([zip_of(tmp_path / "s.zip", *names)])
+    task = task_of("{split}/{key}.png", "mask/{key}.png", splits={"train": "image"})
+    table = find_samples(stores, task, "train", unlabelled=2)
+    assert [table.target(i, "mask0")[1] for i in range(4)] == [-1, 4, -1, 5]
+    with pytest.raises(ValueError, match=r"image/0\.png: no target .*2 of 4 images have none"):
+        find_samples(stores, task, "train", unlabelled=1)
+    with pytest.raises(BadMember, match=r"image/2\.png: no target for mask0, expected mask/2\.png"):
+        DenseDataset(table, task).read_target(2, "mask0")
 
 
 def test_no_test_split_without_one_in_the_names(tmp_path):
@@ -282,6 +319,18 @@ def test_leave_one_value_out(name, tmp_path):
     assert [len(train), len(val)] == [2, 1]
 
 
+@pytest.mark.parametrize("sign", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_tables_as_spreadsheets_write_them(sign, encoding, tmp_path):
+    rows = [("id", "content"), ("a", "Gema\u0308lde"), ("b", "x, y; z"), ("c", "Gem\u00e4lde")]
+    lines = [sign.join(f'"{value}"' for value in row) for row in rows]
+    members = [(f"{folder}/{k}.png", b"") for folder in ("image", "annotation") for k in "abc"]
+    members.append(("metadata.csv", "\r\n".join(lines).encode(encoding)))
+    write_zip(tmp_path / "s.zip", members)
+    val = find_samples(open_stores([tmp_path]), DAMAGE, "val", ("content", "Gema\u0308lde"))
+    assert [val.key(i) for i in range(len(val))] == ["image/a.png", "image/c.png"]
+
+
 @pytest.mark.parametrize(
     ("split_by", "what"),
     [
@@ -298,7 +347,7 @@ def test_split_by_what_is_not_there(split_by, what, tmp_path):
     ("table", "what"),
     [
         ("id,content\na,x\nb,y\n", "image/c.png: metadata.csv has no row with the id 'c'"),
-        ("key,content\na,x\n", "expected a column id"),
+        ("key,content\na,x\n", "expected a column id, found key, content"),
         ("id,content\na,x,z\n", "the row of 'a' has too many"),
         ("id,content\na\n", "the row of 'a' has too many or few"),
         ("id,content\na,x\na,y\n", "'a' has two different rows"),

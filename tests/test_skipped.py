@@ -17,7 +17,7 @@ from test_train import differing
 
 import train
 from datasets.class_weights import class_histogram
-from datasets.dataset import BadMember, eval_batches, open_task, train_loader
+from datasets.dataset import BadMember, eval_batches, open_split, open_task, train_loader
 from datasets.stores import write_hdf5, write_zip
 from utils import checkpoint, engine
 from utils.distributed import Ranks
@@ -245,6 +245,30 @@ def test_the_histogram_counts_the_others(tmp_path):
     assert [member for member, _ in met] == [f"{tmp_path}/data.zip: parts/k02.png"]
     with pytest.raises(BadMember, match="label value 77"):
         class_histogram(holed, tmp_path / "other cache")
+
+
+def test_images_without_a_label_are_skipped_alike(run_train, tiny_words, tmp_path):
+    members = members_of(TINY)
+    for name in (f"parts/{TRAINED}.png", f"edge/{VALIDATED}.png"):
+        del members[name]
+    write_zip(tmp_path / "data.zip", members.items())
+    words = (*tiny_words, "--data", tmp_path / "data.zip", "--steps", "9", "--class-weights")
+    ran = run_train(*words)
+    assert (ran.status, ran.err.count("\n")) == (2, 1)
+    assert f"img/{TRAINED}.png: no target for parts, expected parts/{TRAINED}.png" in ran.err
+    assert run_train(*words, "--skip-bad", "2").status == 0
+    missing = {
+        f"{tmp_path}/data.zip: img/{TRAINED}.png",
+        f"{tmp_path}/data.zip: img/{VALIDATED}.png",
+    }
+    assert {member for member, _ in listed(tmp_path / "runs" / "tiny")} == missing
+    split, met = open_split(TINY, [tmp_path / "data.zip"], "val", unlabelled=1), {}
+    keys = [key for each in eval_batches(split, 2, 0, on_bad=met.setdefault) for key in each.keys]
+    assert len(keys) == len(split) - 1
+    assert met == {
+        f"{tmp_path}/data.zip: img/{VALIDATED}.png": f"no target for edge, expected "
+        f"edge/{VALIDATED}.png"
+    }
 
 
 def test_a_label_that_is_a_broken_link(run_train, tiny_words, tmp_path):

@@ -18,7 +18,7 @@ from datasets.dataset import DenseDataset
 from datasets.decode import check_same_size, decode_image, decode_target
 from datasets.index import SampleTable, find_groups
 from datasets.index.splits import choose, divider
-from datasets.index.templates import compile_lines, fill_template
+from datasets.index.templates import compile_lines
 from datasets.processes import run_in_order
 from datasets.stores import Store
 from datasets.task import SPLITS, Sample, Task, UserError
@@ -41,11 +41,8 @@ class Samples(NamedTuple):
         shard, member = self.table.target(i, output)
         if shard >= 0:
             return self.table.where(shard, member)
-        files = next(each.files for each in self.task.outputs if each.name == output)
-        match = compile_lines(self.task.image).match(self.table.key(i).encode())
-        raise UserError(
-            f"{self.where(i)}: no target for {output}, expected {fill_template(files, match)}"
-        )
+        named = next(each for each in self.task.outputs if each.name == output)
+        raise UserError(f"{self.where(i)}: {self.table.no_target(i, named, self.task)}")
 
     def read(self, i: int, output: str = "") -> tuple[bytes, str]:
         """Encoded bytes and `where`; UserError names a member that is missing or damaged."""

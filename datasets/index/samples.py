@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +22,7 @@ from datasets.stores.index_cache import Columns
 from datasets.task import Output, Task, UserError
 
 _SHOWN = 12  # paths listed in an error
+_NEAR = 5000  # names among which an error looks for one that may have been meant
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,11 @@ class SampleTable:
         shard, member = self.image(i)
         return self.stores[shard].names()[member]
 
+    def no_target(self, i: int, output: Output, task: Task) -> str:
+        """What is to be said of sample i where the output has no target."""
+        match = compile_lines(task.image).match(self.key(i).encode())
+        return f"no target for {output.name}, expected {fill_template(output.files, match)}"
+
 
 class _Images(NamedTuple):
     """All images, in order of name, then shard: int32, int64, bytes and bytes, each (n)."""
@@ -78,22 +88,35 @@ class _Images(NamedTuple):
 
 
 def find_samples(
-    stores: list[Store], task: Task, split: str, split_by: tuple[str, str] | None = None
+    stores: list[Store],
+    task: Task,
+    split: str,
+    split_by: tuple[str, str] | None = None,
+    unlabelled: int = 0,
 ) -> SampleTable:
     """Join every image of a split with its targets, by the fields both templates capture.
 
     A target below the same leading folder of the same shard comes first, then one of the same
     shard, then one of another; never one that already belongs to an image nearer to it.
     split: train, val or test. split_by: (field, value) puts that value into val, the rest into
-    train, and leaves a test split of the names alone. UserError: no image fits, the split is empty
-    or unknown, an image of it has no target or two. The table of large shards is kept beside the
-    first, see `index_cache`.
+    train, and leaves a test split of the names alone. unlabelled: images of it that may have no
+    target of an output; -1 is its shard and member number then. UserError: no image fits, the split
+    is empty or unknown, more have none, or one has two. The table of large shards is kept beside
+    the first, see `index_cache`.
     """
     cached, key = _cached_table(stores, task, split, split_by)
     columns = index_cache.load(cached, key)
     if columns is None:
         columns = index_cache.save(cached, key, _find(stores, task, split, split_by))
-    return SampleTable(stores, columns)
+    table = SampleTable(stores, columns)
+    for output in task.outputs:
+        absent = np.flatnonzero(columns[f"shard:{output.name}"] < 0)
+        if len(absent) > unlabelled:
+            more = f"; {len(absent)} of {len(table)} images have none" if len(absent) > 1 else ""
+            what = table.no_target(int(absent[0]), output, task)
+            near = _near(table, task, what.rpartition(" ")[2])
+            raise UserError(f"{table.where(*table.image(int(absent[0])))}: {what}{more}{near}")
+    return table
 
 
 def find_groups(stores: list[Store], task: Task) -> SampleTable:
@@ -129,9 +152,7 @@ def _find(
         chosen = np.flatnonzero(choose(images.text, task, split, split_by))
     located = {"": (images.shard[chosen], images.member[chosen])}
     for output in task.outputs:
-        located[output.name] = _find_targets(
-            stores, task, output, pattern, images, chosen, required=bool(split)
-        )
+        located[output.name] = _find_targets(stores, task, output, pattern, images, chosen)
     columns = {}
     for name, (shard, member) in located.items():
         wide = member.max() >= 2**31
@@ -161,7 +182,7 @@ def _find_images(
 
     columns = _scan(stores, pattern, look)
     if not columns:
-        raise UserError(f"{_paths(stores)}: no image fits {task.image}")
+        raise UserError(f"{_paths(stores)}: no image fits {task.image}; {_contents(stores)}")
     order = np.argsort(columns[2], kind="stable")
     shard, member, name, text = (columns.pop(0)[order] for _ in _Images._fields)  # frees each
     return _Images(shard, member, name, text)
@@ -194,10 +215,8 @@ def _find_targets(
     pattern: re.Pattern[bytes],
     images: _Images,
     chosen: np.ndarray,
-    required: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Shard int32 and member int64 of the target of each chosen image, -1 where there is none and
-    none is required."""
+    """Shard int32 and member int64 of the target of each chosen image, -1 where there is none."""
     files = compile_lines(output.files)
     fields = [name for name in files.groupindex if name in pattern.groupindex]
     if not fields:
@@ -214,12 +233,8 @@ def _find_targets(
     wanted = np.array([look(pattern.match(name)) for name in images.name]).T  # (2, n images)
     first, second = _join(images.shard, wanted, shard, np.stack(keys))
     first, second = first[chosen], second[chosen]
-    for i in np.flatnonzero((first < 0) & required | (second >= 0))[:1]:
-        image = images.name[chosen[i]]
-        where = f"{stores[images.shard[chosen[i]]].path}: {image.decode()}: "
-        if first[i] < 0:
-            expected = fill_template(output.files, pattern.match(image))
-            raise UserError(f"{where}no target for {output.name}, expected {expected}")
+    for i in np.flatnonzero(second >= 0)[:1]:
+        where = f"{stores[images.shard[chosen[i]]].path}: {images.name[chosen[i]].decode()}: "
         both = (
             f"{stores[shard[at]].path}: {stores[shard[at]].names()[member[at]]}"
             for at in (first[i], second[i])
@@ -257,6 +272,27 @@ def _join(
             link(np.flatnonzero(image_shard == number), np.flatnonzero(shard == number), row)
     link(np.flatnonzero(first < 0), np.flatnonzero(free), 1)
     return first, second
+
+
+def _near(table: SampleTable, task: Task, expected: str) -> str:
+    """What lies there that may be meant: a name like the one expected, else all in short."""
+    members = ((s, i) for s, store in enumerate(table.stores) for i in range(len(store)))
+    names = ["", *(output.name for output in task.outputs)]
+    used = {table.target(i, name) for i in range(min(len(table), _NEAR)) for name in names}
+    others = [table.stores[s].names()[i] for s, i in islice(members, _NEAR) if (s, i) not in used]
+    near = get_close_matches(expected, others, 1)
+    return f"; near it lies {near[0]}" if near else f"; {_contents(table.stores)}"
+
+
+def _contents(stores: list[Store]) -> str:
+    """Where most members lie, by folder and suffix: `there are 10 photos/*.jpg, 9 labels/*.png`."""
+    parts = Counter(
+        f"{os.path.dirname(name)}/*{os.path.splitext(name)[1]}".lstrip("/")
+        for store in stores
+        for name in store.names()
+    )
+    more = f" and {len(parts) - 4} other kinds" if len(parts) > 4 else ""
+    return f"there are {', '.join(f'{num} {kind}' for kind, num in parts.most_common(4))}{more}"
 
 
 def _paths(stores: list[Store]) -> str:

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -74,13 +75,15 @@ def _read_metadata(
         for match in pattern.finditer(store.names().blob):
             where = f"{store.path}: {match[0].decode()}"
             try:
-                text = store.read(match[0].decode()).decode("utf-8-sig")
-                read = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+                text = _text(store.read(match[0].decode()))
+                comma = max(",;\t", key=text.partition("\n")[0].count)
+                read = csv.DictReader(io.StringIO(text, newline=""), delimiter=comma, strict=True)
                 table = list(read)
             except (UnicodeDecodeError, csv.Error) as error:
                 raise UserError(f"{where}: not a CSV table: {error}") from None
             if "id" not in (read.fieldnames or []):
-                raise UserError(f"{where}: expected a column id")
+                found = ", ".join(read.fieldnames or ["none"])
+                raise UserError(f"{where}: expected a column id, found {found}")
             for row in table:
                 if None in row or None in row.values():
                     raise UserError(f"{where}: the row of {row['id']!r} has too many or few values")
@@ -91,6 +94,12 @@ def _read_metadata(
     if missing:
         raise UserError(f"{template}: only some of these files have a column {missing}")
     return rows, list(columns)
+
+
+def _text(data: bytes) -> str:
+    """A table as spreadsheets write it: UTF-8, or UTF-16 where it begins so; composed as names."""
+    wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+    return unicodedata.normalize("NFC", data.decode("utf-16" if wide else "utf-8-sig"))
 
 
 def choose(
@@ -115,7 +124,7 @@ def choose(
         why = f"a split by {split_by[0]}" if split_by else f"{task.image} without {{split}}"
         raise UserError(f"split {split!r} has no sample: {why} gives train and val only")
     if split_by is not None:
-        is_val = texts == split_by[1].encode()
+        is_val = texts == unicodedata.normalize("NFC", split_by[1]).encode()
         if not is_val.any():
             raise UserError(
                 f"split by {split_by[0]}: no sample has the value {split_by[1]!r}, "

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
+from datasets.images import IMAGE_SUFFIXES
 from datasets.task import UserError
 
 _FIELD = re.compile(r"\{([A-Za-z][A-Za-z0-9_]*)\}|\*")
+_SUFFIX = re.compile(r"(.*?)(\.\*|\.[A-Za-z0-9]+|)", re.DOTALL)
 MAX_CHOICES = 3  # places at which a name of n characters can be divided in n ways
 
 
@@ -14,23 +17,28 @@ def compile_template(template: str) -> re.Pattern[str]:
     """The pattern of a member name: `{field}` is one or more characters, `*` any number, never `/`.
 
     Any folders may come before (group 1, with the last `/`). Fields take as little as they can; one
-    that occurs twice must be the same text. A last `.*` is an extension, so it holds no other dot:
-    `image/{key}.*` gives `a.b` for `image/a.b.png`. UserError names a template that is not one.
+    that occurs twice must be the same text. A last `.*` is the suffix of any image, so it holds no
+    other dot: `image/{key}.*` gives `a.b` for `image/a.b.png`. Suffixes may be in upper case.
+    UserError names a template that is not one.
     """
     return re.compile(_source(template), re.MULTILINE)
 
 
-def compile_lines(template: str) -> re.Pattern[bytes]:
-    """The same pattern over the bytes of many names, one a line."""
-    return re.compile(_source(template).encode(), re.MULTILINE)
+def compile_lines(template: str, any_suffix: bool = False) -> re.Pattern[bytes]:
+    """The same pattern over the bytes of many names, one a line; or of names of any suffix."""
+    return re.compile(_source(template, any_suffix).encode(), re.MULTILINE)
 
 
-def _source(template: str) -> str:
+def _source(template: str, any_suffix: bool = False) -> str:
     """The pattern as text. Where a field may end at the first text that follows it, and what comes
     after could take any longer one, the first is final: names of n characters take n steps."""
     if not template or template.startswith("/"):
         raise UserError(f"template {template!r}: expected a relative member name")
-    body, ending = (template[:-2], r"\.[^/.\n]*") if template.endswith(".*") else (template, "")
+    template = unicodedata.normalize("NFC", template)
+    body, suffix = _SUFFIX.fullmatch(template).groups()
+    suffixes = IMAGE_SUFFIXES if suffix == ".*" else (suffix,)
+    ending = "|".join(map(re.escape, suffixes))
+    ending = r"\.[^/.\n]*" if any_suffix and suffix else f"(?i:{ending})"
     found = list(_FIELD.finditer(body))
     names = [match[1] for match in found]
     parts, seen, end, taken, choices = [], set(), -1, 0, 0
