@@ -165,7 +165,44 @@ def test_a_crash_while_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     assert checkpoint.load(path)["step"] == 7
     checkpoint.save(path, {"step": 9})
     assert checkpoint.load(path)["step"] == 9
-    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+    assert {p.name for p in tmp_path.iterdir()} == {"last.pt", "previous.pt"}
+
+
+def test_a_predecessor_is_kept_until_its_successor_was_read(tmp_path, monkeypatch):
+    path, before = tmp_path / "last.pt", tmp_path / "previous.pt"
+    for step in (1, 2, 3):
+        checkpoint.save(path, STATE | {"step": step})
+    assert [checkpoint.load(each)["step"] for each in (path, before)] == [3, 2]
+    save = torch.save
+
+    def flipped(state, target):
+        save(state, target)
+        data = bytearray(target.read_bytes())
+        data[data.index(b"PK\3\4") + 200] ^= 1
+        target.write_bytes(data)
+
+    monkeypatch.setattr(torch, "save", flipped)
+    with pytest.raises(ValueError, match="last.pt: .* is not read as it was written"):
+        checkpoint.save(path, STATE | {"step": 4})
+    assert [checkpoint.load(each)["step"] for each in (path, before)] == [3, 2]
+    assert {p.name for p in tmp_path.iterdir()} == {"last.pt", "previous.pt"}
+
+
+def test_the_newest_whole_one_is_taken(tmp_path, capsys):
+    path, before = tmp_path / "last.pt", tmp_path / "previous.pt"
+    for step in (1, 2):
+        checkpoint.save(path, STATE | {"step": step, "config": {}})
+    assert checkpoint.load_last(path)[1]["step"] == 2
+    assert capsys.readouterr().err == ""
+    path.write_bytes(path.read_bytes()[:-50])
+    found, state = checkpoint.load_last(path)
+    assert (found, state["step"]) == (before, 1)
+    said = capsys.readouterr().err
+    assert said.startswith(f"passed over: {path}: not a checkpoint")
+    assert said.endswith(f"; {before} is whole\n")
+    before.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"previous.pt: not a checkpoint"):
+        checkpoint.load_last(path)
 
 
 def test_a_folder_that_is_missing(tmp_path):

@@ -302,6 +302,43 @@ def test_a_finished_run_has_nothing_left_to_do_but_may_go_on(run_train, tiny_jso
     assert checkpoint.load(last)["step"] == 4
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_damaged_checkpoint_costs_no_more_than_since_the_last(
+    run_train, tiny_json, tmp_path, named
+):
+    path, data = tiny_json
+    words = ("--task", path, "--data", data, "--steps", "6", "--eval-steps", "2")
+    assert run_train(*words).status == 0
+    folder = tmp_path / "runs" / "tiny"
+    last, previous = folder / "last.pt", folder / "previous.pt"
+    whole = checkpoint.load(last)
+    last.write_bytes(last.read_bytes()[:5000])
+    ran = run_train("--resume", *["runs/tiny/last.pt"] * named)
+    assert ran.status == 0, ran.err
+    assert ran.err.startswith(f"passed over: {Path('runs/tiny/last.pt')}: ")
+    assert "6 steps" in ran.out
+    assert differing(checkpoint.load(last)["learner"], whole["learner"]) == []
+    assert checkpoint.load(previous)["step"] == 4
+
+
+@pytest.mark.parametrize("where", ["log", "images"])
+def test_a_full_disk_names_the_folder_and_the_last_good_checkpoint(
+    run_train, tiny_json, tmp_path, monkeypatch, where
+):
+    path, data = tiny_json
+    words = ("--task", path, "--data", data, "--eval-steps", "2", "--out", "run", "--steps")
+    assert run_train(*words, "2").status == 0
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run_folder.RunLogger, where, full)
+    ran = run_train("--resume", "run/last.pt", "--steps", "4")
+    expected = f"last good checkpoint is {Path('run/last.pt')}"
+    assert (ran.status, ran.err) == (2, f"error: run: No space left on device; the {expected}\n")
+    assert checkpoint.load(tmp_path / "run" / "last.pt")["step"] == 2
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1], ids=str)
 def test_a_signal_to_the_whole_group_is_a_stop_like_any_other(tiny_json, tmp_path, number):
     """As `timeout`, a closed terminal and batch systems send it: the workers get it too."""

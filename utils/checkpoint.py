@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import random
 import sys
 import warnings
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +19,46 @@ from datasets.task import UserError
 from utils.command import printable
 from utils.files import write_whole
 
+LAST, PREVIOUS = "last.pt", "previous.pt"  # from which a run is resumed; the one before it
 FORMAT = 4  # raise it whenever networks name or store their weights in another way
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write the state, whole, finite, or not at all; UserError says why the old one stands."""
+    """Write the state, whole, finite, or not at all; UserError says why the old one stands.
+
+    A last.pt becomes previous.pt once its successor has been read back.
+    """
     if broken := not_finite(state):
         raise UserError(f"{path}: not written: {broken} is infinite or not a number")
+
+    def write(part: Path) -> None:
+        torch.save({"format": FORMAT, **state}, part)
+        if record := _damaged(part):
+            raise OSError(f"{record!r} is not read as it was written")
+        if path.name == LAST and path.exists():
+            before = path.with_name(PREVIOUS)
+            before.unlink(missing_ok=True)
+            with suppress(OSError):  # a file system without links
+                os.link(path, before)  # a rename would leave no last.pt for a moment
+
     try:
-        write_whole(path, lambda part: torch.save({"format": FORMAT, **state}, part))
+        write_whole(path, write)
     except (OSError, RuntimeError) as error:
         raise UserError(f"{path}: checkpoint cannot be written: {error}") from None
+
+
+def load_last(path: Path) -> tuple[Path, dict[str, Any]]:
+    """What `load` gives of a run's last.pt, or of the previous.pt beside it if that is whole alone,
+    which a line on stderr tells; and which it is."""
+    before = path.with_name(PREVIOUS)
+    try:
+        return path, load(path, "config")
+    except UserError as error:
+        if path.name != LAST or not before.is_file():
+            raise
+        found = load(before, "config")
+        print(printable(f"passed over: {error}; {before} is whole"), file=sys.stderr)
+        return before, found
 
 
 def load(path: Path, *expected: str) -> dict[str, Any]:
@@ -102,7 +133,8 @@ def newest(runs: Path, name: str) -> Iterator[tuple[Path, list[str]]]:
     found = sorted(runs.glob(f"*/{name}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in found:
         try:
-            yield path, [task["name"] for task in load(path, "config")["config"]["tasks"]]
+            found, state = load_last(path)
+            yield found, [task["name"] for task in state["config"]["tasks"]]
         except ValueError as error:
             print(printable(f"passed over: {error}"), file=sys.stderr)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import shlex
 import time
@@ -29,6 +30,7 @@ from utils.progress import Progress
 from utils.settings import RUNS, Settings, Steps
 from utils.skipped import Skipped
 
+FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # no room on a disk
 SAVE_SECONDS = 300  # a crash costs at most so much training
 
 
@@ -76,13 +78,15 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.progress.close()
         if self.lock is not None:
             unlock_folder(self.path, self.lock)
         if self.made:
             with suppress(OSError):
                 self.path.rmdir()  # empty where a mistake was found before there was a run
+        if isinstance(error, OSError) and error.errno in FULL:  # it names no file
+            raise UserError(f"{self.path}: {error.strerror}; {self._good()}") from None
 
     def say(self, text: str) -> None:
         """A line for whoever watches, once for all ranks."""
@@ -115,7 +119,10 @@ class RunFolder:
 
     def begin(self, step: int, total: int, about: str) -> None:
         """Open the record, and go on in it after `step`. about: what is said at the start."""
+        resumed = self.settings.resume
         if self.ranks.first:
+            if resumed is not None and resumed.name == checkpoint.PREVIOUS:
+                resumed.replace(self.path / checkpoint.LAST)  # else the next save would lose it
             wandb, name = self.settings.wandb, self.settings.name
             self.logger = RunLogger(self.path, self.config, wandb, name, self.run_id)
             self.run_id = self.logger.run_id
@@ -195,18 +202,19 @@ class RunFolder:
 
     def _diverged(self, step: int, what: str) -> UserError:
         """What to do about a loss or a state that is not a number, and from where to go on."""
-        optim, last = self.settings.optim, self.path / "last.pt"
+        optim = self.settings.optim
         clip = "" if optim.clip else ", or --clip 1"
-        good = (
-            f"the last good checkpoint is {last}" if last.exists() else "no checkpoint came before"
-        )
         what = f"step {step}: {what} is infinite or not a number, and not saved"
-        return UserError(f"{what}: try a smaller --lr than {optim.lr:g}{clip}; {good}")
+        return UserError(f"{what}: try a smaller --lr than {optim.lr:g}{clip}; {self._good()}")
+
+    def _good(self) -> str:
+        last = self.path / checkpoint.LAST
+        return f"the last good checkpoint is {last}" if last.exists() else "none came before"
 
     def save(self, step: int, state: TrainState) -> None:
         """Write last.pt, from which a run is resumed."""
         facts = {"step": step, "best": self.best, "learner": state.state_dict()}
-        self._write("last.pt", facts | {"data": self.data})
+        self._write(checkpoint.LAST, facts | {"data": self.data})
         self.saved = time.monotonic()
 
     def rescue(self, error: UserError, state: TrainState) -> UserError:
@@ -222,7 +230,10 @@ class RunFolder:
 
     def _write(self, name: str, facts: dict[str, Any]) -> None:
         about = {"config": self.config, "run_id": self.run_id}
-        self.ranks.save(self.path / name, facts | about)
+        try:
+            self.ranks.save(self.path / name, facts | about)
+        except UserError as error:
+            raise UserError(f"{error}; {self._good()}") from None
 
     def conclude(self, step: int) -> int:
         """Close the record; draw, and say what was reached and what can be done next.

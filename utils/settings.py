@@ -233,14 +233,14 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
     from utils import checkpoint  # it needs torch
 
     name = given.pop("resume")
-    path = Path(name) if name else newest(given.get("task"), "last.pt")
+    path = Path(name) if name else newest(given.get("task"), checkpoint.LAST)
     out = given.pop("out", path.parent)
     if out != path.parent:
         raise UserError(f"--out {out}: a run is resumed in its own folder, {path.parent}")
     for flag in ("init", "pretrained"):
         if flag in given:
             raise UserError(f"--{flag}: a resumed run goes on from its own weights")
-    state = checkpoint.load(path, "config")
+    path, state = checkpoint.load_last(path)
     if "learner" not in state:
         raise UserError(f"{path}: holds weights alone, --resume expects a last.pt")
     config = state["config"]
