@@ -196,8 +196,13 @@ class Angles(Numbers):
         )
 
 
-STATISTICS = {"classes": LabelCounts, "mask": MaskCounts, "depth": Depths, "normals": Angles}
 Statistics = LabelCounts | Numbers
+STATISTICS: dict[str, type[Statistics]] = {
+    "classes": LabelCounts,
+    "mask": MaskCounts,
+    "depth": Depths,
+    "normals": Angles,
+}
 
 
 def file_range(files: Files, numbers: Callable[[Image, str], np.ndarray]) -> tuple[float, float]:
