@@ -40,6 +40,7 @@ from utils.engine import evaluate
 from utils.metrics import metrics_of
 from utils.predict import Predictor
 from utils.skipped import Skipped
+from utils.visualize import picture_of
 
 DATA = Path("data")
 RUNS = Path("runs")
@@ -195,6 +196,7 @@ def predict_all(args: Namespace, predictor: ImagePredictor, skipped: Skipped) ->
     """Every image through every task; results go to --out under the image's name. An image that is
     a result itself, of an earlier run, is left alone."""
     done, own = set(), set()
+    texts: dict[str, list[tuple[str, str]]] = {}  # of outputs that say one thing of an image
     for trained in predictor.tasks:
         task = trained.task
         if args.input:
@@ -213,12 +215,18 @@ def predict_all(args: Namespace, predictor: ImagePredictor, skipped: Skipped) ->
                 skipped.add(source.where, str(error).removeprefix(f"{source.where}: "))
                 continue
             try:
-                results.write(stem, image, trained(image), task.outputs)
+                found = trained(image)
+                results.write(stem, image, found, task.outputs)
                 done.add(source.where)
+                for output in task.outputs:
+                    if text := picture_of(output).text(found[output.name]):
+                        texts.setdefault(output.name, []).append((source.name, text))
             except OSError as error:
                 if error.errno != errno.ENAMETOOLONG:
                     raise
                 skipped.add(source.where, "its name leaves no room for the names of results")
+    for name, rows in texts.items():
+        results.write_table(args.out / f"{name}.csv", name, rows)
     left = f", {len(own)} results of earlier runs left out" if own else ""
     print(f"{len(done)} images predicted{left}, see {args.out}", file=sys.stderr)
 

@@ -70,6 +70,7 @@ def train(settings: Settings) -> int:
         ranks.say(summary)
     engine.seed_everything(settings.seed, settings.deterministic)
     data = open_data(settings)
+    settings = settings.with_tasks([each.task for each in data])  # they know all classes now
     for line in [line for each in data for line in look(each)] if ranks.first else []:
         print(f"worth a look: {printable(line)}", file=sys.stderr)
     steps = count_steps(settings, [len(each.train) for each in data], ranks.world)

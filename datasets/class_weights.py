@@ -37,8 +37,8 @@ def class_weights(
 def class_histogram(
     dataset: DenseDataset, cache: Path, on_bad: OnBad = refuse
 ) -> dict[str, list[int]]:
-    """Labelled pixels per class, by output name, of at most MAX_SAMPLES samples; bad ones do not
-    count where `on_bad` returns."""
+    """Labelled pixels (or images) per class, by output name, of at most MAX_SAMPLES samples; bad
+    ones do not count where `on_bad` returns."""
     outputs = [output for output in dataset.task.outputs if output.balanced]
     if not outputs:
         return {}
@@ -65,14 +65,19 @@ def class_histogram(
 def _digest(dataset: DenseDataset) -> str:
     """A name for what is counted: the task, the samples, the shards or label files as they are."""
     table, labels = dataset.table, []
-    names = [output.name for output in dataset.task.outputs if output.balanced]
+    names = [output.name for output in dataset.task.dense if output.balanced]
     for index in dataset.indices[:: _step(dataset)].tolist():
         for shard, member in (table.target(index, name) for name in names):
             store = table.stores[shard]
             if store.fingerprint() is None:  # a folder's own time says nothing of its files
                 labels.append(_changed(store.path / store.names()[member]))
     shards = [[str(store.path), store.fingerprint()] for store in table.stores]
-    facts = [dataset.task.to_json(), shards, dataset.indices.tolist(), len(table), labels]
+    texts = [
+        [dataset.table.text(index, output.name) for index in dataset.indices.tolist()]
+        for output in dataset.task.outputs
+        if output.per_image
+    ]
+    facts = [dataset.task.to_json(), texts, shards, dataset.indices.tolist(), len(table), labels]
     ends = [table.key(0), table.key(len(table) - 1)]
     return hashlib.sha256(json.dumps([facts, ends]).encode()).hexdigest()[:16]
 

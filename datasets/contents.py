@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from functools import reduce
 
@@ -18,10 +19,13 @@ _SHOWN = 3  # samples named
 
 def contents(dataset: DenseDataset) -> Contents:
     """The samples in their order, wherever they lie and whatever their shards are called."""
-    columns = [_marks(dataset, name) for name in ("", *(o.name for o in dataset.task.outputs))]
+    columns = [_marks(dataset, name) for name in ("", *(o.name for o in dataset.task.dense))]
+    said = [_text_marks(dataset, o.name) for o in dataset.task.outputs if o.per_image]
     kinds = [kind for kind in columns[0] if all(kind in column for column in columns)]
     combined = {
-        kind: reduce(lambda a, b: a * np.uint32(0x9E3779B1) + b, (c[kind] for c in columns))
+        kind: reduce(
+            lambda a, b: a * np.uint32(0x9E3779B1) + b, [*(c[kind] for c in columns), *said]
+        )
         for kind in kinds
     }
     return {kind: torch.from_numpy(marks.view(np.int32)) for kind, marks in combined.items()}
@@ -39,6 +43,13 @@ def _marks(dataset: DenseDataset, name: str) -> dict[str, np.ndarray]:
             found.setdefault(kind, np.zeros(len(shard), np.uint32))[at] = marks
             kinds[kind] += 1
     return {kind: marks for kind, marks in found.items() if kinds[kind] == len(used)}
+
+
+def _text_marks(dataset: DenseDataset, name: str) -> np.ndarray:
+    """Of what the field of that output says, uint32 (n)."""
+    columns = dataset.table.columns
+    marks = np.array([zlib.crc32(text) for text in columns[f"texts:{name}"].tolist()], np.uint32)
+    return marks[columns[f"text:{name}"][dataset.indices]]
 
 
 def difference(then: Contents, now: Contents, dataset: DenseDataset) -> str:

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -89,7 +90,7 @@ class DenseDataset(Dataset[Sample]):
         with _blamed(image_name):
             size = header_size(image_data, image_name)
         labels = []
-        for output in self.task.outputs:  # all headers before any pixel
+        for output in self.task.dense:  # all headers before any pixel
             data, name = self.read_target(index, output.name)
             with _blamed(name):
                 check_headers(header_size(data, name), size, key, name)
@@ -100,6 +101,10 @@ class DenseDataset(Dataset[Sample]):
             with _blamed(name):
                 targets[output.name] = decode_target(data, name, output)
                 check_same_size(image, targets[output.name], key, name)
+        for output in self.task.outputs:
+            if output.per_image:
+                text = self.table.text(index, output.name)
+                targets[output.name] = decode_target(text, key, output)
         return Sample(image, targets, key)
 
     def neighbours(self) -> np.ndarray:
@@ -154,12 +159,33 @@ def open_task(
 ) -> TaskData:
     """Open the stores of a task and divide its samples; UserError names what is missing.
 
-    unlabelled: images of a split that may lack targets; each is a BadMember when it is read.
+    unlabelled: images of a split that may lack targets; each is a BadMember when it is read. The
+    task that comes out knows all its classes: those of a label that lists none are what its field
+    says in training.
     """
     stores = open_stores(paths)
-    train, val = (find_samples(stores, task, s, split_by, unlabelled) for s in ("train", "val"))
+    train = find_samples(stores, task, "train", split_by, unlabelled)
+    task = with_classes(task, train)
+    val = find_samples(stores, task, "val", split_by, unlabelled)
     sides = DenseDataset(train, task, TrainTransform(task, size), seed), DenseDataset(val, task)
     return TaskData(task, *sides)
+
+
+def with_classes(task: Task, table: SampleTable) -> Task:
+    """The task with the classes of those labels that list none: what occurs in these samples."""
+    outputs = []
+    for output in task.outputs:
+        if output.per_image and not output.labels:
+            texts = table.texts(output.name)
+            if len(texts) < 2:
+                said = texts[0] if texts else "nothing"
+                raise UserError(
+                    f"output {output.name}: field {output.source!r} says {said} of all images to "
+                    "train on, expected two classes or more"
+                )
+            output = replace(output, classes=texts)
+        outputs.append(output)
+    return replace(task, outputs=tuple(outputs))
 
 
 def open_split(

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.images import open_image
-from datasets.task import IGNORE, NO_DEPTH, Classes, Depth, Mask, Normals, Output, UserError
+from datasets.task import IGNORE, NO_DEPTH, Classes, Depth, Label, Mask, Normals, Output, UserError
 
 LENGTH_TOLERANCE = 0.25  # of a coded normal: 8 bits and JPEG make less of an error
 GREY_TOLERANCE = (
@@ -56,8 +56,9 @@ def _image_tensor(image: Image.Image, name: str) -> Tensor:
     return torch.from_numpy(_rgb(image)).permute(2, 0, 1)  # (3, H, W)
 
 
-def decode_target(data: bytes, name: str, output: Output) -> Tensor:
-    """The target of one output, upright, as in `Sample`; UserError: what does not fit.
+def decode_target(data: bytes | str, name: str, output: Output) -> Tensor:
+    """The target of one output, upright, as in `Sample`, from the bytes of its file or the text of
+    its field; UserError: what does not fit.
 
     `classes`: ids from grey (8, 16 or 32 bits), 1-bit and palette files (the index is the id). A
         label stored in RGB holds ids if its channels are equal everywhere and each value is known,
@@ -69,9 +70,11 @@ def decode_target(data: bytes, name: str, output: Output) -> Tensor:
     `depth`: 8, 16, 32 bits or float, one channel or grey stored as RGB. NO_DEPTH where the file's
         value is `missing`, negative or not finite, and where a depth with a unit exceeds
         `max_depth`; relative depth is clipped to [0, `max_depth`].
+    `label`: the name of a class.
     `normals`: RGB; zeros where the colour is `invalid`, or no unit vector within LENGTH_TOLERANCE.
     """
-    return torch.from_numpy(DECODERS[output.kind](open_image(data, name), name, output))
+    source = data if isinstance(data, str) else open_image(data, name)
+    return torch.from_numpy(DECODERS[output.kind](source, name, output))
 
 
 def check_headers(
@@ -285,10 +288,18 @@ def _ranges(values: dict[int, int]) -> str:
     return ", ".join(str(low) if low == high else f"{low}..{high}" for low, high in runs)
 
 
-# kind -> function of (image, name of its member, output): what `decode_target` gives, as an array
-DECODERS: dict[str, Callable[[Image.Image, str, Any], np.ndarray]] = {
+def decode_label(text: str, name: str, output: Label) -> np.ndarray:
+    """The id of a class by its name, IGNORE for any other text: uint8 ()."""
+    known = text in output.classes
+    return np.array(output.classes.index(text) if known else IGNORE, np.uint8)
+
+
+# kind -> function of (image, or the text of its field, name of its member, output): what
+# `decode_target` gives, as an array
+DECODERS: dict[str, Callable[[Any, str, Any], np.ndarray]] = {
     "classes": decode_classes,
     "mask": decode_mask,
     "depth": decode_depth,
     "normals": decode_normals,
+    "label": decode_label,
 }

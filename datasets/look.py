@@ -43,6 +43,11 @@ def _some_targets(dataset: DenseDataset, output: Output) -> Iterator[tuple[np.nd
     num, pixels = min(len(dataset), NUM_LOOKED_AT), 0
     chosen = np.random.default_rng(0).choice(len(dataset), num, replace=False)
     for index in dataset.indices[chosen].tolist():
+        if output.per_image:
+            name = dataset.table.key(index)
+            text = dataset.table.text(index, output.name)
+            yield decode_target(text, name, output).numpy(), text.encode(), name
+            continue
         try:
             data, name = dataset.read_target(index, output.name)
             width, height = header_size(data, name)

@@ -48,7 +48,8 @@ class Sample(NamedTuple):
     image: uint8 (3, H, W), RGB.
     targets: by output name. `classes`: uint8 (H, W), class id or IGNORE; `mask`: uint8 (H, W), 0,
         1 or IGNORE; `depth`: float32 (H, W) in the output's unit, negative where there is no
-        ground truth; `normals`: float32 (3, H, W), zeros where there is none.
+        ground truth; `normals`: float32 (3, H, W), zeros where there is none; `label`: uint8 (),
+        class id or IGNORE.
     key: the store member the image came from.
     """
 
@@ -94,7 +95,7 @@ class Output:
     per_image: ClassVar[bool] = False
 
     name: str
-    files: str
+    files: str = ""
     decoder: str = ""
     loss: str = ""
     weight: float = 1.0
@@ -124,6 +125,11 @@ class Output:
     def target_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
         """The shape of a target of an image of that height and width."""
         return size
+
+    @property
+    def source(self) -> str:
+        """Where targets are read from: the template, or the field, of a kind `per_image`."""
+        return self.files
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that `Output.from_json` turns into an equal output."""
@@ -262,11 +268,55 @@ class Normals(Output):
         return (3, *size)
 
 
+@dataclass(frozen=True)
+class Label(Output):
+    """One class for each image, without a decoder.
+
+    field: where it is read from: a column of the task's `metadata`, or a field of `image`, its
+    template. classes: values of that field; left out, those that occur in training. An image whose
+    field is empty, missing or none of them is ignored.
+    """
+
+    kind, dtype, fill, default_loss = "label", "uint8", IGNORE, "ce"
+    balanced = per_image = True
+
+    field: str = ""
+    classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.classes and not 2 <= len(self.classes) <= IGNORE:
+            num = len(self.classes)
+            raise UserError(f"output {self.name}: {num} classes, expected 2 to {IGNORE}")
+        if self.files:
+            raise UserError(f"output {self.name}: a label has no files, it is read from a field")
+
+    @property
+    def channels(self) -> int:
+        """One per class; two until they are known."""
+        return max(2, len(self.classes))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes."""
+        return self.classes
+
+    @property
+    def source(self) -> str:
+        """The field."""
+        return self.field
+
+    def target_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """(), a number."""
+        return ()
+
+
 KINDS: dict[str, type[Output]] = {
     "classes": Classes,
     "mask": Mask,
     "depth": Depth,
     "normals": Normals,
+    "label": Label,
 }
 
 
@@ -320,6 +370,10 @@ class Task:
             raise UserError(
                 f"task {self.name}: {len(self.outputs)} outputs, expected at most {MAX_OUTPUTS}"
             )
+        for output in self.outputs:
+            if not output.source:
+                key = "field" if output.per_image else "files"
+                raise UserError(f"output {output.name}: key {key!r} is missing")
         names = [output.name for output in self.outputs]
         if len(set(names)) != len(names):
             raise UserError(f"task {self.name}: two outputs have the same name: {', '.join(names)}")
@@ -333,6 +387,11 @@ class Task:
             raise UserError(f"task {self.name}: zoom is {self.zoom}, expected (smallest, largest)")
         if not 0 < self.val_share < 1:
             raise UserError(f"task {self.name}: val_share is {self.val_share}, expected 0 to 1")
+
+    @property
+    def dense(self) -> tuple[Output, ...]:
+        """The outputs whose targets are files, one for each image."""
+        return tuple(output for output in self.outputs if not output.per_image)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that `Task.from_json` turns into an equal Task."""

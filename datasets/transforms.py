@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from datasets.task import IGNORE, NO_DEPTH, Depth, Normals, Output, Sample, Task
+from datasets.task import IGNORE, NO_DEPTH, Depth, Label, Normals, Output, Sample, Task
 
 CROP_TRIES = 3  # positions looked at before a crop of a single label is accepted
 ROTATE_SHARE = 0.5
@@ -129,7 +129,7 @@ class TrainTransform:
         labels = [
             sample.targets[o.name]
             for o in self.task.outputs
-            if o.labels and o.name in sample.targets
+            if o.labels and not o.per_image and o.name in sample.targets
         ]
         rooms = [full - side for full, side in zip(sample.image.shape[-2:], crop, strict=True)]
         best, most = None, -1
@@ -186,12 +186,18 @@ def move_normals(target: Tensor, move: Move, size: tuple[int, int], output: Norm
     return torch.stack([-x if move.flip else x, y, z])
 
 
+def keep_label(target: Tensor, move: Move, size: tuple[int, int], output: Label) -> Tensor:
+    """What is said of an image holds for each part of it."""
+    return target
+
+
 # kind -> how a target follows the pixels of its image
 MOVES: dict[str, Callable[[Tensor, Move, tuple[int, int], Any], Tensor]] = {
     "classes": move_values,
     "mask": move_values,
     "depth": move_depth,
     "normals": move_normals,
+    "label": keep_label,
 }
 
 

@@ -34,7 +34,7 @@ log_softmax_backward = torch.ops.aten._log_softmax_backward_data
 def cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """Cross entropy of the labelled pixels, sum(w * ce) / sum(w) as torch's weighted mean.
 
-    logits (N, C, H, W); target uint8 (N, H, W); class_weights (C,), or None for equal weights.
+    logits (N, C, ...); target uint8 (N, ...); class_weights (C,), or None for equal weights.
     """
     return class_terms(logits, target, ("ce",), class_weights)["ce"]
 

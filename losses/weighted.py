@@ -25,6 +25,7 @@ TERMS: dict[str, dict[str, Callable[..., Tensor]]] = {
     "mask": {"bce": segmentation.bce, "dice": segmentation.dice, "focal": segmentation.focal},
     "depth": {"l1": depth.l1, "silog": depth.silog, "grad": depth.grad, "bce": depth.bce},
     "normals": {"cosine": normals.cosine, "l1": normals.l1},
+    "label": {"ce": class_sums.cross_entropy, "focal": class_sums.focal},
 }
 LOG_VARIANCE_LIMIT = 6.0  # an uncertain output's loss is scaled by exp(-6) to exp(6), about 400
 

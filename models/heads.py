@@ -47,7 +47,7 @@ class ClassHead(Head):
         nn.init.zeros_(self.bias)
 
     def to_labels(self, logits: Tensor) -> Tensor:
-        """(N, classes, H, W) -> class ids, uint8 (N, H, W)"""
+        """(N, classes, ...) -> class ids, uint8 (N, ...)"""
         return logits.argmax(1).to(torch.uint8)
 
 
@@ -99,9 +99,18 @@ class NormalsHead(Head):
         return normals.flip(-1) * normals.new_tensor([-1, 1, 1]).view(3, 1, 1)
 
 
+class LabelHead(ClassHead):
+    """Logits of the classes of a whole image, from the encoder's deepest feature."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, h, w) -> (N, classes)"""
+        return super().forward(x.mean((2, 3), keepdim=True)).flatten(1)
+
+
 HEADS: dict[str, type[Head]] = {
     "classes": ClassHead,
     "mask": MaskHead,
     "depth": DepthHead,
     "normals": NormalsHead,
+    "label": LabelHead,
 }

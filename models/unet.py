@@ -85,10 +85,16 @@ class UNet(nn.Module):
             centre = spec.centre
         self.stride = self.encoder.stride * (2 if centre else 1)  # divides every H and W inside
         self.decoders, self.heads = nn.ModuleDict(), nn.ModuleDict()
-        for key, names in spec.decoders().items():
-            for name in {key, *names}:
+        for output in spec.outputs.values():
+            for name in {output.decoder, output.name}:
                 if hasattr(nn.ModuleDict(), name) or not name or "." in name:
-                    raise UserError(f"output {names[0]!r}: {name!r} cannot name part of a network")
+                    raise UserError(
+                        f"output {output.name!r}: {name!r} cannot name part of a network"
+                    )
+            if output.per_image:
+                head = HEADS[output.kind](self.encoder.channels[-1], output)
+                self.heads[output.name] = head
+        for key, names in spec.decoders().items():
             decoder = Decoder(
                 self.encoder.channels,
                 width=spec.width,
@@ -125,7 +131,9 @@ class UNet(nn.Module):
     ) -> dict[str, Tensor]:
         """As `forward`, for an image whose H and W the stride divides."""
         features = self.encoder(self.normalise(image))  # finest first
-        predictions: dict[str, Tensor] = {}
+        asked = self.spec.outputs if outputs is None else outputs
+        per_image = [name for name in asked if self.heads[name].per_image]
+        predictions = {name: self.heads[name](features[-1]) for name in per_image}
         for decoder, names in self.spec.decoders(outputs).items():
             x = self.decoders[decoder](features)  # (N, width, H, W)
             predictions |= {name: self.heads[name](x) for name in names}

@@ -1,6 +1,5 @@
 """Small labelled data in any task's layout, and the two scripts run as a user runs them."""
 
-import io
 import json
 import os
 import sys
@@ -13,8 +12,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: more threads would wait 
 
 import numpy as np
 import pytest
-from examples import EXAMPLES
-from PIL import Image
+from examples import EXAMPLES, encode
 
 from datasets.task import Classes, Depth, Mask, Task
 from utils.command import one_line
@@ -41,14 +39,6 @@ def tiny_task() -> Task:
     return TINY
 
 
-def encode(pixels: np.ndarray, name: str) -> bytes:
-    """A picture as the member's suffix says."""
-    buffer = io.BytesIO()
-    kind = {".jpg": "JPEG", ".png": "PNG"}[Path(name).suffix]
-    Image.fromarray(pixels).save(buffer, kind, **({"quality": 95} if kind == "JPEG" else {}))
-    return buffer.getvalue()
-
-
 def _draw(rng: np.random.Generator, task: Task, size: tuple[int, int]) -> dict[str, np.ndarray]:
     """A picture by output name, as its file holds it, and "" for the image: what is to be said of a
     pixel can be read from its colour."""
@@ -61,7 +51,7 @@ def _draw(rng: np.random.Generator, task: Task, size: tuple[int, int]) -> dict[s
     shown = np.array([[30, 200, 90], [220, 40, 60], [60, 80, 240], [240, 220, 30]], np.uint8)
     noise = rng.integers(-12, 13, (*size, 3))
     pictures = {"": np.clip(shown[ids] + noise, 0, 255).astype(np.uint8)}
-    for output in task.outputs:
+    for output in task.dense:
         example = EXAMPLES[output.kind](output)
         pictures[output.name] = example.pixels(example.learnable(ids))
     return pictures
@@ -72,7 +62,7 @@ def members_of(
 ) -> dict[str, bytes]:
     """Names and bytes of `num` labelled images (of each split, where the names have one)."""
     rng, members, rows = np.random.default_rng(seed), {}, ["id,material,content"]
-    files = {output.name: output.files for output in task.outputs} | {"": task.image}
+    files = {output.name: output.files for output in task.dense} | {"": task.image}
     splits = list(task.splits.values())[:2] if "{split}" in task.image else [""]
     for split in splits:
         for i in range(num):

@@ -4,26 +4,35 @@
 formulas are plain numpy and share nothing with the code they judge.
 """
 
+import io
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
-from datasets.task import IGNORE, NO_DEPTH, Classes, Depth, Mask, Normals
+from datasets.task import IGNORE, NO_DEPTH, Classes, Depth, Label, Mask, Normals
 from utils.depth_metrics import BIN, NUM_BINS
+
+
+def encode(pixels, name):
+    """A picture as the member's suffix says."""
+    buffer = io.BytesIO()
+    kind = {".jpg": "JPEG", ".png": "PNG"}[Path(name).suffix]
+    Image.fromarray(pixels).save(buffer, kind, **({"quality": 95} if kind == "JPEG" else {}))
+    return buffer.getvalue()
 
 
 class Example:
     """Of one output, in arrays (H, W) as in `Sample`; `output` is the one that contracts run with.
 
-    dense: whether targets have a value for each pixel.
     coarse: how far values of a file may be off.
     tolerance: how far scores, by the beginning of their name, may be off.
     floor: loss terms that cost something even at the truth, as functions of the targets.
     """
 
     output = None
-    dense = True
     floor = {}
     tolerance = {}
     coarse = 1e-6
@@ -42,6 +51,10 @@ class Example:
     def pixels(self, target):
         """The file whose pixels mean this target."""
         raise NotImplementedError
+
+    def source(self, file):
+        """What of a file `decode_target` takes."""
+        return encode(file, "a.png")
 
     def unknown(self, target):
         """Where a target, numpy or torch, says nothing: its shape without channels."""
@@ -258,9 +271,44 @@ class NormalsExample(Example):
         return found
 
 
+class LabelExample(Example):
+    output = Label("material", field="material", classes=("glass", "paper", "wood"))
+
+    def target(self, rng, size):
+        return np.array(rng.choice([0, 1, 2, IGNORE]), np.uint8)
+
+    def pixels(self, target):
+        return "" if target == IGNORE else self.output.classes[int(target)]
+
+    def source(self, file):
+        return file if isinstance(file, str) else file[self.output.name]
+
+    def unknown(self, target):
+        return target == IGNORE
+
+    def certain(self, target):
+        return torch.from_numpy(50 * np.eye(3, dtype=np.float32)[np.where(target < 3, target, 0)])
+
+    def scores(self, labels, target):
+        labels, target = labels[target != IGNORE], target[target != IGNORE]
+        hits, said, true = (
+            np.array([(x == c).sum() for c in range(3)])
+            for x in (np.where(labels == target, labels, IGNORE), labels, target)
+        )
+        occurs, most = said + true > 0, true.max() / len(target)
+        return {
+            "accuracy": (labels == target).mean(),
+            "macro_f1": (2 * hits[occurs] / (said + true)[occurs]).mean(),
+            "balanced_accuracy": (hits[true > 0] / true[true > 0]).mean(),
+            "baseline_accuracy": most,
+            "baseline_macro_f1": 2 * most / (most + 1) / (true > 0).sum(),
+        }
+
+
 EXAMPLES = {
     "classes": ClassExample,
     "mask": MaskExample,
     "depth": DepthExample,
     "normals": NormalsExample,
+    "label": LabelExample,
 }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from datasets.task import Output
 from utils.logger import read_metrics
 from utils.metrics import METRICS
 from utils.visualize import write_whole
@@ -17,20 +18,15 @@ from utils.visualize import write_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# The scores that are drawn: 1 if higher is better, -1 if lower is.
-HEADLINES = {
-    score: -1 if score in metrics.LOWER else 1
-    for metrics in METRICS.values()
-    for score in metrics.HEADLINE
-}
 RATES = ("lr", "learning_rate")
 MANY = 60  # points from which a loss is smoothed, and no point is marked
 
 
-def draw_curves(metrics_file: Path, out: Path) -> None:
+def draw_curves(metrics_file: Path, out: Path, outputs: Sequence[Output]) -> None:
     """Chart a metrics.jsonl: loss, each headline score of `val/`, learning rate, over the steps.
 
-    It knows `train/loss` and `val/loss`, and the last part of `val/OUTPUT/miou` and of `train/lr`.
+    It knows `train/loss` and `val/loss`, the scores of these outputs that their metrics name, such
+    as `val/OUTPUT/miou`, and the last part of `train/lr`.
     A score's `val/OUTPUT/baseline_miou` is a dashed line beside it. A missing or empty file gives a
     chart that says so.
     """
@@ -43,10 +39,11 @@ def draw_curves(metrics_file: Path, out: Path) -> None:
                 steps, values = series.setdefault(key, ([], []))
                 steps.append(line["step"])
                 values.append(value)
+    signs = _headlines(outputs)
     charts = [["train/loss", "val/loss"]]
     for key in series:
         group, _, last = key.rpartition("/")
-        if group.startswith("val") and last in HEADLINES:
+        if key in signs:
             charts.append([key, f"{group}/baseline_{last}"])
     charts.append([key for key in series if key.rpartition("/")[2] in RATES])
     charts = [[key for key in keys if key in series] for keys in charts]
@@ -58,12 +55,23 @@ def draw_curves(metrics_file: Path, out: Path) -> None:
     if not charts:
         figure.text(0.5, 0.5, "no metrics yet", ha="center", va="center")
     for place, keys in enumerate(charts, 1):
-        _draw_chart(figure.add_subplot(rows, columns, place), {key: series[key] for key in keys})
+        shown = {key: series[key] for key in keys}
+        _draw_chart(figure.add_subplot(rows, columns, place), shown, signs)
     _save_figure(figure, out)
 
 
-def _draw_chart(axes: Any, series: dict[str, tuple[list, list]]) -> None:
-    """One chart: losses (long ones smoothed), a score (best marked, baseline dashed), or a rate."""
+def _headlines(outputs: Sequence[Output]) -> dict[str, int]:
+    """Scores to draw, `val/OUTPUT/SCORE`: 1 if higher is better, -1 if lower is."""
+    return {
+        f"val/{output.name}/{score}": -1 if score in METRICS[output.kind].LOWER else 1
+        for output in outputs
+        for score in METRICS[output.kind].HEADLINE
+    }
+
+
+def _draw_chart(axes: Any, series: dict[str, tuple[list, list]], signs: Mapping[str, int]) -> None:
+    """One chart: losses (long ones smoothed), a score (best marked, baseline dashed), or a rate.
+    signs: as of `_headlines`."""
     title = ", ".join(series)
     for number, (key, (steps, values)) in enumerate(series.items()):
         last, color = key.rpartition("/")[2], f"C{number}"
@@ -75,8 +83,8 @@ def _draw_chart(axes: Any, series: dict[str, tuple[list, list]]) -> None:
         else:
             marker = "o" if len(values) < MANY and last not in RATES else None
             axes.plot(steps, values, color=color, marker=marker, ms=3, label=key)
-        if last in HEADLINES:
-            best = int(np.argmax(HEADLINES[last] * np.array(values)))
+        if key in signs:
+            best = int(np.argmax(signs[key] * np.array(values)))
             axes.plot(steps[best], values[best], "o", color="#C0392B", ms=6)
             title = f"{key}: best {values[best]:.4g} at {steps[best]}"
     values = [value for _, listed in series.values() for value in listed]
@@ -92,10 +100,11 @@ def _draw_chart(axes: Any, series: dict[str, tuple[list, list]]) -> None:
     axes.grid(alpha=0.3, which="both")
 
 
-def draw_confusion(matrix: Any, classes: Sequence[str], out: Path) -> None:
-    """Chart a confusion matrix, int (C, C), rows = truth: where each class's pixels went, in %.
+def draw_confusion(matrix: Any, classes: Sequence[str], out: Path, unit: str = "pixels") -> None:
+    """Chart a confusion matrix, int (C, C), rows = truth: where each class's pixels (or what
+    `unit` says) went, in %.
 
-    A class without pixels has an empty row. Shares below 0.5 % are left blank.
+    A class without any has an empty row. Shares below 0.5 % are left blank.
     """
     from matplotlib.figure import Figure
 
@@ -119,9 +128,9 @@ def draw_confusion(matrix: Any, classes: Sequence[str], out: Path) -> None:
     axes.set_yticks(np.arange(num + 1) - 0.5, minor=True)
     axes.tick_params(which="both", labelsize=9, length=0)
     axes.grid(which="minor", color="#E4E4E4", lw=0.6)
-    axes.set_title("where the pixels of each class went, %", fontsize=10)
+    axes.set_title(f"where the {unit} of each class went, %", fontsize=10)
     axes.set_xlabel("predicted")
-    axes.set_ylabel("truth  (share of all pixels)")
+    axes.set_ylabel(f"truth  (share of all {unit})")
     _save_figure(figure, out)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from utils.metric_sums import ClassScore, Metrics, histogram, ratio
 class ClassMetrics(Metrics):
     """Scores of class labels, from the confusion matrix of all pixels that are not ignored."""
 
-    HEADLINE = ("miou",)
+    HEADLINE: ClassVar[tuple[str, ...]] = ("miou",)
 
     def __init__(self, classes: tuple[str, ...]) -> None:
         super().__init__(torch.zeros(len(classes), len(classes), dtype=torch.int64))
@@ -34,9 +34,9 @@ class ClassMetrics(Metrics):
 
     @torch.no_grad()
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """prediction: logits (N, C, H, W) or ids (N, H, W); target: uint8 (N, H, W)."""
+        """prediction: logits (N, C, ...) or ids (N, ...); target: uint8 (N, ...)."""
         # `max` finds the same first index as `argmax`, in a third of the time on a CPU
-        ids = prediction.max(dim=1).indices if prediction.ndim == 4 else prediction
+        ids = prediction.max(dim=1).indices if prediction.ndim > target.ndim else prediction
         self._add(_confusion(ids, target, len(self.classes)))
 
     def per_class(self) -> list[ClassScore]:
@@ -83,6 +83,34 @@ class ClassMetrics(Metrics):
             "baseline_accuracy": share.max(),
         }
         return {name: score.item() for name, score in scores.items()}
+
+
+class LabelMetrics(ClassMetrics):
+    """Scores of one class per image, from the confusion matrix of all that are labelled."""
+
+    UNIT = "images"
+    HEADLINE = ("accuracy", "macro_f1")
+
+    def compute(self) -> dict[str, float]:
+        """Scores of the whole set, in [0, 1].
+
+        accuracy: share of images whose class is right. macro_f1: mean F1 over the classes that
+            occur in truth or prediction. balanced_accuracy: mean recall over those in truth.
+        baseline_accuracy, baseline_macro_f1: of always saying the most frequent class.
+        """
+        rows = self.per_class()
+        shares = [row.share for row in rows if row.share > 0]
+        f1, recall = ([getattr(r, key) for r in rows] for key in ("f1", "recall"))
+        seen = [score for score in f1 if not math.isnan(score)]
+        recalls = [r for r, row in zip(recall, rows, strict=True) if row.share > 0]
+        most = max(shares, default=math.nan)
+        return {
+            "accuracy": ratio(self.sums.trace().item(), self.sums.sum().item()),
+            "macro_f1": ratio(sum(seen), len(seen)),
+            "balanced_accuracy": ratio(sum(recalls), len(recalls)),
+            "baseline_accuracy": most,
+            "baseline_macro_f1": ratio(2 * most / (1 + most), len(shares)),
+        }
 
 
 class MaskMetrics(Metrics):

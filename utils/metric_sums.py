@@ -30,11 +30,13 @@ class ClassScore(NamedTuple):
 class Metrics:
     """Sums over pixels. Subclasses fill them in `update` and turn them into scores in `compute`.
 
-    LOWER: the scores that are better when lower. HEADLINE: those that charts draw.
+    LOWER: the scores that are better when lower. HEADLINE: those that charts draw. UNIT: what is
+    counted.
     """
 
     LOWER: ClassVar[tuple[str, ...]] = ()
     HEADLINE: ClassVar[tuple[str, ...]]
+    UNIT: ClassVar[str] = "pixels"
 
     def __init__(self, sums: Tensor) -> None:
         self.sums = sums

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from datasets.task import Output
-from utils.class_metrics import ClassMetrics, MaskMetrics
+from utils.class_metrics import ClassMetrics, LabelMetrics, MaskMetrics
 from utils.depth_metrics import DepthMetrics
 from utils.metric_sums import Metrics
 from utils.normals_metrics import NormalsMetrics
@@ -16,6 +16,7 @@ METRICS: dict[str, type[Metrics]] = {
     "mask": MaskMetrics,
     "depth": DepthMetrics,
     "normals": NormalsMetrics,
+    "label": LabelMetrics,
 }
 
 

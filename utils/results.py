@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,17 +24,20 @@ SIGNATURE = ("Software", "Manyhead")  # a text in every PNG
 
 
 def is_own(data: bytes) -> bool:
-    """Whether an encoded image was written here: it is a prediction, and nothing to predict."""
+    """Whether a file was written here: it is a prediction, and nothing to predict."""
     head = data[: max(data.find(b"IDAT"), 0)]
+    if data.startswith(json.dumps(dict([SIGNATURE]))[:-1].encode()):
+        return True
     return data.startswith(b"\x89PNG") and "\0".join(SIGNATURE).encode() in head
 
 
 def write(
     stem: Path, image: Tensor, found: Mapping[str, np.ndarray], outputs: Sequence[Output]
 ) -> None:
-    """STEM_OUTPUT.png as data and STEM_OUTPUT_view.png to look at, as `PICTURES` has them.
+    """STEM_OUTPUT.png (or .json, of whole images) as data and STEM_OUTPUT_view.png to look at, as
+    `PICTURES` has them.
 
-    image: uint8 (3, H, W). found: by output name what is decided for each pixel, (H, W). UserError:
+    image: uint8 (3, H, W). found: by output name what targets would say, as in `Sample`. UserError:
     a file that somebody else has made is in the way.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
@@ -38,15 +45,31 @@ def write(
     rows = max(1, STRIP_PIXELS // pixels.shape[1])
     for output in outputs:
         picture, values = picture_of(output), found[output.name]
-        strips = [slice(top, top + rows) for top in range(0, len(pixels), rows)]
-        view = np.concatenate([picture.view(pixels[strip], values[strip]) for strip in strips])
-        _save(stem.with_name(f"{stem.name}_{output.name}.png"), picture.file(values))
+        if output.per_image:
+            view = picture.view(pixels, values)
+        else:
+            strips = [slice(top, top + rows) for top in range(0, len(pixels), rows)]
+            parts = [picture.view(pixels[strip], values[..., strip, :]) for strip in strips]
+            view = np.concatenate(parts)
+        _save(stem.with_name(f"{stem.name}_{output.name}{picture.suffix}"), picture.file(values))
         _save(stem.with_name(f"{stem.name}_{output.name}_view.png"), view)
 
 
-def _save(path: Path, pixels: np.ndarray) -> None:
+def write_table(path: Path, name: str, rows: Sequence[tuple[str, str]]) -> None:
+    """What an output of this name says of each image, as CSV: image, NAME."""
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    table.writerows([("image", name), *rows])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, text.getvalue().encode())
+
+
+def _save(path: Path, data: np.ndarray | dict[str, Any]) -> None:
     if path.exists() and not is_own(path.read_bytes()):
         raise UserError(f"{path}: is there already and no result of this program; another --out")
+    if isinstance(data, dict):
+        write_whole(path, f"{json.dumps(dict([SIGNATURE]) | data)}\n".encode())
+        return
     text = PngInfo()
     text.add_text(*SIGNATURE)
-    write_whole(path, partial(Image.fromarray(pixels).save, format="PNG", pnginfo=text))
+    write_whole(path, partial(Image.fromarray(data).save, format="PNG", pnginfo=text))

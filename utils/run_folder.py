@@ -251,15 +251,16 @@ class RunFolder:
         return 0
 
     def _conclude(self) -> None:
-        draw_curves(self.path / "metrics.jsonl", self.path / "curves.png")
+        outputs = self.settings.outputs
+        draw_curves(self.path / "metrics.jsonl", self.path / "curves.png", outputs)
         best = checkpoint.load(self.path / "best.pt")
-        metrics = metrics_of(self.settings.outputs)
-        for output in self.settings.outputs:
+        metrics = metrics_of(outputs)
+        for output in outputs:
             found = metrics[output.name]
             found.load_state(best["counts"][output.name])
             if found.confusion is not None:
                 chart = self.path / f"confusion_{output.name}.png"
-                draw_confusion(found.confusion, output.labels, chart)
+                draw_confusion(found.confusion, output.labels, chart, found.UNIT)
             table = found.table(output.name)
             if table is not None:
                 self.say(table)

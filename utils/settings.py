@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from datasets import TASKS, load_task
-from datasets.task import Output, Task, UserError
+from datasets.task import Label, Output, Task, UserError
 from utils.command import run_command
 from utils.flags import Parser, as_flags, check_choices, train_parser
 
@@ -123,6 +123,11 @@ class Settings:
         """Of all tasks, in their order."""
         return [output for each in self.tasks for output in each.task.outputs]
 
+    def with_tasks(self, tasks: Sequence[Task]) -> Settings:
+        """The same with these tasks in their place, of which more is known."""
+        each = zip(self.tasks, tasks, strict=True)
+        return replace(self, tasks=tuple(replace(own, task=task) for own, task in each))
+
     def to_json(self) -> dict[str, Any]:
         """Plain values by flag name, from which a resumed run goes on; the tasks stand beside."""
         values = asdict(replace(self, tasks=()))
@@ -183,7 +188,7 @@ def parse(words: list[str]) -> Settings:
     if "resume" in given:
         settings = _resumed(parser, given)
     elif "task" in given:
-        tasks = [load_task(name) for name in given["task"]]
+        tasks = _with_labels([load_task(name) for name in given["task"]], given.get("label", []))
         own = [_defaults(parser, task) for task in tasks]
         shared = {name: value for name, value in own[0].items() if name not in PER_TASK}
         if given.get("encoder", "unet") != "unet" and "encoder" not in shared:
@@ -228,6 +233,14 @@ def _resolve(
     return Settings(**_only(_names(Settings), values))
 
 
+def _with_labels(tasks: list[Task], labels: list[str]) -> list[Task]:
+    """The task with an output for each field of --label."""
+    if labels and len(tasks) > 1:
+        raise UserError("--label: expected a single task")
+    added = tuple(Label(name, field=name) for name in labels)
+    return [replace(task, outputs=task.outputs + added) for task in tasks]
+
+
 def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
     """The settings of a stopped run, with the flags that are given beside --resume."""
     from utils import checkpoint  # it needs torch
@@ -240,6 +253,8 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
     for flag in ("init", "pretrained"):
         if flag in given:
             raise UserError(f"--{flag}: a resumed run goes on from its own weights")
+    if "label" in given:
+        raise UserError("--label: a resumed run goes on with its own outputs")
     path, state = checkpoint.load_last(path)
     if "learner" not in state:
         raise UserError(f"{path}: holds weights alone, --resume expects a last.pt")

@@ -11,7 +11,7 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -123,6 +123,8 @@ def panel(
 class Picture:
     """How one output is drawn and written. A value map is as in `Sample.targets`."""
 
+    suffix: ClassVar[str] = ".png"  # of what `file` gives
+
     def __init__(self, output: Output) -> None:
         self.output = output
 
@@ -133,9 +135,14 @@ class Picture:
         """
         raise NotImplementedError
 
-    def file(self, values: Any) -> np.ndarray:
-        """What a predicted map is written as, to be read back as data."""
+    def file(self, values: Any) -> Any:
+        """What a prediction is written as, to be read back as data: pixels, or plain values for a
+        file of JSON."""
         raise NotImplementedError
+
+    def text(self, values: Any) -> str:
+        """What a line of text says of it, if that can be said."""
+        return ""
 
     def scale(self, truth: Any) -> str:
         """What a caption says of the colours."""
@@ -235,11 +242,37 @@ class NormalsPicture(Picture):
         return np.where(truth.any(0), prediction, 0)
 
 
+class LabelPicture(Picture):
+    """The class of an image is written onto it. A file holds its name."""
+
+    suffix = ".json"
+
+    def view(self, image: Any, values: Any, truth: Any = None) -> np.ndarray:
+        """The name in the upper left corner."""
+        page = Image.fromarray(np.ascontiguousarray(image))
+        text, size = self.text(values), max(10, min(page.size) // 12)
+        font = ImageFont.load_default(size=size)
+        draw = ImageDraw.Draw(page)
+        draw.rectangle((0, 0, font.getlength(text) + size, 1.4 * size), "#202020")
+        draw.text((size // 2, size // 10), text, "#FFFFFF", font)
+        return np.asarray(page)
+
+    def file(self, values: Any) -> dict[str, str]:
+        """{OUTPUT: class}"""
+        return {self.output.name: self.text(values)}
+
+    def text(self, values: Any) -> str:
+        """The name of the class."""
+        number = int(values)
+        return "(unknown)" if number == IGNORE else self.output.labels[number]
+
+
 PICTURES: dict[str, type[Picture]] = {
     "classes": ClassPicture,
     "mask": MaskPicture,
     "depth": DepthPicture,
     "normals": NormalsPicture,
+    "label": LabelPicture,
 }
 
 

@@ -47,7 +47,7 @@ def _describe_counts(samples: Samples, present: list[int]) -> list[str]:
     columns, stores = samples.table.columns, samples.table.stores
     used = {
         place
-        for name in ("", *(output.name for output in samples.task.outputs))
+        for name in ("", *(output.name for output in samples.task.dense))
         for place in zip(columns[f"shard:{name}"], columns[f"member:{name}"], strict=True)
         if place[0] >= 0
     }
@@ -155,10 +155,10 @@ def run(args: argparse.Namespace) -> None:
     report = "\n".join(map(printable, describe(samples, findings)))
     print(report)
     if args.out:
-        sheet = draw_sheet(pick(samples), task.outputs)
+        sheet = draw_sheet(pick(samples), samples.task.outputs)
         write_sheet(args.out, f"{task.name}: {len(samples.table)} samples", report, sheet)
     if findings.num_problems:
-        total = len(samples.table) * (1 + len(task.outputs))
+        total = len(samples.table) * (1 + len(task.dense))
         raise UserError(f"{findings.num_problems} of {total} members cannot be used")
 
 

@@ -11,17 +11,18 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from torch import Tensor
 from tqdm import tqdm
 
 from datasets.check.statistics import STATISTICS, Statistics
-from datasets.dataset import DenseDataset
+from datasets.dataset import DenseDataset, with_classes
 from datasets.decode import check_same_size, decode_image, decode_target
 from datasets.index import SampleTable, find_groups
 from datasets.index.splits import choose, divider
 from datasets.index.templates import compile_lines
 from datasets.processes import run_in_order
 from datasets.stores import Store
-from datasets.task import SPLITS, Sample, Task, UserError
+from datasets.task import SPLITS, Output, Sample, Task, UserError
 
 CHUNK = 16  # samples that a process reads at a time
 KEPT = 1000  # problems that are kept by name; all are counted
@@ -49,9 +50,19 @@ class Samples(NamedTuple):
         where = self.where(i, output)
         return self.table.read(*self.table.target(i, output)), where
 
+    def target(self, i: int, output: Output, image: Tensor | None) -> Tensor:
+        """A target of sample i, as large as its image; UserError names what does not fit."""
+        if output.per_image:
+            return decode_target(self.table.text(i, output.name), self.where(i), output)
+        data, where = self.read(i, output.name)
+        target = decode_target(data, where, output)
+        if image is not None:
+            check_same_size(image, target, self.table.key(i), where)
+        return target
+
     def load(self, i: int) -> Sample:
         """A whole sample; UserError names what does not fit."""
-        for output in self.task.outputs:
+        for output in self.task.dense:
             self.where(i, output.name)
         return DenseDataset(self.table, self.task).load(i)
 
@@ -96,6 +107,7 @@ def list_samples(
     UserError: no image fits, two targets of one image, or a split_by that does not divide.
     """
     table = find_groups(stores, task)
+    task = with_classes(task, table)
     pattern = compile_lines(task.image)
     divide = divider(stores, task, pattern, split_by)
     texts = [divide(pattern.match(table.key(i).encode())) for i in range(len(table))]
@@ -140,10 +152,7 @@ def _examine(samples: Samples, numbers: range) -> Findings:
         findings.digests.append(digest)
         for output in samples.task.outputs:
             try:
-                data, where = samples.read(i, output.name)
-                target = decode_target(data, where, output)
-                if image is not None:
-                    check_same_size(image, target, samples.table.key(i), where)
+                target = samples.target(i, output, image)
             except UserError as error:
                 findings.refuse(error)
                 continue

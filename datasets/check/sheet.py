@@ -47,7 +47,7 @@ def draw_sheet(samples: Iterable[tuple[str, Sample]], outputs: Sequence[Output])
         rows.append([(caption, image)])
         for output in outputs:
             target, picture = sample.targets[output.name].numpy(), picture_of(output)
-            target = target[..., ::step, ::step]
+            target = target if output.per_image else target[..., ::step, ::step]
             view = picture.view(image, target, target)
             rows[-1].append((f"{output.name}{picture.scale(target)}", view))
             legend |= dict.fromkeys(picture.legend([target]))

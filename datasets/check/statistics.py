@@ -196,12 +196,31 @@ class Angles(Numbers):
         )
 
 
+class ImageCounts(LabelCounts):
+    """Images of each label, and of none."""
+
+    @staticmethod
+    def title(output: Output) -> str:
+        """What the rows tell."""
+        return "share of images"
+
+    def doubt(self, output: Output, files: Files) -> str:
+        """What is odd about these labels, nothing if they are as they should be."""
+        known = self.counts[:IGNORE]
+        if self.is_void:
+            return f"none of {self.num} images has a class: field {output.source!r} says others"
+        if np.count_nonzero(known) == 1:
+            return f"{output.labels[int(known.argmax())]} is the only class of {self.num} images"
+        return ""
+
+
 Statistics = LabelCounts | Numbers
 STATISTICS: dict[str, type[Statistics]] = {
     "classes": LabelCounts,
     "mask": MaskCounts,
     "depth": Depths,
     "normals": Angles,
+    "label": ImageCounts,
 }
 
 

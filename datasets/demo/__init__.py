@@ -79,7 +79,7 @@ def demo_shards(task: Task, root: Path, num: int = NUM) -> list[Path]:
 
 def _fingerprint(task: Task, num: int) -> str:
     """What a demo depends on: this code, the task's layout, and the number of pictures."""
-    outputs = [o.to_json() | {"loss": "", "weight": 0, "decoder": ""} for o in task.outputs]
+    outputs = [o.to_json() | {"loss": "", "weight": 0, "decoder": ""} for o in task.dense]
     layout = [task.image, task.splits, task.metadata, task.resize, task.defaults.get("size"), num]
     digest = hashlib.blake2b(json.dumps([layout, outputs], sort_keys=True).encode(), digest_size=16)
     for path in sorted(Path(__file__).parent.glob("*.[pj][ys]*")):
@@ -114,7 +114,7 @@ def draw_members(task: Task, seed: int) -> tuple[dict[str, bytes], dict[str, str
     split = task.splits.get("train" if seed % VAL_EVERY else "val", "train")
     fields = {"split": split, "city": city, "part": "1", "key": key}
     files = [(task.image, lambda lossy: scene.image)]
-    files += [(o.files, partial(FILES[o.kind].pixels, scene, o)) for o in task.outputs]
+    files += [(o.files, partial(FILES[o.kind].pixels, scene, o)) for o in task.dense]
     members = {}
     for template, pixels in files:
         text = template[:-1] + "png" if template.endswith(".*") else template

@@ -128,6 +128,11 @@ def _step(depth: ndarray, axis: int) -> ndarray:
     return np.where(np.abs(before) < np.abs(after), before, after)
 
 
+def no_file(scene: Scene, output: Output, lossy: bool) -> ndarray:
+    """A label is a field of the name, or stands in the scene's `about`."""
+    raise NotImplementedError(output.name)
+
+
 class File(NamedTuple):
     """What the demo must know of a kind: the pixels of its file, from (scene, output, whether the
     file is lossy); what a scene should show for it; whether the scene must have depth."""
@@ -142,4 +147,5 @@ FILES = {
     "mask": File(draw_mask, lambda output: (output.name,)),
     "depth": File(draw_depth, lambda output: (), deep=True),
     "normals": File(draw_normals, lambda output: (), deep=True),
+    "label": File(no_file, lambda output: ()),
 }

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from datasets.index.splits import Divider, choose, divider
+from datasets.index.splits import Divider, choose, divider, field_reader
 from datasets.index.templates import compile_lines, fill_template, literal_length
 from datasets.stores import Store, index_cache
 from datasets.stores.index_cache import Columns
@@ -29,9 +29,10 @@ _NEAR = 5000  # names among which an error looks for one that may have been mean
 class SampleTable:
     """Samples of one split, in order of image name, then shard; 24 bytes a sample of two outputs.
 
-    columns: for the image (its name is empty) and for each output, `shard:NAME` int32 (n), a
-    position in `stores`, and `member:NAME` int32 (int64 above 2**31 members) (n), a position in
-    that store.
+    columns: for the image (its name is empty) and for each output that has files, `shard:NAME`
+    int32 (n), a position in `stores`, and `member:NAME` int32 (int64 above 2**31 members) (n), a
+    position in that store. For each output of whole images, `texts:NAME` bytes, what its field says
+    in all, and `text:NAME` int32 (n), a position in those.
     """
 
     stores: list[Store]
@@ -57,6 +58,14 @@ class SampleTable:
     def target(self, i: int, name: str) -> tuple[int, int]:
         """Shard and member number of sample i's target for the output called `name`."""
         return int(self.columns[f"shard:{name}"][i]), int(self.columns[f"member:{name}"][i])
+
+    def text(self, i: int, name: str) -> str:
+        """What the field of the output called `name` says of sample i, "" for nothing."""
+        return self.columns[f"texts:{name}"][self.columns[f"text:{name}"][i]].decode()
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """All that it says of these samples, but for nothing, in alphabetical order."""
+        return tuple(text.decode() for text in self.columns[f"texts:{name}"].tolist() if text)
 
     def read(self, shard: int, member: int) -> bytes:
         """The encoded bytes of what `image` or `target` named."""
@@ -109,7 +118,7 @@ def find_samples(
     if columns is None:
         columns = index_cache.save(cached, key, _find(stores, task, split, split_by))
     table = SampleTable(stores, columns)
-    for output in task.outputs:
+    for output in task.dense:
         absent = np.flatnonzero(columns[f"shard:{output.name}"] < 0)
         if len(absent) > unlabelled:
             more = f"; {len(absent)} of {len(table)} images have none" if len(absent) > 1 else ""
@@ -132,7 +141,7 @@ def _cached_table(
     fingerprints = [store.fingerprint() for store in stores]
     if sum(map(len, stores)) < index_cache.MIN_MEMBERS or None in fingerprints:
         return None, None
-    layout = [task.image, [[output.name, output.files] for output in task.outputs]]
+    layout = [task.image, [[output.name, output.source] for output in task.outputs]]
     how = [task.splits, task.split, task.val_share, task.metadata, split, split_by]
     question = [[store.cache_location()[1] for store in stores], layout, how]
     digest = hashlib.blake2b(json.dumps(question).encode(), digest_size=8).hexdigest()
@@ -151,9 +160,13 @@ def _find(
     if split:
         chosen = np.flatnonzero(choose(images.text, task, split, split_by))
     located = {"": (images.shard[chosen], images.member[chosen])}
-    for output in task.outputs:
+    for output in task.dense:
         located[output.name] = _find_targets(stores, task, output, pattern, images, chosen)
     columns = {}
+    for output in task.outputs:
+        if output.per_image:
+            names = images.name[chosen]
+            columns |= _read_texts(stores, task, output, pattern, names, required=bool(split))
     for name, (shard, member) in located.items():
         wide = member.max() >= 2**31
         columns[f"shard:{name}"] = shard.astype(np.int32)
@@ -170,7 +183,7 @@ def _find_images(
     """
     closer = [
         compile_lines(output.files)
-        for output in task.outputs
+        for output in task.dense
         if literal_length(output.files) > literal_length(task.image)
     ]  # bg_fg_{part}/{key}.jpg fits masks too, but bg_fg_mask_{part}/{key}.jpg says more of a name
 
@@ -246,6 +259,29 @@ def _find_targets(
     return np.where(absent, -1, shard[first]), np.where(absent, -1, member[first])
 
 
+def _read_texts(
+    stores: list[Store],
+    task: Task,
+    output: Output,
+    pattern: re.Pattern[bytes],
+    names: np.ndarray,
+    required: bool,
+) -> dict[str, np.ndarray]:
+    """`texts:NAME` and `text:NAME` of a SampleTable for images of these names; nothing is said of
+    any where there is no such field and none is required."""
+    said = [b""] * len(names)
+    try:
+        fields, asker = pattern.groupindex, f"output {output.name}: field {output.source!r}"
+        read = field_reader(stores, task, fields, output.source, asker)
+    except UserError:
+        if required:
+            raise
+    else:
+        said = [read(pattern.match(name)) or b"" for name in names]
+    texts, positions = np.unique(np.array(said, "S"), return_inverse=True)
+    return {f"texts:{output.name}": texts, f"text:{output.name}": positions.astype(np.int32)}
+
+
 def _join(
     image_shard: np.ndarray, wanted: np.ndarray, shard: np.ndarray, keys: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -277,7 +313,7 @@ def _join(
 def _near(table: SampleTable, task: Task, expected: str) -> str:
     """What lies there that may be meant: a name like the one expected, else all in short."""
     members = ((s, i) for s, store in enumerate(table.stores) for i in range(len(store)))
-    names = ["", *(output.name for output in task.outputs)]
+    names = ["", *(output.name for output in task.dense)]
     used = {table.target(i, name) for i in range(min(len(table), _NEAR)) for name in names}
     others = [table.stores[s].names()[i] for s, i in islice(members, _NEAR) if (s, i) not in used]
     near = get_close_matches(expected, others, 1)

@@ -37,7 +37,15 @@ def divider(
             return lambda match: b""
         field = next(field for field in ("split", "group", "key") if field in fields)
         return lambda match: match[field]
-    divide = _by_field(stores, task, fields, split_by[0])
+    read = field_reader(stores, task, fields, split_by[0], f"split by {split_by[0]!r}")
+
+    def divide(match: re.Match[bytes]) -> bytes:
+        text = read(match)
+        if text is None:
+            key, name = match["key"].decode(), match[0].decode()
+            raise UserError(f"{name}: {task.metadata} has no row with the id {key!r}")
+        return text
+
     test = task.splits.get("test", "")
     others = {value for name, value in task.splits.items() if name != "test"}
     if "split" not in fields or not test or test in others:
@@ -45,23 +53,23 @@ def divider(
     return lambda match: None if match["split"] == test.encode() else divide(match)
 
 
-def _by_field(
-    stores: list[Store], task: Task, fields: Mapping[str, int], field: str
-) -> Callable[[re.Match[bytes]], bytes]:
-    """The value of a field of the name, else of the metadata's column."""
+def field_reader(
+    stores: list[Store], task: Task, fields: Mapping[str, int], field: str, asker: str
+) -> Divider:
+    """A function from an image's match to the value of a field of the name, else of the metadata's
+    column; None where that has no row for it. fields: those of the name. UserError, which begins
+    with `asker`: there is no such field."""
     if field in fields:
         return lambda match: match[field]
     rows, columns = _read_metadata(stores, task.metadata) if task.metadata else ({}, [])
     if field not in columns:
         known = ", ".join([*fields, *columns])
         absent = f" ({task.metadata} was not found)" if task.metadata and not columns else ""
-        raise UserError(f"split by {field!r}: no such field, expected one of {known}{absent}")
+        raise UserError(f"{asker}: no such field, expected one of {known}{absent}")
 
-    def look_up(match: re.Match[bytes]) -> bytes:
-        key, name = match["key"].decode(), match[0].decode()
-        if key not in rows:
-            raise UserError(f"{name}: {task.metadata} has no row with the id {key!r}")
-        return rows[key][field].encode()
+    def look_up(match: re.Match[bytes]) -> bytes | None:
+        row = rows.get(match["key"].decode())
+        return None if row is None else row[field].encode()
 
     return look_up
 

@@ -86,7 +86,7 @@ def _rows_of_task(stores: list[Store], task: Task) -> np.ndarray:
     table = find_groups(stores, task)
     sample = np.arange(1, len(table) + 1)
     columns = []
-    for name in ("", *(output.name for output in task.outputs)):
+    for name in ("", *(output.name for output in task.dense)):
         role = np.full(len(table), TARGET if name else IMAGE)
         place = table.columns[f"shard:{name}"], table.columns[f"member:{name}"]
         columns.append(np.stack([*place, role, sample], axis=1))
