@@ -192,17 +192,17 @@ def test_the_newest_whole_one_is_taken(tmp_path, capsys):
     path, before = tmp_path / "last.pt", tmp_path / "previous.pt"
     for step in (1, 2):
         checkpoint.save(path, STATE | {"step": step, "config": {}})
-    assert checkpoint.load_last(path)[1]["step"] == 2
+    assert checkpoint.load_last(tmp_path)[1]["step"] == 2
     assert capsys.readouterr().err == ""
     path.write_bytes(path.read_bytes()[:-50])
-    found, state = checkpoint.load_last(path)
+    found, state = checkpoint.load_last(tmp_path)
     assert (found, state["step"]) == (before, 1)
     said = capsys.readouterr().err
     assert said.startswith(f"passed over: {path}: not a checkpoint")
     assert said.endswith(f"; {before} is whole\n")
     before.write_bytes(b"")
     with pytest.raises(ValueError, match=r"previous.pt: not a checkpoint"):
-        checkpoint.load_last(path)
+        checkpoint.load_last(tmp_path)
 
 
 def test_a_folder_that_is_missing(tmp_path):

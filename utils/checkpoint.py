@@ -47,14 +47,14 @@ def save(path: Path, state: dict[str, Any]) -> None:
         raise UserError(f"{path}: checkpoint cannot be written: {error}") from None
 
 
-def load_last(path: Path) -> tuple[Path, dict[str, Any]]:
-    """What `load` gives of a run's last.pt, or of the previous.pt beside it if that is whole alone,
-    which a line on stderr tells; and which it is."""
-    before = path.with_name(PREVIOUS)
+def load_last(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The newest whole checkpoint of a run's folder, and what `load` gives of it. A last.pt that is
+    passed over for the one before it is a line on stderr."""
+    last, before = folder / LAST, folder / PREVIOUS
     try:
-        return path, load(path, "config")
+        return last, load(last, "config")
     except UserError as error:
-        if path.name != LAST or not before.is_file():
+        if not before.is_file():
             raise
         found = load(before, "config")
         print(printable(f"passed over: {error}; {before} is whole"), file=sys.stderr)
@@ -133,7 +133,7 @@ def newest(runs: Path, name: str) -> Iterator[tuple[Path, list[str]]]:
     found = sorted(runs.glob(f"*/{name}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in found:
         try:
-            found, state = load_last(path)
+            found, state = load_last(path.parent) if name == LAST else (path, load(path, "config"))
             yield found, [task["name"] for task in state["config"]["tasks"]]
         except ValueError as error:
             print(printable(f"passed over: {error}"), file=sys.stderr)

@@ -218,8 +218,8 @@ def _add_speed(parser: Parser) -> None:
 
 def _add_habit(parser: Parser) -> None:
     add = parser.add_argument_group("habit").add_argument
-    text = "continue a stopped run with its own flags (the newest of the task, or this last.pt)"
-    add("--resume", nargs="?", const="", metavar="CKPT", help=text)
+    text = "continue a stopped run with its own flags (the newest of the task, or this one)"
+    add("--resume", nargs="?", const="", metavar="FOLDER|CKPT", help=text)
     text = "train and validate on the same N batches, for 300 steps unless --steps says other"
     add("--overfit", type=natural, default=0, metavar="N", help=text)
     add("--seed", type=seed, default=0, help="(0)")

@@ -247,6 +247,10 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
 
     name = given.pop("resume")
     path = Path(name) if name else newest(given.get("task"), checkpoint.LAST)
+    if path.is_dir():
+        path, state = checkpoint.load_last(path)
+    else:
+        state = checkpoint.load(path, "config")
     out = given.pop("out", path.parent)
     if out != path.parent:
         raise UserError(f"--out {out}: a run is resumed in its own folder, {path.parent}")
@@ -255,7 +259,6 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
             raise UserError(f"--{flag}: a resumed run goes on from its own weights")
     if "label" in given:
         raise UserError("--label: a resumed run goes on with its own outputs")
-    path, state = checkpoint.load_last(path)
     if "learner" not in state:
         raise UserError(f"{path}: holds weights alone, --resume expects a last.pt")
     config = state["config"]
