@@ -36,7 +36,7 @@ def _marks(dataset: DenseDataset, name: str) -> dict[str, np.ndarray]:
     columns, found, kinds = dataset.table.columns, {}, Counter()
     shard = columns[f"shard:{name}"][dataset.indices]
     member = columns[f"member:{name}"][dataset.indices]
-    used = np.unique(shard)
+    used = np.unique(shard[shard >= 0])  # a target that is not there leaves no mark
     for number in used:
         at = np.flatnonzero(shard == number)
         for kind, marks in dataset.table.stores[number].marks(member[at]).items():

@@ -5,8 +5,9 @@ import pytest
 from conftest import encode, members_of, put
 
 from datasets.contents import contents, difference
-from datasets.dataset import open_split
-from datasets.stores import index_cache, write_hdf5, write_zip
+from datasets.dataset import DenseDataset, open_split
+from datasets.index import find_samples
+from datasets.stores import index_cache, open_stores, write_hdf5, write_zip
 from utils import checkpoint
 
 GONE, REPLACED = ["k03"], "k05"
@@ -66,6 +67,17 @@ def test_what_changed_is_named_and_counted(tiny_task, tmp_path, members, name):
     swapped = {n.translate({ord("1"): "2", ord("2"): "1"}): data for n, data in members.items()}
     said = compared(tiny_task, tmp_path / "4", (name, members), (name, swapped))
     assert said == "another order"
+
+
+@pytest.mark.parametrize("name", ["data", "d.zip"])
+def test_a_target_that_is_not_there_leaves_no_mark(tiny_task, tmp_path, members, name):
+    known = [f"{folder}/{REPLACED}.png" for folder in ("edge", "near")]
+    stores = open_stores([written(tmp_path / name, without(members, *known))])
+    then = DenseDataset(find_samples(stores, tiny_task, "train", unlabelled=1), tiny_task)
+    now = open_split(tiny_task, [written(tmp_path / f"b_{name}", members)], "train")
+    said = difference(contents(then), contents(now), now)
+    assert said == f"1 other (img/{REPLACED}.png)"
+    assert difference(contents(then), contents(then), then) == ""
 
 
 def test_of_very_many_files_the_names_count(tiny_task, tmp_path, members, monkeypatch):
