@@ -21,14 +21,14 @@ def contents(dataset: DenseDataset) -> Contents:
     """The samples in their order, wherever they lie and whatever their shards are called."""
     columns = [_marks(dataset, name) for name in ("", *(o.name for o in dataset.task.dense))]
     said = [_text_marks(dataset, o.name) for o in dataset.task.outputs if o.per_image]
-    kinds = [kind for kind in columns[0] if all(kind in column for column in columns)]
+    kinds = [sort for sort in columns[0] if all(sort in column for column in columns)]
     combined = {
-        kind: reduce(
-            lambda a, b: a * np.uint32(0x9E3779B1) + b, [*(c[kind] for c in columns), *said]
+        sort: reduce(
+            lambda a, b: a * np.uint32(0x9E3779B1) + b, [*(c[sort] for c in columns), *said]
         )
-        for kind in kinds
+        for sort in kinds
     }
-    return {kind: torch.from_numpy(marks.view(np.int32)) for kind, marks in combined.items()}
+    return {sort: torch.from_numpy(marks.view(np.int32)) for sort, marks in combined.items()}
 
 
 def _marks(dataset: DenseDataset, name: str) -> dict[str, np.ndarray]:
@@ -39,10 +39,10 @@ def _marks(dataset: DenseDataset, name: str) -> dict[str, np.ndarray]:
     used = np.unique(shard[shard >= 0])  # a target that is not there leaves no mark
     for number in used:
         at = np.flatnonzero(shard == number)
-        for kind, marks in dataset.table.stores[number].marks(member[at]).items():
-            found.setdefault(kind, np.zeros(len(shard), np.uint32))[at] = marks
-            kinds[kind] += 1
-    return {kind: marks for kind, marks in found.items() if kinds[kind] == len(used)}
+        for sort, marks in dataset.table.stores[number].marks(member[at]).items():
+            found.setdefault(sort, np.zeros(len(shard), np.uint32))[at] = marks
+            kinds[sort] += 1
+    return {sort: marks for sort, marks in found.items() if kinds[sort] == len(used)}
 
 
 def _text_marks(dataset: DenseDataset, name: str) -> np.ndarray:
@@ -55,9 +55,9 @@ def _text_marks(dataset: DenseDataset, name: str) -> np.ndarray:
 def difference(then: Contents, now: Contents, dataset: DenseDataset) -> str:
     """How a data set is not what it was, empty if it is. now: its contents. What has no mark in
     common with what it was, as many files that have been packed, is only counted."""
-    kind = next((kind for kind in then if kind in now), None)
-    old = then[kind].tolist() if kind else [0] * len(next(iter(then.values())))
-    new = now[kind].tolist() if kind else [0] * len(dataset)
+    sort = next((sort for sort in then if sort in now), None)
+    old = then[sort].tolist() if sort else [0] * len(next(iter(then.values())))
+    new = now[sort].tolist() if sort else [0] * len(dataset)
     if old == new:
         return ""
     fewer, more = Counter(old) - Counter(new), Counter(new) - Counter(old)
@@ -65,5 +65,5 @@ def difference(then: Contents, now: Contents, dataset: DenseDataset) -> str:
     counts = {"other": other, "fewer": fewer.total() - other, "more": more.total() - other}
     said = [f"{count} {word}" for word, count in counts.items() if count]
     added = [int(dataset.indices[i]) for i, mark in enumerate(new) if mark in more][:_SHOWN]
-    names = ", ".join(dataset.table.key(i) for i in added if kind)
+    names = ", ".join(dataset.table.key(i) for i in added if sort)
     return ", ".join(said or ["another order"]) + (f" ({names})" if names else "")

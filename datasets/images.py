@@ -88,7 +88,7 @@ def _open(data: bytes, name: str) -> Image.Image:
 def _formats() -> tuple[str, ...]:
     """Those of FORMATS that the installed Pillow reads: older ones have no AVIF."""
     Image.init()
-    return tuple(kind for kind in FORMATS if kind in Image.OPEN)
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _lossy(image: Image.Image, data: bytes) -> str:
@@ -96,17 +96,17 @@ def _lossy(image: Image.Image, data: bytes) -> str:
 
     AVIF does not say which it is, and is nearly always lossy.
     """
-    kind = image.format or ""
-    if kind in LOSSY:
+    form = image.format or ""
+    if form in LOSSY:
         return "JPEG"
-    if kind == "TIFF" and image.info.get("compression") in ("jpeg", "tiff_jpeg", "webp"):
+    if form == "TIFF" and image.info.get("compression") in ("jpeg", "tiff_jpeg", "webp"):
         return f"{image.info['compression'].removeprefix('tiff_').upper()} in TIFF"
-    if kind == "WEBP":
+    if form == "WEBP":
         return "lossy WEBP" if b"VP8 " in _webp_chunks(data) else ""
-    if kind == "JPEG2000":  # its coding style: 0 is the irreversible wavelet
+    if form == "JPEG2000":  # its coding style: 0 is the irreversible wavelet
         style = data.find(b"\xff\x52")
         return "lossy JPEG2000" if style >= 0 and data[style + 13 : style + 14] == b"\0" else ""
-    return "AVIF" if kind == "AVIF" else ""
+    return "AVIF" if form == "AVIF" else ""
 
 
 def _webp_chunks(data: bytes) -> Iterator[bytes]:

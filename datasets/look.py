@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from datasets.check.statistics import NUM_LOOKED_AT, STATISTICS
+from datasets.check.statistics import NUM_LOOKED_AT, statistics_of
 from datasets.dataset import DenseDataset, TaskData
 from datasets.decode import decode_target
 from datasets.images import header_size
@@ -24,7 +24,7 @@ def look(data: TaskData) -> list[str]:
     """
     lines = []
     for output in data.task.outputs:
-        counted = STATISTICS[output.kind]()
+        counted = statistics_of(output)
         for values, _, _ in _some_targets(data.train, output):
             counted.count(values)
         files = ((raw, name) for _, raw, name in _some_targets(data.train, output))

@@ -143,17 +143,16 @@ class Output:
         keys = {key: item for key, item in value.items() if key != "kind"}
         if "kind" not in value:
             raise UserError("key 'kind' is missing")
-        name, kind = value.get("name"), str(value["kind"])
-        if kind not in KINDS:
+        name, noun = value.get("name"), KINDS.get(str(value["kind"]))
+        if noun is None:
             known = ", ".join(KINDS)
             raise UserError(f"output {name}: kind is {value['kind']!r}, not one of {known}")
         for key in keys:
-            others = [other for other, noun in KINDS.items() if key in _hints(noun)]
-            if others and kind not in others:
-                raise UserError(
-                    f"output {name}: {key} is a key of {' and '.join(others)}, not of {kind}"
-                )
-        return _build(KINDS[kind], keys)
+            others = [kind for kind, other in KINDS.items() if key in _hints(other)]
+            if others and key not in _hints(noun):
+                known = " and ".join(others)
+                raise UserError(f"output {name}: {key} is a key of {known}, not of {value['kind']}")
+        return _build(noun, keys)
 
 
 @dataclass(frozen=True)

@@ -75,8 +75,9 @@ class OutputLoss(nn.Module):
     ) -> None:
         super().__init__()
         assert class_weights is None or output.balanced
-        self.functions, self.balanced = TERMS[output.kind], output.balanced
-        self.terms = parse_terms(output.kind, output.loss if terms is None else terms)
+        kind = output.kind
+        self.functions, self.balanced = TERMS[kind], output.balanced
+        self.terms = parse_terms(kind, output.loss if terms is None else terms)
         self.weight = output.weight if weight is None else weight
         weights = None if class_weights is None else torch.tensor(class_weights)
         # Not persistent: a setting, known again whenever the criterion is built.

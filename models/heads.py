@@ -114,3 +114,8 @@ HEADS: dict[str, type[Head]] = {
     "normals": NormalsHead,
     "label": LabelHead,
 }
+
+
+def make_head(inputs: int, output: Output) -> Head:
+    """The head of this output, on features of `inputs` channels."""
+    return HEADS[output.kind](inputs, output)

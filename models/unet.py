@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from datasets.task import Output, UserError
 from models.decoder import Decoder
 from models.encoder import TimmEncoder, UNetEncoder
-from models.heads import HEADS
+from models.heads import make_head
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,7 @@ class UNet(nn.Module):
                         f"output {output.name!r}: {name!r} cannot name part of a network"
                     )
             if output.per_image:
-                head = HEADS[output.kind](self.encoder.channels[-1], output)
-                self.heads[output.name] = head
+                self.heads[output.name] = make_head(self.encoder.channels[-1], output)
         for key, names in spec.decoders().items():
             decoder = Decoder(
                 self.encoder.channels,
@@ -107,7 +106,7 @@ class UNet(nn.Module):
             self.decoders[key] = decoder
             for name in names:
                 output = spec.outputs[name]
-                self.heads[name] = HEADS[output.kind](decoder.channels, output)
+                self.heads[name] = make_head(decoder.channels, output)
         for name in ("mean", "std"):
             values = torch.tensor(getattr(self.encoder, name)).view(1, 3, 1, 1)
             self.register_buffer(name, values, persistent=False)

@@ -12,7 +12,7 @@ import numpy as np
 
 from datasets.task import Output
 from utils.logger import read_metrics
-from utils.metrics import METRICS
+from utils.metrics import metrics_of
 from utils.visualize import write_whole
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ def draw_curves(metrics_file: Path, out: Path, outputs: Sequence[Output]) -> Non
 def _headlines(outputs: Sequence[Output]) -> dict[str, int]:
     """Scores to draw, `val/OUTPUT/SCORE`: 1 if higher is better, -1 if lower is."""
     return {
-        f"val/{output.name}/{score}": -1 if score in METRICS[output.kind].LOWER else 1
-        for output in outputs
-        for score in METRICS[output.kind].HEADLINE
+        f"val/{name}/{score}": -1 if score in metrics.LOWER else 1
+        for name, metrics in metrics_of(outputs).items()
+        for score in metrics.HEADLINE
     }
 
 

@@ -27,7 +27,7 @@ def metrics_of(outputs: Sequence[Output]) -> dict[str, Metrics]:
 
 def picking_scores(output: Output) -> list[str]:
     """The scores of an output that can pick the best checkpoint: higher is better."""
-    metrics = METRICS[output.kind].of(output)
+    (metrics,) = metrics_of([output]).values()
     return [
         score
         for score in metrics.compute()

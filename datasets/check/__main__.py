@@ -16,7 +16,7 @@ import numpy as np
 from datasets import load_task
 from datasets.check.checking import OTHER, Findings, Samples, examine, find_copies, list_samples
 from datasets.check.sheet import draw_sheet, write_sheet
-from datasets.check.statistics import STATISTICS, Row, percent
+from datasets.check.statistics import Row, percent, statistics_of
 from datasets.stores import open_stores, parse_path
 from datasets.task import SPLITS, Sample, UserError
 from utils.command import printable, run_command
@@ -34,8 +34,8 @@ def describe(samples: Samples, findings: Findings) -> list[str]:
     splits = [COLUMNS[n] for n in present]
     lines = _describe_counts(samples, present) + _describe_sizes(findings)
     for output in samples.task.outputs:
-        table = STATISTICS[output.kind]
-        found = [findings.values.get((output.name, n), table()) for n in present]
+        table = statistics_of(output)
+        found = [findings.values.get((output.name, n), statistics_of(output)) for n in present]
         lines += ["", f"{output.name} ({output.kind})"]
         lines += _table(table.title(output), splits, table.rows(output, found))
         doubt = found[0].num and found[0].doubt(output, samples.files(output.name))

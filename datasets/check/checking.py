@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from datasets.check.statistics import STATISTICS, Statistics
+from datasets.check.statistics import Statistics, statistics_of
 from datasets.dataset import DenseDataset, with_classes
 from datasets.decode import check_same_size, decode_image, decode_target
 from datasets.index import SampleTable, find_groups
@@ -157,7 +157,7 @@ def _examine(samples: Samples, numbers: range) -> Findings:
                 findings.refuse(error)
                 continue
             key = output.name, int(samples.splits[i])
-            findings.values.setdefault(key, STATISTICS[output.kind]()).count(target.numpy())
+            findings.values.setdefault(key, statistics_of(output)).count(target.numpy())
     return findings
 
 

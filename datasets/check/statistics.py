@@ -137,7 +137,7 @@ class Numbers:
     @staticmethod
     def title(output: Output) -> str:
         """What the rows tell."""
-        return getattr(output, "unit", "") or f"relative {output.kind}"
+        raise NotImplementedError
 
     @staticmethod
     def rows(output: Output, splits: Sequence[Numbers]) -> list[Row]:
@@ -159,6 +159,11 @@ class Numbers:
 
 class Depths(Numbers):
     """Depths, in the output's unit."""
+
+    @staticmethod
+    def title(output: Depth) -> str:
+        """What the rows tell."""
+        return output.unit or "relative depth"
 
     def doubt(self, output: Depth, files: Files) -> str:
         """What is odd about these depths, nothing if they are as they should be."""
@@ -222,6 +227,11 @@ STATISTICS: dict[str, type[Statistics]] = {
     "normals": Angles,
     "label": ImageCounts,
 }
+
+
+def statistics_of(output: Output) -> Statistics:
+    """Empty statistics of this output."""
+    return STATISTICS[output.kind]()
 
 
 def file_range(files: Files, numbers: Callable[[Image, str], np.ndarray]) -> tuple[float, float]:

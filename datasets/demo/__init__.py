@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from datasets.cityscapes import CITYSCAPES, CITYSCAPES24
 from datasets.demo import damage, room, street, surface
-from datasets.demo.scene import FILES, Scene, names_of
+from datasets.demo.scene import Scene, file_of, names_of
 from datasets.processes import run_in_order
 from datasets.stores.write import write_hdf5, write_zip
 from datasets.task import Task, UserError
@@ -89,7 +89,7 @@ def _fingerprint(task: Task, num: int) -> str:
 
 def choose_painter(task: Task) -> Callable[..., Scene]:
     """The scene that knows most of the task's classes; a surface where none knows enough."""
-    names, deep = set(names_of(task)), any(FILES[output.kind].deep for output in task.outputs)
+    names, deep = set(names_of(task)), any(file_of(output).deep for output in task.outputs)
     if not names:
         return room.draw_room
     known = [len(names & {*words}) * (is_deep or not deep) for _, words, _, is_deep in PAINTERS]
@@ -114,18 +114,18 @@ def draw_members(task: Task, seed: int) -> tuple[dict[str, bytes], dict[str, str
     split = task.splits.get("train" if seed % VAL_EVERY else "val", "train")
     fields = {"split": split, "city": city, "part": "1", "key": key}
     files = [(task.image, lambda lossy: scene.image)]
-    files += [(o.files, partial(FILES[o.kind].pixels, scene, o)) for o in task.dense]
+    files += [(o.files, partial(file_of(o).pixels, scene, o)) for o in task.dense]
     members = {}
     for template, pixels in files:
         text = template[:-1] + "png" if template.endswith(".*") else template
         group = f"{seed // GROUP:02d}"  # also what fields stand for that nothing is known of
         member = re.sub(r"\{(\w+)\}|\*", lambda m, g=group: fields.get(m[1] or "", g), text)
-        kind, file = (
+        form, file = (
             Image.registered_extensions().get(Path(member).suffix.lower(), ""),
             io.BytesIO(),
         )
         try:
-            Image.fromarray(pixels(kind == "JPEG")).save(file, kind, quality=92, compress_level=1)
+            Image.fromarray(pixels(form == "JPEG")).save(file, form, quality=92, compress_level=1)
         except (OSError, ValueError, KeyError):
             raise UserError(f"{member}: no demo of such files, expected .png or .jpg") from None
         members[member] = file.getvalue()

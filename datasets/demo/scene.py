@@ -54,7 +54,7 @@ def plain(name: str) -> str:
 
 def names_of(task: Task) -> list[str]:
     """Every class of the task and every mask, as scenes spell them, each once."""
-    names = (plain(name) for output in task.outputs for name in FILES[output.kind].names(output))
+    names = (plain(name) for output in task.outputs for name in file_of(output).names(output))
     return list(dict.fromkeys(names))
 
 
@@ -149,3 +149,8 @@ FILES = {
     "normals": File(draw_normals, lambda output: (), deep=True),
     "label": File(no_file, lambda output: ()),
 }
+
+
+def file_of(output: Output) -> File:
+    """What the demo must know of this output's kind."""
+    return FILES[output.kind]

@@ -156,16 +156,16 @@ def _traffic(rng: Generator, view: View, kerbs: tuple[float, float], tracks: boo
             long = VEHICLES[kind][1][2] + rng.uniform(1, 7)
             cars.append((kind, x, z + long))
             z += 2 * long
-    for kind, x, z in cars[rng.integers(0, 3) :]:
-        body = rng.uniform(0.1, 0.95, 3) if kind != "bus" else np.array([0.9, 0.7, 0.15])
+    for vehicle, x, z in cars[rng.integers(0, 3) :]:
+        body = rng.uniform(0.1, 0.95, 3) if vehicle != "bus" else np.array([0.9, 0.7, 0.15])
         glass, lamp = (0.12, 0.15, 0.19), (0.9, 0.08, 0.06) if x > 0 else (1, 0.97, 0.8)
-        colors = [body, body * 0.5 if kind == "truck" else glass, (0.07,) * 3, lamp]
-        model, half = VEHICLES[kind]
-        view.build(kind, MODELS[model], Pose((x, 0, z), half), colors)
-    for kind in ("bicycle", "motorcycle"):
+        colors = [body, body * 0.5 if vehicle == "truck" else glass, (0.07,) * 3, lamp]
+        model, half = VEHICLES[vehicle]
+        view.build(vehicle, MODELS[model], Pose((x, 0, z), half), colors)
+    for cycle in ("bicycle", "motorcycle"):
         if rng.random() < 0.65:
             x, z = (kerbs[1] - kerbs[0]) / 2 + rng.uniform(-1.6, 1.6), rng.uniform(4.5, 11)
             yaw, colors = rng.uniform(0.3, 2.8), [rng.uniform(0.1, 0.8, 3), (0.6,) * 3, (0.08,) * 3]
-            view.build(kind, MODELS["cycle"], Pose((x, 0, z), VEHICLES[kind][1], yaw), colors)
+            view.build(cycle, MODELS["cycle"], Pose((x, 0, z), VEHICLES[cycle][1], yaw), colors)
             if rng.random() < 0.75:
                 figure(rng, view, "rider", (x, 0.3, z), yaw)

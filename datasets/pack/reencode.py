@@ -24,32 +24,32 @@ def reencode_image(
     lossy = image.format in (*LOSSY, "WEBP")
     if not (size or (quality and lossy)):
         return data
-    kind = image.format
+    form = image.format
     if size:
         if image.mode in ("P", "PA", "1"):  # numbers of colours cannot be mixed, colours can
             transparent = "transparency" in image.info or image.mode == "PA"
             image = image.convert("RGBA" if transparent else "RGB")
         image = image.resize(size[::-1], Image.Resampling.BILINEAR)
-    return _encode(image, name, kind, {"quality": quality or 95} if lossy else {})
+    return _encode(image, name, form, {"quality": quality or 95} if lossy else {})
 
 
 def reencode_target(data: bytes, name: str, size: tuple[int, int]) -> bytes:
     """A target of size (H, W): the nearest value of each, in the file's own mode and palette."""
     image = open_image(data, name)
-    kind = image.format
-    lossy = {"quality": TARGET_QUALITY, "subsampling": 0} if kind in LOSSY else {}
-    if kind == "WEBP":
+    form = image.format
+    lossy = {"quality": TARGET_QUALITY, "subsampling": 0} if form in LOSSY else {}
+    if form == "WEBP":
         lossy = {"lossless": True}
-    return _encode(image.resize(size[::-1], Image.Resampling.NEAREST), name, kind, lossy)
+    return _encode(image.resize(size[::-1], Image.Resampling.NEAREST), name, form, lossy)
 
 
-def _encode(image: Image.Image, name: str, kind: str, settings: dict) -> bytes:
+def _encode(image: Image.Image, name: str, form: str, settings: dict) -> bytes:
     """Bytes in the format of the source, without its metadata, which may no longer be true."""
     buffer = io.BytesIO()
     for entry in ("exif", "xmp", "icc_profile"):
         image.info.pop(entry, None)
     try:
-        image.save(buffer, "JPEG" if kind in LOSSY else kind, **settings)
+        image.save(buffer, "JPEG" if form in LOSSY else form, **settings)
     except (*BROKEN, KeyError) as error:
-        raise UserError(f"{name}: cannot be encoded as {kind}: {error}") from None
+        raise UserError(f"{name}: cannot be encoded as {form}: {error}") from None
     return buffer.getvalue()

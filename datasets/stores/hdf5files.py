@@ -50,8 +50,8 @@ def _read(path: Path | str, file: Any, length: int) -> dict[str, np.ndarray]:
     form = file.attrs.get("format", "")
     if form not in (HDF5_FORMAT, HDF5_FORMAT.encode()):
         raise UserError(f"{path}: format is {form!r}, expected an HDF5 shard {HDF5_FORMAT!r}")
-    for name, kind in _KINDS.items():
-        _check_dataset(path, file, name, np.dtype(kind), length)
+    for name, dtype in _KINDS.items():
+        _check_dataset(path, file, name, np.dtype(dtype), length)
     index = {name: file[name][:] for name in INDEX}
     if "index_crc32" in file.attrs and file.attrs["index_crc32"] != index_crc(index):
         raise UserError(f"{path}: damaged, the CRC-32 of its index does not match")
