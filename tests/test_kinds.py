@@ -149,6 +149,7 @@ def test_an_unknown_pixel_moves_nothing(example, term):
     changed = torch.where(void, other, prediction).requires_grad_()
     cost = loss(changed, torch.from_numpy(target))
     assert torch.equal(cost, loss(prediction, torch.from_numpy(target)))
+    assert cost > 0
     (gradient,) = torch.autograd.grad(cost, changed)
     assert (gradient[void] == 0).all()
     assert (gradient[~void] != 0).any()
@@ -158,7 +159,9 @@ def test_an_unknown_pixel_moves_nothing(example, term):
 def test_the_truth_costs_least(example, term):
     loss, target = TERMS[example.output.kind][term], targets_of(example)
     truth, given = example.certain(target), torch.from_numpy(target)
-    least = loss(truth, given).item()
+    cost = loss(truth.requires_grad_(), given)
+    assert torch.autograd.grad(cost, truth)[0].isfinite().all()
+    least, truth = cost.item(), truth.detach()
     floor = example.floor.get(term, lambda _: 0.0)(target)
     assert least == pytest.approx(floor, abs=2e-6)
     other = predictions_of(example)[0]
@@ -175,6 +178,18 @@ def test_without_a_known_pixel_a_loss_is_exactly_zero(example, term):
     cost = TERMS[example.output.kind][term](prediction, target)
     assert cost.item() == 0
     assert (torch.autograd.grad(cost, prediction)[0] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("kind", "term"), KINDS_AND_TERMS)
+def test_half_precision_is_scored_in_float32(example, term, dtype):
+    loss, target = TERMS[example.output.kind][term], torch.from_numpy(targets_of(example))
+    prediction = predictions_of(example)[0]
+    half = prediction.to(dtype)
+    cost = loss(half, target)
+    assert cost.dtype == torch.float32
+    assert torch.equal(cost, loss(half.float(), target))
+    torch.testing.assert_close(cost, loss(prediction, target), rtol=0.02, atol=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -195,6 +210,21 @@ def test_scores_are_those_of_plain_formulas_however_they_are_counted(example):
             off = [far for start, far in example.tolerance.items() if name.startswith(start)]
             assert found[name] == pytest.approx(score, rel=1e-5, abs=sum(off)), name
     assert set(picking_scores(example.output)) < expected.keys()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_of_nothing_are_nan_and_named_unlike_losses(example):
+    """Both are logged as OUTPUT/NAME."""
+    metrics = METRICS[example.output.kind].of(example.output)
+    nothing = torch.full_like(torch.from_numpy(targets_of(example)), example.output.fill)
+    for _ in range(2):
+        assert all(type(score) is float for score in metrics.compute().values())
+        assert all(np.isnan(score) for score in metrics.compute().values())
+        metrics.update(predictions_of(example)[0], nothing)
+    scores = metrics.compute().keys()
+    assert not scores & TERMS[example.output.kind].keys()
+    assert metrics.HEADLINE
+    assert {*metrics.HEADLINE, *metrics.LOWER} <= scores
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -10,7 +10,6 @@ from cityscapesscripts.helpers.labels import id2label
 from torchmetrics import classification as reference
 
 from datasets.task import IGNORE, Classes, Depth, Mask
-from losses.weighted import TERMS
 from utils.class_metrics import ClassMetrics, MaskMetrics
 from utils.depth_metrics import BIN, DepthMetrics
 from utils.metrics import METRICS, picking_scores
@@ -284,19 +283,6 @@ def test_without_a_labelled_pixel_scores_are_nan(kind):
     assert all(type(score) is float for score in found.values())
 
 
-@pytest.mark.parametrize("kind", ["classes", "mask", "depth"])
-def test_no_metric_has_the_name_of_a_loss_term(kind):
-    """Both are logged as OUTPUT/NAME."""
-    assert not set(fresh(kind).compute()) & set(TERMS[kind])
-
-
 def test_errors_cannot_pick_the_best_checkpoint():
     assert picking_scores(OUTPUTS["depth"]) == ["delta1", "delta2", "delta3"]
     assert picking_scores(OUTPUTS["mask"]) == ["iou", "f1", "precision", "recall", "accuracy"]
-
-
-@pytest.mark.parametrize("kind", SCENES)
-def test_what_is_drawn_and_what_falls_are_scores(kind):
-    metrics = fresh(kind)
-    assert metrics.HEADLINE
-    assert {*metrics.HEADLINE, *metrics.LOWER} <= metrics.compute().keys()
