@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 from datasets import TASKS
 from utils.flags import infer_parser
 from utils.settings import answer_help
+from utils.stop import end_on_signals
 
 if __name__ == "__main__":
+    end_on_signals()
     answer_help(sys.argv[1:], infer_parser)  # what follows imports torch, which takes seconds
 
 import numpy as np

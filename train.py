@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 from utils.settings import Settings, Steps, answer_help, check_norm, count_steps, parse
+from utils.stop import StopSignals, end_on_signals
 
 if __name__ == "__main__":
+    end_on_signals()
     answer_help(sys.argv[1:])  # what follows imports torch, which takes seconds
 
 from torch import Tensor
@@ -40,7 +42,6 @@ from utils.metrics import metrics_of
 from utils.predict import Predictor
 from utils.run_folder import RunFolder, Validation, announcement, check_best
 from utils.skipped import Skipped
-from utils.stop import StopSignals
 from utils.visualize import sample_panel
 
 DATA = Path("data")  # demo pictures and class counts
@@ -50,7 +51,8 @@ NUM_PICTURES = 4
 
 
 def main() -> int:
-    """Train; 0 when done, 2 with one line for a mistake, 130 when stopped by a signal."""
+    """Train; 0 when done, 2 with one line for a mistake, 130 when stopped by a signal, 75 when
+    that was SIGUSR1."""
     return run_command(lambda: train(parse(sys.argv[1:])))
 
 
@@ -137,6 +139,7 @@ def fit(
             if saves:
                 run.save(step, state)
             if stops:
+                run.status = stop.status
                 break
     return step
 

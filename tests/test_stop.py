@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +20,33 @@ def test_the_first_signal_asks_and_ends_nothing(number):
         assert not stop.requested
         os.kill(os.getpid(), number)
         assert stop.requested
+        assert stop.status == (75 if number == signal.SIGUSR1 else 130)
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", ALL, ids=lambda number: number.name)
+def test_outside_a_run_a_signal_is_one_line(number):
+    code = "import os, time; from utils.stop import *; end_on_signals(); "
+    code += f"os.kill(os.getpid(), {int(number)}); time.sleep(30)"
+    told = {"capture_output": True, "text": True, "cwd": Path(__file__).parents[1]}
+    ran = subprocess.run([sys.executable, "-c", code], **told)
+    expected = 75 if number == signal.SIGUSR1 else 130
+    assert (ran.returncode, ran.stdout, ran.stderr) == (expected, "", "stopped\n")
+
+
+def test_the_first_of_two_signals_says_how_it_ends():
+    """A scheduler warns first, and then asks for the end."""
+    with StopSignals() as stop:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.status == 75
+
+
+def test_a_second_sigterm_ends_at_once():
+    code = "import os, time; from utils.stop import *; end_on_signals()\n"
+    code += "with StopSignals():\n    for i in (1, 2): os.kill(os.getpid(), 15)\n"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1])
+    assert ran.returncode == -15
 
 
 def test_a_second_ctrl_c_ends_at_once():

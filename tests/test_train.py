@@ -356,10 +356,63 @@ def test_a_signal_to_the_whole_group_is_a_stop_like_any_other(tiny_json, tmp_pat
             time.sleep(0.1)
         os.killpg(process.pid, number)
         out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    assert process.returncode == (75 if number == signal.SIGUSR1 else 130), err
     assert "stopped after step" in out
     assert err == ""
     assert checkpoint.load(tmp_path / "group" / "last.pt")["step"] > 0
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="Linux tells what a process has loaded")
+def test_a_signal_before_the_first_step_is_one_line(tiny_json, tmp_path):
+    """While torch is imported, which takes seconds."""
+    command = [sys.executable, REPOSITORY / "train.py", "--task", tiny_json[0]]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, **pipes) as process:
+        while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():
+            time.sleep(0.01)
+        process.terminate()
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "stopped\n")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_slurm_job_of_the_readme_requeues_itself_until_it_is_done(tiny_json, tmp_path):
+    """With stand-ins: `srun` runs one process, `sbatch` warns it."""
+    text = (REPOSITORY / "utils" / "README.md").read_text()
+    job = tmp_path / "job.sh"
+    job.write_text(re.search(r"```bash\n(#!/bin/bash\n#SBATCH.*?)```", text, re.DOTALL)[1])
+    assert "#SBATCH --signal=USR1@" in job.read_text()
+    train_py = shlex.join([sys.executable, str(REPOSITORY / "train.py")])
+    flags = shlex.join(map(str, ["--task", tiny_json[0], "--data", tiny_json[1], *SMALL]))
+    for name, line in {
+        "srun": 'echo $$ > pid; exec "$@"',
+        "scontrol": 'echo "$@" >> requeued',
+        "python": f'shift; exec {train_py} "$@" {flags} --eval-steps 5 $MORE',
+    }.items():
+        stand_in = tmp_path / "bin" / name
+        stand_in.parent.mkdir(exist_ok=True)
+        stand_in.write_text(f"#!/bin/sh\n{line}\n")
+        stand_in.chmod(0o755)
+
+    def sbatch(more, warns):
+        env = os.environ | {"SLURM_JOB_ID": "7", "MORE": more}
+        env["PATH"] = f"{tmp_path / 'bin'}:{env['PATH']}"
+        with subprocess.Popen(["bash", job], cwd=tmp_path, env=env) as process:
+            metrics = tmp_path / "runs" / "damage" / "metrics.jsonl"
+            while warns and process.poll() is None:
+                time.sleep(0.1)
+                if metrics.exists() and metrics.stat().st_size:
+                    os.kill(int((tmp_path / "pid").read_text()), signal.SIGUSR1)
+                    break
+        return process.returncode
+
+    assert sbatch("--steps 100000", warns=True) == 75
+    assert (tmp_path / "requeued").read_text() == "requeue 7\n"
+    last = tmp_path / "runs" / "damage" / "last.pt"
+    step = checkpoint.load(last)["step"]
+    assert sbatch(f"--steps {step + 2}", warns=False) == 0
+    assert checkpoint.load(last)["step"] == step + 2
+    assert (tmp_path / "requeued").read_text() == "requeue 7\n"
 
 
 @pytest.mark.parametrize("words", [(), ("--dropout", "0.02")], ids=["plain", "dropout"])

@@ -29,6 +29,7 @@ from utils.metrics import metrics_of, picking_scores
 from utils.progress import Progress
 from utils.settings import RUNS, Settings, Steps
 from utils.skipped import Skipped
+from utils.stop import STOPPED
 
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # no room on a disk
 SAVE_SECONDS = 300  # a crash costs at most so much training
@@ -69,6 +70,7 @@ class RunFolder:
         self.skipped = Skipped(settings.skip_bad, ranks, self.say, self.path, resumed)
         self.logger: RunLogger | NullLogger = NullLogger()
         self.meter = Meter(ranks.device)
+        self.status = STOPPED  # what the process ends with where it was stopped
         self.best = -1.0
         self.run_id: str | None = None
         self.data: dict[str, Contents] = {}  # of each split, see `restore`
@@ -238,14 +240,14 @@ class RunFolder:
     def conclude(self, step: int) -> int:
         """Close the record; draw, and say what was reached and what can be done next.
 
-        The exit status: 130 where the run was stopped before its last step.
+        The exit status: that of the signal where the run was stopped before its last step.
         """
         self.progress.close()
         self.logger.finish({"best": self.best, "step": step} | self.skipped.count)
         last = shlex.quote(f"{self.path}/last.pt")
         if step < self.progress.total:
             self.say(f"stopped after step {step}; go on with: python train.py --resume {last}")
-            return 130
+            return self.status
         if self.ranks.first:
             self._conclude()
         return 0

@@ -2,29 +2,62 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from types import FrameType
+from typing import NoReturn
 
 AGAIN = ("SIGINT", "SIGTERM")  # Ctrl-C and a batch system: a second one means at once
 NOTICES = ("SIGHUP", "SIGUSR1")  # the terminal closes (often told twice), a scheduler's warning
+STOPPED = 130  # the exit status of a run that was stopped
+REQUEUE = 75  # of one that a scheduler warned, which is to be started again: EX_TEMPFAIL
+
+
+def _numbers() -> list[int]:
+    """Those that this system has, but for what is ignored, as SIGHUP is below `nohup`."""
+    known = [getattr(signal, name) for name in AGAIN + NOTICES if hasattr(signal, name)]
+    return [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def _status(number: int) -> int:
+    return REQUEUE if signal.Signals(number).name == "SIGUSR1" else STOPPED
+
+
+def end_on_signals() -> None:
+    """From here on the first of these signals prints a line and ends the process with its status,
+    outside StopSignals; a second one ends it at once."""
+    numbers, owner = _numbers(), os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        for each in numbers:
+            signal.signal(each, signal.SIG_DFL)
+        if os.getpid() == owner:  # what it forks inherits this
+            print("stopped", file=sys.stderr)
+        raise SystemExit(_status(number))
+
+    for number in numbers:
+        signal.signal(number, end)
 
 
 class StopSignals:
-    """While entered, the first of these signals sets `requested`; a second Ctrl-C or SIGTERM ends
-    the process at once. What is ignored outside, as SIGHUP is below `nohup`, stays ignored."""
+    """While entered, the first of these signals sets `requested`, and `status` to what the process
+    shall end with; a second Ctrl-C or SIGTERM ends it at once. What is ignored outside stays so."""
 
     requested = False
+    status = STOPPED
 
     def __enter__(self) -> StopSignals:
-        known = [getattr(signal, name) for name in AGAIN + NOTICES if hasattr(signal, name)]
-        numbers = [n for n in known if signal.getsignal(n) is not signal.SIG_IGN]
-        self._before = {number: signal.signal(number, self._request) for number in numbers}
+        self._before = {number: signal.signal(number, self._request) for number in _numbers()}
         return self
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        if signal.Signals(number).name in AGAIN:
-            signal.signal(number, self._before[number])
+        if not self.requested:
+            self.requested, self.status = True, _status(number)
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
+        elif signal.Signals(number).name in AGAIN:
+            signal.signal(number, signal.SIG_DFL)
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
