@@ -302,6 +302,35 @@ def test_a_finished_run_has_nothing_left_to_do_but_may_go_on(run_train, tiny_jso
     assert checkpoint.load(last)["step"] == 4
 
 
+def test_more_ranks_share_the_batch_of_before(run_train, tiny_json, tmp_path, monkeypatch):
+    path, data = tiny_json
+    words = ("--task", path, "--data", data, "--steps", "1", "--bs", "4", "--out", "run")
+    assert run_train(*words).status == 0
+    last = tmp_path / "run" / "last.pt"
+
+    def batch(ranks, *words):
+        monkeypatch.setenv("WORLD_SIZE", str(ranks))
+        return parse(["--resume", str(last), *words]).tasks[0].bs
+
+    assert [batch(ranks) for ranks in (1, 2, 4)] == [4, 2, 1]
+    assert (batch(2, "--bs", "4"), batch(2, "--accum", "2")) == (4, 4)
+    with pytest.raises(ValueError, match="batches of 4 do not divide by 3 ranks: say --bs"):
+        batch(3)
+    state = checkpoint.load(last)
+    state["config"]["ranks"] = 2  # each of which took 4
+    checkpoint.save(last, state)
+    assert [batch(ranks) for ranks in (1, 2)] == [8, 4]
+
+
+def test_pictures_of_a_long_run_are_spread_over_it(run_train, tiny_json, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "PICTURES", 3)
+    path, data = tiny_json
+    words = ("--task", path, "--data", data, "--steps", "10", "--eval-steps", "1")
+    assert run_train(*words, "--workers", "0").status == 0
+    names = sorted(p.name for p in (tmp_path / "runs" / "tiny" / "samples").iterdir())
+    assert names == [f"{step:06d}_tiny.png" for step in (4, 8, 10)]
+
+
 @pytest.mark.parametrize("named", [("runs/tiny",), ()])
 def test_a_damaged_checkpoint_costs_no_more_than_since_the_last(
     run_train, tiny_json, tmp_path, named

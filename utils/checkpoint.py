@@ -47,10 +47,12 @@ def save(path: Path, state: dict[str, Any]) -> None:
         raise UserError(f"{path}: checkpoint cannot be written: {error}") from None
 
 
-def load_last(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The newest whole checkpoint of a run's folder, and what `load` gives of it. A last.pt that is
-    passed over for the one before it is a line on stderr."""
-    last, before = folder / LAST, folder / PREVIOUS
+def load_last(path: Path) -> tuple[Path, dict[str, Any]]:
+    """The newest whole checkpoint of a run's folder, or the one named, and what `load` gives of it.
+    A last.pt that is passed over for the one before it is a line on stderr."""
+    if not path.is_dir():
+        return path, load(path, "config")
+    last, before = path / LAST, path / PREVIOUS
     try:
         return last, load(last, "config")
     except UserError as error:
@@ -133,7 +135,7 @@ def newest(runs: Path, name: str) -> Iterator[tuple[Path, list[str]]]:
     found = sorted(runs.glob(f"*/{name}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in found:
         try:
-            found, state = load_last(path.parent) if name == LAST else (path, load(path, "config"))
+            found, state = load_last(path.parent if name == LAST else path)
             yield found, [task["name"] for task in state["config"]["tasks"]]
         except ValueError as error:
             print(printable(f"passed over: {error}"), file=sys.stderr)

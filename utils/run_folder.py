@@ -32,6 +32,7 @@ from utils.skipped import Skipped
 from utils.stop import STOPPED
 
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # no room on a disk
+PICTURES = 50  # evaluations whose pictures are kept, spread over the run, and the last one
 SAVE_SECONDS = 300  # a crash costs at most so much training
 
 
@@ -64,6 +65,7 @@ class RunFolder:
             "sizes": [list(each.size) for each in settings.tasks],
             "model": model,
             "settings": settings.to_json(),
+            "ranks": ranks.world,
         }
         self.progress = Progress(0, 0, ranks.first)
         resumed = settings.resume is not None
@@ -159,7 +161,9 @@ class RunFolder:
         self.logger.log(step, {f"val/{name}": value for name, value in found.scores.items()})
         if not math.isfinite(found.scores["loss"]):
             raise self._diverged(step, "the loss on validation images")
-        self.logger.images(step, found.pictures)
+        every = math.ceil(steps.total / steps.eval / PICTURES)
+        if step == steps.total or step // steps.eval % every == 0:
+            self.logger.images(step, found.pictures)
         self.logger.skipped(step, self.skipped.listed)
         where = f"step {step} (epoch {step / steps.epoch:.1f})"
         picking = [task.best for task in self.tasks]
@@ -286,7 +290,8 @@ def announcement(
     for each, (train, val) in zip(settings.tasks, samples, strict=True):
         counts = f"{train} images to train on, {val} to validate"
         size = "{}x{} pixels".format(*each.size)
-        lines.append(f"{each.task.name}: {counts}, {size}, batch {each.bs}")
+        ranks = f" on each of {state.ranks.world} ranks" if state.ranks.world > 1 else ""
+        lines.append(f"{each.task.name}: {counts}, {size}, batch {each.bs}{ranks}")
     million = sum(p.numel() for p in state.model.parameters()) / 1e6
     device, dtype = state.compute.device, str(state.compute.dtype or "torch.float32")
     what = f"{settings.network.encoder}, {million:.2f} M parameters"

@@ -7,6 +7,7 @@ defaults of the first task (each task's own for `size`, `bs` and `class_weights`
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -247,18 +248,13 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
 
     name = given.pop("resume")
     path = Path(name) if name else newest(given.get("task"), checkpoint.LAST)
-    if path.is_dir():
-        path, state = checkpoint.load_last(path)
-    else:
-        state = checkpoint.load(path, "config")
+    path, state = checkpoint.load_last(path)
     out = given.pop("out", path.parent)
     if out != path.parent:
         raise UserError(f"--out {out}: a run is resumed in its own folder, {path.parent}")
-    for flag in ("init", "pretrained"):
+    for flag in ("init", "pretrained", "label"):
         if flag in given:
-            raise UserError(f"--{flag}: a resumed run goes on from its own weights")
-    if "label" in given:
-        raise UserError("--label: a resumed run goes on with its own outputs")
+            raise UserError(f"--{flag}: a resumed run goes on with its own weights and outputs")
     if "learner" not in state:
         raise UserError(f"{path}: holds weights alone, --resume expects a last.pt")
     config = state["config"]
@@ -270,6 +266,12 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
     stored = config["settings"]
     own = [{n: stored[n][i] for n in PER_TASK if n in stored} for i in range(len(tasks))]
     shared = {name: value for name, value in stored.items() if name not in PER_TASK}
+    ranks = int(os.environ.get("WORLD_SIZE", 1))  # of torchrun
+    for each in own if not given.keys() & {"bs", "accum"} else ():
+        images = each["bs"] * config.get("ranks", ranks)
+        each["bs"], rest = divmod(images, ranks)
+        if rest:
+            raise UserError(f"{path}: batches of {images} do not divide by {ranks} ranks: say --bs")
     settings = _resolve(parser, tasks, own, shared, given)
     return replace(settings, out=path.parent, resume=path)
 
