@@ -254,7 +254,7 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
         raise UserError(f"--out {out}: a run is resumed in its own folder, {path.parent}")
     for flag in ("init", "pretrained", "label"):
         if flag in given:
-            raise UserError(f"--{flag}: a resumed run goes on with its own weights and outputs")
+            raise UserError(f"--{flag}: a resumed run goes on with its own outputs and weights")
     if "learner" not in state:
         raise UserError(f"{path}: holds weights alone, --resume expects a last.pt")
     config = state["config"]
@@ -272,8 +272,7 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
         each["bs"], rest = divmod(images, ranks)
         if rest:
             raise UserError(f"{path}: batches of {images} do not divide by {ranks} ranks: say --bs")
-    settings = _resolve(parser, tasks, own, shared, given)
-    return replace(settings, out=path.parent, resume=path)
+    return replace(_resolve(parser, tasks, own, shared, given), out=path.parent, resume=path)
 
 
 def newest(task_names: list[str] | None, file: str) -> Path:
