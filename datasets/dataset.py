@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import signal
@@ -25,6 +26,8 @@ from datasets.sampler import InfiniteBatchSampler
 from datasets.stores import open_stores
 from datasets.task import Batch, Sample, Task, UserError
 from datasets.transforms import TrainTransform
+
+FILES, FILES_OF_WORKER = 24, 4  # that a process needs open to be handed batches, at most
 
 
 class BadMember(UserError):
@@ -239,7 +242,7 @@ def train_loader(
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # not torch's own, which a resumed run must find untouched
     )
-    return _reported(_watched(iter(loader)), on_bad)
+    return _reported(_watched(loader), on_bad)
 
 
 def train_batches(
@@ -332,8 +335,26 @@ class _Deaths:
 _deaths = _Deaths()
 
 
-def _watched(loader: Iterable[Any]) -> Iterator[Any]:
-    """What a loader gives; WorkerDied where the next batch waits for a worker that is gone."""
+def _check_handles(num: int) -> None:
+    """UserError unless so many more files may be open: without them, workers would wait for ever to
+    hand over a batch."""
+    held: list[int] = []
+    try:
+        held += (os.open(os.devnull, os.O_RDONLY) for _ in range(num))
+    except OSError as error:
+        raise UserError(
+            f"{error.strerror}: {len(held)} of {num} for the loader's workers"
+        ) from None
+    finally:
+        for handle in held:
+            os.close(handle)
+
+
+def _watched(loader: DataLoader[Any]) -> Iterator[Any]:
+    """What a loader gives; WorkerDied where the next batch waits for a worker that is gone.
+    UserError: the system lets this process open too few files for its workers."""
+    if loader.num_workers:
+        _check_handles(FILES + FILES_OF_WORKER * loader.num_workers)
     batches = iter(loader)
     _deaths.stand_before_torch()
     while True:
@@ -343,6 +364,8 @@ def _watched(loader: Iterable[Any]) -> Iterator[Any]:
             return
         except (RuntimeError, OSError, EOFError) as error:
             text = str(error)
+            if os.strerror(errno.EMFILE) in text:
+                raise UserError(os.strerror(errno.EMFILE)) from None
             gone = "DataLoader worker (pid" in text
             if not gone and (isinstance(error, RuntimeError) or "pin memory thread" not in text):
                 raise  # what reads a dead worker's shared memory in that thread fails as it likes

@@ -1,5 +1,8 @@
 """What a command says of an error is one line, whatever stands in the names of files."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +24,16 @@ def test_no_character_of_a_name_cuts_or_turns_the_line(character, capsys):
     said = capsys.readouterr().err
     escaped = character.encode("unicode_escape").decode()
     assert said == f"error: d.zip: img/a{escaped}b.png: no image\n"
+
+
+def test_handles_that_run_out_are_a_line_with_the_cure(capsys):
+    def work():
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "a.zip")
+
+    assert run_command(work) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "'a.zip'; fewer --workers need less, `ulimit -n 4096` allows more" in said
 
 
 def test_what_people_call_their_files_stays_readable():

@@ -279,6 +279,17 @@ def test_so_many_images_may_have_no_target(tmp_path):
         DenseDataset(table, task).read_target(2, "mask0")
 
 
+def test_who_has_no_target_is_not_drawn_to_validate(tmp_path):
+    for absent in range(4):
+        names = [f"{f}/{k}.png" for f in ("image", "mask") for k in range(4)]
+        names.remove(f"mask/{absent}.png")
+        stores = open_stores([zip_of(tmp_path / f"{absent}.zip", *names)])
+        train, val = (find_samples(stores, PLAIN, s, unlabelled=1) for s in ("train", "val"))
+        assert_apart(train, val)
+        assert len(train) + len(val) == 4
+        assert f"image/{absent}.png" in [train.key(i) for i in range(len(train))]
+
+
 def test_no_test_split_without_one_in_the_names(tmp_path):
     names = ("image/a.png", "image/b.png", "mask/a.png", "mask/b.png")
     stores = open_stores([zip_of(tmp_path / "s.zip", *names)])

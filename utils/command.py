@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -23,7 +25,10 @@ def run_command(work: Callable[[], int | None], stopped: str = "stopped") -> int
     try:
         return work() or 0
     except (UserError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        text = one_line(error)
+        hint = "; fewer --workers need less, `ulimit -n 4096` allows more"
+        full = os.strerror(errno.EMFILE) in text
+        print(f"error: {text}{hint if full else ''}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):

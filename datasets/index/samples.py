@@ -157,11 +157,18 @@ def _find(
     divide = divider(stores, task, pattern, split_by) if split else lambda match: b""
     images = _find_images(stores, task, pattern, divide)
     chosen = np.arange(len(images.shard))
-    if split:
+    drawn = split and split_by is None and "{split}" not in task.image
+    if split and not drawn:
         chosen = np.flatnonzero(choose(images.text, task, split, split_by))
     located = {"": (images.shard[chosen], images.member[chosen])}
     for output in task.dense:
         located[output.name] = _find_targets(stores, task, output, pattern, images, chosen)
+    if drawn:  # among those that have targets; the others, if they may be, are training's to name
+        whole = np.all([shard >= 0 for shard, _ in located.values()], axis=0)
+        whole |= whole.sum() < 2
+        kept = ~whole & (split == "train")
+        kept[whole] = choose(images.text[whole], task, split, split_by)
+        located = {name: (shard[kept], member[kept]) for name, (shard, member) in located.items()}
     columns = {}
     for output in task.outputs:
         if output.per_image:
