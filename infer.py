@@ -37,7 +37,7 @@ from models.export import export
 from utils import checkpoint, results
 from utils.command import run_command
 from utils.compute import make_compute
-from utils.distributed import Ranks
+from utils.distributed import Distributed
 from utils.engine import evaluate
 from utils.metrics import metrics_of
 from utils.predict import Predictor
@@ -162,7 +162,9 @@ def run(args: Namespace) -> None:
     tiles = {"tile": args.tile, "overlap": args.overlap}
     predictor = load(path, task=name, device=device, amp=args.amp, tta=args.tta, **tiles)
     print(f"weights: {path}", file=sys.stderr)
-    skipped = Skipped(args.skip_bad, Ranks(torch.device("cpu")), partial(print, file=sys.stderr))
+    skipped = Skipped(
+        args.skip_bad, Distributed(torch.device("cpu")), partial(print, file=sys.stderr)
+    )
     if args.export:
         if args.export.suffix == ".pt":
             checkpoint.slim(path, args.export)
@@ -184,7 +186,7 @@ def score(args: Namespace, trained: TrainedTask, skipped: Skipped) -> dict[str, 
     dataset = open_split(task, paths, args.evaluate, args.split_by, args.skip_bad)
     batches = eval_batches(dataset, 4, workers=2, on_bad=skipped.add)
     metrics, none = metrics_of(task.outputs), torch.zeros(())
-    found = evaluate(predictor, batches, lambda *_: (none, {}), metrics, skipped.ranks)
+    found = evaluate(predictor, batches, lambda *_: (none, {}), metrics, skipped.distributed)
     rows = {name: [row._asdict() for row in metric.per_class()] for name, metric in metrics.items()}
     return found.scores | {f"{name}/per_class": table for name, table in rows.items() if table}
 

@@ -35,7 +35,7 @@ from models.recompute import recompute
 from utils import checkpoint, engine
 from utils.command import printable, run_command
 from utils.compute import Compute, busy_notice, make_compute
-from utils.distributed import Ranks
+from utils.distributed import Distributed
 from utils.engine import TrainState
 from utils.memory import Weights, fit_to_memory, make_plan
 from utils.metrics import metrics_of
@@ -62,24 +62,24 @@ def train(settings: Settings) -> int:
         check_best(each.task)
     make_criterion(settings, {})  # refuses terms that there are none of, before data is opened
     compute = make_compute(settings.device, settings.amp)
-    ranks = Ranks(compute.device)
+    distributed = Distributed(compute.device)
     if settings.plan:
-        ranks.say(make_plan(settings, compute.device, build_state, recompute).text())
+        distributed.say(make_plan(settings, compute.device, build_state, recompute).text())
         return 0
-    ranks.say(busy_notice(compute.device))
+    distributed.say(busy_notice(compute.device))
     if settings.vram or settings.fit_batch:
         settings, summary = fit_to_memory(settings, compute.device, build_state, recompute)
-        ranks.say(summary)
+        distributed.say(summary)
     engine.seed_everything(settings.seed, settings.deterministic)
     data = open_data(settings)
     settings = settings.with_tasks([each.task for each in data])  # they know all classes now
-    for line in [line for each in data for line in look(each)] if ranks.first else []:
+    for line in [line for each in data for line in look(each)] if distributed.is_main else []:
         print(f"worth a look: {printable(line)}", file=sys.stderr)
-    steps = count_steps(settings, [len(each.train) for each in data], ranks.world)
+    steps = count_steps(settings, [len(each.train) for each in data], distributed.world_size)
 
-    with RunFolder(settings, model_spec(settings).to_json(), ranks) as run:
+    with RunFolder(settings, model_spec(settings).to_json(), distributed) as run:
         weights = count_classes(settings, data, run.skipped)
-        state = build_state(settings, weights, steps.total, compute, ranks)
+        state = build_state(settings, weights, steps.total, compute, distributed)
         step = run.restore(state, data)
         samples = [(len(each.train), len(each.val)) for each in data]
         run.begin(step, steps.total, announcement(settings, samples, state, steps, run.path))
@@ -87,7 +87,7 @@ def train(settings: Settings) -> int:
             step = fit(settings, data, state, step, steps, run)
         except WorkerDied as error:
             raise run.rescue(error, state) from None
-        ranks.close()
+        distributed.close()
         return run.conclude(step)
 
 
@@ -107,7 +107,7 @@ def fit(
             settings.accum,
             step,
             workers=settings.workers,
-            part=state.ranks.part,
+            part=state.distributed.part,
             shuffle=settings.shuffle,
             on_bad=run.skipped.add,
             pin=state.compute.device.type == "cuda",
@@ -116,26 +116,28 @@ def fit(
     begun = step
     with StopSignals() as stop:
         while step < steps.total:
-            batch, parts = next(batches), state.parts
+            batch, micro_batches = next(batches), state.micro_batches
             terms = engine.train_step(state, batch, settings.accum)
             step += 1
             run.add(terms, batch)
-            if state.parts > parts:
+            if state.micro_batches > micro_batches:
                 run.say(split_notice(settings, state))
             if settings.minutes and step == begun + PACE_STEPS:
                 steps = run.fit_to_minutes(step, steps, state)
             evaluates = step % steps.eval == 0 or step == steps.total
             logs = evaluates or step % LOG_STEPS == 0  # nowhere else do ranks wait for each other
-            stops = (logs or state.ranks.world == 1) and state.ranks.any(stop.requested)
+            stops = (logs or state.distributed.world_size == 1) and state.distributed.any(
+                stop.requested
+            )
             saves = evaluates or stops or (logs and run.is_late())
             if logs or stops:
                 run.log(step, state.schedule.lr)
             if saves:
                 run.check_finite(step, state)
             if evaluates:
-                found = validate(settings, data, state, run.skipped)
-                state.schedule.evaluated(found.score)
-                run.evaluated(step, steps, found, state)
+                validation = validate(settings, data, state, run.skipped)
+                state.schedule.evaluated(validation.score)
+                run.evaluated(step, steps, validation, state)
             if saves:
                 run.save(step, state)
             if stops:
@@ -180,7 +182,7 @@ def make_criterion(settings: Settings, weights: Weights) -> Criterion:
 
 
 def build_state(
-    settings: Settings, weights: Weights, total: int, compute: Compute, ranks: Ranks
+    settings: Settings, weights: Weights, total: int, compute: Compute, distributed: Distributed
 ) -> TrainState:
     """Network, loss, optimiser and schedule on the device, before the first of `total` steps."""
     resumed = settings.resume is not None  # its checkpoint has the weights
@@ -190,7 +192,7 @@ def build_state(
             model.load_encoder(checkpoint.weights(checkpoint.load(Path(settings.init))))
         except UserError as error:
             raise UserError(f"--init {settings.init}: {error}") from None
-    check_norm(settings, model.stride, ranks.world)
+    check_norm(settings, model.stride, distributed.world_size)
     if compute.device.type in ("cpu", "meta") and not settings.plain:  # a plan's is on "meta"
         use_cpu_kernels(model)
     recompute(model, settings.ckpt)
@@ -198,7 +200,7 @@ def build_state(
         model.compile()
     criterion = make_criterion(settings, weights)
     several = len(settings.tasks) > 1
-    return TrainState.of(model, criterion, settings.optim, total, compute, ranks, several)
+    return TrainState.of(model, criterion, settings.optim, total, compute, distributed, several)
 
 
 def validate(
@@ -217,18 +219,19 @@ def validate(
             size=own.size if task.resize else None,
         )
         metrics = metrics_of(task.outputs)
-        part = state.ranks.part
+        part = state.distributed.part
         batches = eval_batches(val, own.eval_bs, settings.workers, part, skipped.add)
-        found = engine.evaluate(
-            predictor, batches, state.criterion, metrics, state.ranks, NUM_PICTURES
+        evaluation = engine.evaluate(
+            predictor, batches, state.criterion, metrics, state.distributed, NUM_PICTURES
         )
-        losses.append(found.scores["loss"])
-        scores |= found.scores
+        losses.append(evaluation.scores["loss"])
+        scores |= evaluation.scores
         counts |= {name: metric.state().cpu() for name, metric in metrics.items()}
         names = [output.name for output in task.outputs]
-        targets = {name: [shown.targets[name] for shown in found.shown] for name in names}
-        predictions = {name: [shown.predictions[name] for shown in found.shown] for name in names}
-        images = [shown.image for shown in found.shown]
+        samples = evaluation.samples
+        targets = {name: [sample.targets[name] for sample in samples] for name in names}
+        predictions = {name: [sample.predictions[name] for sample in samples] for name in names}
+        images = [sample.image for sample in samples]
         if images:  # a rank's own samples may all be bad
             pictures[task.name] = sample_panel(images, targets, predictions, task.outputs)
     skipped.settle()
@@ -242,7 +245,8 @@ def split_notice(settings: Settings, state: TrainState) -> str:
     plan = make_plan(settings, state.compute.device, build_state, recompute)
     return (
         f"out of memory; {plan.summary()}. From here on a batch goes through the network in "
-        f"{state.parts} parts: same effective batch and gradient, slower; batch norm sees a part"
+        f"{state.micro_batches} parts: same effective batch and gradient, slower; "
+        "batch norm sees a part"
     )
 
 

@@ -269,18 +269,18 @@ def eval_batches(
 ) -> Iterator[Batch]:
     """Every sample once, in order, never padded: images of one size that follow each other share a
     batch. Ranks take every world-th sample. Where `on_bad` returns, bad samples are left out."""
-    rank, world = part
+    rank, world_size = part
     loader = DataLoader(
         _Readable(dataset),
         batch_size=batch,
-        sampler=[(0, index) for index in range(rank, len(dataset), world)],
+        sampler=[(0, index) for index in range(rank, len(dataset), world_size)],
         collate_fn=partial(_stack_sizes, task=dataset.task, size=dataset.size),
         num_workers=workers,
         worker_init_fn=_start_worker,
         generator=torch.Generator(),
     )
     batches = (each for groups in _watched(loader) for each in groups)
-    return (each for each in _reported(batches, on_bad) if each.keys)
+    return (each for each in _reported(batches, on_bad) if each.batch_size)
 
 
 def _start_worker(worker: int) -> None:

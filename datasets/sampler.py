@@ -34,11 +34,11 @@ class InfiniteBatchSampler(Sampler[list[tuple[int, int]]]):
         neighbours: np.ndarray | None = None,
     ) -> None:
         self.num, self.batch, self.seed, self.start = num, batch, seed, start
-        self.rank, self.world = part
+        self.rank, self.world_size = part
         self.neighbours = neighbours
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        position = (self.start * self.world + self.rank) * self.batch
+        position = (self.start * self.world_size + self.rank) * self.batch
         epoch, order = -1, None
         while True:
             batch = []
@@ -48,7 +48,7 @@ class InfiniteBatchSampler(Sampler[list[tuple[int, int]]]):
                     order = self._order(np.random.default_rng([self.seed, epoch]))
                 batch.append((epoch, int(order[place % self.num])))
             yield batch
-            position += self.world * self.batch
+            position += self.world_size * self.batch
 
     def _order(self, rng: np.random.Generator) -> np.ndarray:
         """The indices of one epoch, integer (num)."""

@@ -71,6 +71,11 @@ class Batch(NamedTuple):
     keys: list[str]
     bad: dict[str, str] = {}  # never changed: each batch has its own
 
+    @property
+    def batch_size(self) -> int:
+        """N"""
+        return len(self.keys)
+
 
 @dataclass(frozen=True)
 class Output:

@@ -11,10 +11,10 @@ from datasets.task import Batch, Task
 from models.recompute import recompute
 from train import build_state
 from utils.compute import make_compute
-from utils.distributed import Ranks
+from utils.distributed import Distributed
 from utils.engine import TrainState, train_step
-from utils.footprint import Footprint, trace
 from utils.memory import make_plan
+from utils.memory_trace import Footprint, trace
 from utils.settings import Settings, parse
 
 LASTING = ("weights", "averaged weights", "optimiser", "gradients", "batch")  # no activations
@@ -31,7 +31,7 @@ class Case(NamedTuple):
     @property
     def num(self) -> int:
         """Images in the batch."""
-        return len(self.batch.keys)
+        return self.batch.batch_size
 
     @property
     def size(self) -> tuple[int, int]:
@@ -99,7 +99,7 @@ def make_case(task_name: str, *flags: str) -> Case:
     if settings.amp and compute.dtype is None:
         pytest.skip(f"this {compute.device.type} would emulate half precision")
     torch.manual_seed(0)
-    state = build_state(settings, {}, 10_000, compute, Ranks(compute.device))
+    state = build_state(settings, {}, 10_000, compute, Distributed(compute.device))
     return Case(settings, own.task, state, random_batch(own.task, own.bs, own.size))
 
 

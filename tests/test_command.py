@@ -9,7 +9,7 @@ import torch
 
 from datasets.task import UserError
 from utils.command import one_line, printable, run_command
-from utils.distributed import Ranks
+from utils.distributed import Distributed
 from utils.skipped import Skipped
 
 MEANT_FOR_TERMINALS = "\x1b\x07\x9b\x85\x0b\x1c\u2028\u2029\u202e\u2066\u200f\ud800"
@@ -48,7 +48,7 @@ def test_an_error_out_of_a_worker_is_its_last_line():
 
 def test_skipped_members_are_named_in_one_line():
     said = []
-    Skipped(1, Ranks("cpu"), said.append).add("d.zip: a\u2028\x9bb.png", "not an image")
+    Skipped(1, Distributed("cpu"), said.append).add("d.zip: a\u2028\x9bb.png", "not an image")
     assert said == [r"skipped d.zip: a\u2028\x9bb.png: not an image"]
 
 

@@ -103,7 +103,7 @@ def test_evaluation_sees_every_sample_once(tiny_task, make_data, workers, world)
     assert torch.equal(torch.get_rng_state(), state)
     for batches in parts:
         for batch in batches:
-            assert len(batch.keys) == len(batch.image) <= 4
+            assert batch.batch_size == len(batch.keys) == len(batch.image) <= 4
             for i, key in enumerate(batch.keys):
                 index = [val.table.key(j) for j in range(len(val))].index(key)
                 assert torch.equal(batch.image[i], val[0, index].image)

@@ -4,7 +4,6 @@ import copy
 import os
 import socket
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,10 +12,11 @@ from outputs import OUTPUTS
 from torch import Tensor
 from torch.nn import functional as F
 
+from datasets.task import Batch
 from losses import Criterion
 from models import ModelSpec, UNet
 from utils.compute import Compute
-from utils.distributed import Ranks
+from utils.distributed import Distributed
 from utils.engine import TrainState, evaluate, train_step
 from utils.metrics import metrics_of
 from utils.optim import make_optimizer
@@ -26,14 +26,6 @@ from utils.settings import OptimSettings
 SPEC = ModelSpec.of(OUTPUTS, width=4, depth=1, convs=(1, 1, 1), norm="none")
 TERMS = {"parts": "ce", "edge": "bce", "near": "l1"}
 CPU = torch.device("cpu")
-
-
-class Batch(NamedTuple):
-    """As the loaders give it."""
-
-    image: Tensor
-    targets: dict[str, Tensor]
-    keys: list[str]
 
 
 def batch_of(num, size=(16, 16), seed=0, outputs=("parts", "edge", "near")):
@@ -61,15 +53,15 @@ def split(batch, num):
     ]
 
 
-def make_state(spec=SPEC, uncertainty=False, device=CPU, half=None, ranks=None, **settings):
+def make_state(spec=SPEC, uncertainty=False, device=CPU, half=None, distributed=None, **settings):
     torch.manual_seed(0)
-    ranks = ranks or Ranks(device)
+    distributed = distributed or Distributed(device)
     model = UNet(spec)
     weights = "uncertainty" if uncertainty else {}
     criterion = Criterion.of(OUTPUTS, losses=TERMS, weights=weights)
     given = {"optimizer": "sgd", "lr": 0.1, "schedule": "constant", "warmup": 0} | settings
     compute, optim = Compute(device, half), OptimSettings(**given)
-    return TrainState.of(model, criterion, optim, 10, compute, ranks, partial_outputs=True)
+    return TrainState.of(model, criterion, optim, 10, compute, distributed, partial_outputs=True)
 
 
 def weights(state):
@@ -118,7 +110,7 @@ def test_gradients_are_clipped(limit):
 def test_a_batch_in_parts_has_the_gradient_of_the_whole(parts):
     """Dice and class means are no means over parts, and images have unequal numbers of labels."""
     whole, parted = make_state(), make_state()
-    parted.parts = parts
+    parted.micro_batches = parts
     for step in range(2):
         batch = batch_of(5, seed=step)
         batch.targets["parts"][1] = 255
@@ -132,7 +124,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(parts):
 def test_dropout_repeats_itself_in_parts():
     """What is predicted first, without a graph, is what then goes backward."""
     state = make_state(replace(SPEC, norm="batch", dropout=0.5))
-    state.parts = 2
+    state.micro_batches = 2
     predicted = []
     state.model.register_forward_hook(lambda *args: predicted.append(args[2]["near"].detach()))
     train_step(state, [batch_of(4)])
@@ -154,11 +146,11 @@ def test_a_step_that_runs_out_of_memory_is_done_in_parts():
     state.model.forward = at_most_two
     train_step(state, [batch_of(6)])
     train_step(expected, [batch_of(6)])
-    assert state.parts == 4
+    assert state.micro_batches == 4
     assert torch.allclose(weights(state), weights(expected), atol=1e-6)
     resumed = make_state()
     resumed.load_state_dict(state.state_dict())
-    assert resumed.parts == 4
+    assert resumed.micro_batches == 4
 
 
 def test_a_step_that_never_fits():
@@ -245,10 +237,10 @@ def test_unlabelled_batches_move_nothing_but_the_decay():
     assert all(term == 0 for term in terms.values())
 
 
-def scores_of(state, batches, tile=0, overlap=0, show=0, size=None):
+def scores_of(state, batches, tile=0, overlap=0, num_samples=0, size=None):
     predictor = Predictor(state.averaged, state.compute, tile, overlap, size=size)
     metrics = metrics_of(OUTPUTS)
-    return evaluate(predictor, batches, state.criterion, metrics, state.ranks, show)
+    return evaluate(predictor, batches, state.criterion, metrics, state.distributed, num_samples)
 
 
 def close(found, expected):
@@ -298,15 +290,15 @@ def test_a_task_that_resizes_is_scored_at_the_labels_own_size():
     hit = confusion.diagonal()
     iou = hit / (confusion.sum(0) + confusion.sum(1) - hit)
 
-    found = scores_of(state, batches, show=5, size=(16, 24))
+    found = scores_of(state, batches, num_samples=5, size=(16, 24))
     assert found.scores["parts/miou"] == pytest.approx(iou.mean(), abs=1e-3)
     rmse = np.sqrt(np.concatenate(squares).mean())
     assert found.scores["near/rmse"] == pytest.approx(rmse, rel=1e-3)
     assert found.metrics["parts"].confusion.sum() == 3 * 50 * 37 + 2 * 20 * 64
-    for shown, size in zip(found.shown, [(50, 37)] * 3 + [(20, 64)] * 2, strict=True):
-        assert shown.image.shape[1:] == shown.targets["parts"].shape == size
-        assert shown.predictions["parts"].shape == size
-    assert torch.equal(found.shown[-1].predictions["parts"], torch.tensor(labels[-1]).byte())
+    for sample, size in zip(found.samples, [(50, 37)] * 3 + [(20, 64)] * 2, strict=True):
+        assert sample.image.shape[1:] == sample.targets["parts"].shape == size
+        assert sample.predictions["parts"].shape == size
+    assert torch.equal(found.samples[-1].predictions["parts"], torch.tensor(labels[-1]).byte())
 
 
 def test_ignored_pixels_do_not_score():
@@ -335,7 +327,7 @@ def test_evaluation_leaves_no_trace():
 def test_samples_to_show():
     state = make_state()
     batches = [batch_of(2, (20, 18), seed=1), batch_of(2, (16, 24), seed=2)]
-    shown = scores_of(state, batches, 8, 4, show=3).shown
+    shown = scores_of(state, batches, 8, 4, num_samples=3).samples
     assert [s.key for s in shown] == ["1-0", "1-1", "2-0"]
     whole = state.model.eval()(batches[0].image / 255)
     for i, sample in enumerate(shown[:2]):
@@ -343,7 +335,7 @@ def test_samples_to_show():
         assert sample.predictions["parts"].shape == (20, 18)
         assert sample.predictions["near"].dtype == torch.float32
         assert torch.equal(sample.targets["parts"], batches[0].targets["parts"][i])
-    exact = scores_of(state, batches, show=1).shown[0].predictions["parts"]
+    exact = scores_of(state, batches, num_samples=1).samples[0].predictions["parts"]
     assert torch.equal(exact, state.model.heads["parts"].to_labels(whole["parts"])[0])
 
 
@@ -421,10 +413,10 @@ def rank_of_two(rank, port, folder):
     for step in range(2):
         own = split(batch_of(4, seed=step), 2)[rank]
         steps.append(train_step(state, split(own, 1), accum=2))
-    stop = state.ranks.any(rank == 1)
+    stop = state.distributed.any(rank == 1)
     found = scores_of(state, [split(batch_of(3, seed=9), 1)[i] for i in range(rank, 3, 2)])
     few = scores_of(state, [batch_of(1, seed=9)] if rank == 0 else [])
-    normed = make_state(replace(SPEC, norm="batch"), ranks=state.ranks)
+    normed = make_state(replace(SPEC, norm="batch"), distributed=state.distributed)
     train_step(normed, [split(batch_of(4), 2)[rank]])
     batches = split(batch_of(4), 2)
     same = [scores_of(normed, batches[rank : rank + 1]).scores]
@@ -434,14 +426,14 @@ def rank_of_two(rank, port, folder):
         "scores": found.scores,
         "few": few.scores,
         "stop": stop,
-        "mean": state.ranks.mean({"b": rank, "a": 0.5} if rank else {"a": 0.5, "b": rank}),
-        "said": state.ranks.first_says(lambda: f"by rank {rank}"),
+        "mean": state.distributed.mean({"b": rank, "a": 0.5} if rank else {"a": 0.5, "b": rank}),
+        "said": state.distributed.main_says(lambda: f"by rank {rank}"),
         "normed": {k: v.clone() for k, v in normed.model.state_dict().items()},
         "normed_scores": same[0],
     }
-    state.ranks.save(folder / "saved.pt", {"rank": rank})
+    state.distributed.save(folder / "saved.pt", {"rank": rank})
     torch.save(result, folder / f"rank{rank}.pt")
-    state.ranks.close()
+    state.distributed.close()
 
 
 def test_two_ranks_equal_one(tmp_path):

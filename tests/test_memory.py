@@ -18,15 +18,15 @@ from train import build_state
 from utils import engine, memory
 from utils.checkpoint import rng_state
 from utils.compute import Compute
-from utils.distributed import Ranks
+from utils.distributed import Distributed
 from utils.flags import CKPT_MODES
-from utils.footprint import BLOCK, Tracker, stages, trace
-from utils.memory import GIB, Dummy, Mode
+from utils.memory import GIB, FakeStep, Mode
+from utils.memory_trace import BLOCK, Tracker, stages, trace
 from utils.settings import Settings, parse
 
 pytestmark = pytest.mark.usefixtures("small_is_worth_it")
 CPU = torch.device("cpu")
-ALONE = Ranks(CPU, alone=True)
+ALONE = Distributed(CPU, alone=True)
 EACH = memory.all_modes(half=True)
 NAMES = [mode.flags or "neither" for mode in EACH]
 
@@ -36,12 +36,12 @@ class Bench:
 
     def __init__(self, *words: str) -> None:
         self.settings = parse([*SMALL, *words])
-        self.dummy = Dummy(self.build, self.batches, recompute, self.settings.accum)
+        self.fake_step = FakeStep(self.build, self.batches, recompute, self.settings.accum)
 
-    def build(self, compute: Compute, ranks: Ranks) -> engine.TrainState:
+    def build(self, compute: Compute, distributed: Distributed) -> engine.TrainState:
         outputs = [output for output in self.settings.outputs if output.balanced]
         weights = {output.name: (1.0,) * output.channels for output in outputs}
-        return build_state(self.settings, weights, 9, compute, ranks)
+        return build_state(self.settings, weights, 9, compute, distributed)
 
     def batches(self, images: tuple[int, ...]) -> list:
         each = zip(self.settings.tasks, images, strict=True)
@@ -59,7 +59,7 @@ class Bench:
         """The settings with a budget of so many GiB."""
         return replace(self.settings, vram=vram)
 
-    def plan(self, vram: float | None = None) -> memory.Plan:
+    def plan(self, vram: float | None = None) -> memory.MemoryPlan:
         """The plan that train.py makes, with a budget of so many GiB."""
         return memory.make_plan(self.with_budget(vram), CPU, build_state, recompute)
 
@@ -72,7 +72,7 @@ def within(planned: float, real: float, share: float) -> bool:
 def test_plan_equals_the_tracked_peak_of_a_real_step(task):
     bench = Bench("--task", task, "--size", "37", "50")
     for mode in EACH if task in ("damage", "maskdepth") else (EACH[0], EACH[-1]):
-        planned, real = bench.dummy.trace(mode, (3,)), bench.real(mode, (3,))
+        planned, real = bench.fake_step.trace(mode, (3,)), bench.real(mode, (3,))
         assert planned.parts.keys() == real.parts.keys()
         assert within(planned.peak, real.peak, 0 if not mode.amp else 1e-3)
 
@@ -93,7 +93,7 @@ def test_plan_equals_the_tracked_peak_with_other_flags(flags):
     bench = Bench(*flags.split())
     images = (2, 3)[: len(bench.settings.tasks)]
     for mode in (Mode(False, "none"), Mode(True, "full")):
-        planned, real = bench.dummy.trace(mode, images), bench.real(mode, images)
+        planned, real = bench.fake_step.trace(mode, images), bench.real(mode, images)
         assert within(planned.peak, real.peak, 1e-3 if not mode.amp else 0.01)
 
 
@@ -109,11 +109,11 @@ def test_plan_equals_the_tracked_peak_with_other_flags(flags):
 def test_one_footprint_scales_to_every_batch(flags):
     bench = Bench(*flags.split())
     plan = bench.plan()
-    assert plan.probe != plan.images
-    for mode in (plan.asked, EACH[-1]):
+    assert plan.traced != plan.images
+    for mode in (plan.mode, EACH[-1]):
         for images in (plan.least, plan.least + 7, 3 * plan.least):
             both = (images, images + 5)[: len(bench.settings.tasks)]
-            scaled, traced = plan.footprint(mode, both), bench.dummy.trace(mode, both)
+            scaled, traced = plan.footprint(mode, both), bench.fake_step.trace(mode, both)
             assert within(scaled.peak, traced.peak, 1e-3)
             assert scaled.parts.keys() == traced.parts.keys()
 
@@ -123,7 +123,7 @@ def test_no_batch_is_too_small_to_be_planned():
     plan = bench.plan()
     assert plan.least > 2
     for images in (1, 2, plan.least - 1):
-        exact = bench.dummy.trace(EACH[0], (images,))
+        exact = bench.fake_step.trace(EACH[0], (images,))
         assert plan.footprint(EACH[0], (images,)).peak == exact.peak
 
 
@@ -134,13 +134,13 @@ def test_the_largest_batch_is_the_largest():
         for mode in (EACH[0], EACH[-1]):
             most = plan.largest(mode)
             assert most > 1
-            peaks = [bench.dummy.trace(mode, (images,)).peak for images in (most, most + 1)]
+            peaks = [bench.fake_step.trace(mode, (images,)).peak for images in (most, most + 1)]
             assert peaks[0] <= plan.budget < peaks[1]
 
 
 def test_parts_add_up_and_say_what_they_hold():
     bench = Bench("--task", "damage", "--optimizer", "sgd")
-    footprint = bench.dummy.trace(Mode(False, "none"), (8,))
+    footprint = bench.fake_step.trace(Mode(False, "none"), (8,))
     model = bench.build(Compute(CPU), ALONE).model
     tensors = [*model.parameters(), *model.buffers()]
     weights = sum(-(-t.untyped_storage().nbytes() // BLOCK) * BLOCK for t in tensors)
@@ -173,9 +173,9 @@ def test_tracker_counts_what_is_alive():
 
 def test_recomputation_and_half_precision_save_memory():
     bench = Bench("--task", "maskdepth", "--size", "64", "64")
-    plain, selective, full = (bench.dummy.trace(Mode(False, m), (8,)).peak for m in MODES)
+    plain, selective, full = (bench.fake_step.trace(Mode(False, m), (8,)).peak for m in MODES)
     assert full < selective < plain
-    assert bench.dummy.trace(Mode(True, "none"), (8,)).peak < 0.7 * plain
+    assert bench.fake_step.trace(Mode(True, "none"), (8,)).peak < 0.7 * plain
 
 
 def test_auto_takes_the_largest_batch_that_fits():
@@ -183,7 +183,7 @@ def test_auto_takes_the_largest_batch_that_fits():
         bench = Bench(*flags, "--bs", "auto", "--size", "64", "64")
         plan = bench.plan(vram=0.04)
         (images,) = set(plan.images)
-        exact = [bench.dummy.trace(plan.asked, (n,) * len(bench.settings.tasks)).peak
+        exact = [bench.fake_step.trace(plan.mode, (n,) * len(bench.settings.tasks)).peak
                  for n in (images, images + 1)]  # fmt: skip
         assert images > 1
         assert exact[0] <= plan.budget < exact[1]
@@ -269,7 +269,7 @@ def test_other_errors_and_hopeless_steps_end_the_run(monkeypatch):
     monkeypatch.setattr(engine, "_predict", fail(RuntimeError(message)))
     with pytest.raises(ValueError, match="out of memory with 1 images of 32x32 .* --plan"):
         engine.train_step(state, [batch])
-    assert state.parts == 2
+    assert state.micro_batches == 2
 
 
 def test_allocation_of_too_much_is_recognised():

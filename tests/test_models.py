@@ -21,7 +21,7 @@ from models.cpu import BatchNormReLU, BitReLU, branches, use_cpu_kernels
 from models.decoder import JoinConv, UpConv
 from models.encoder import NORMS, Block, activation, conv3x3
 from models.recompute import MODES, recompute
-from utils.footprint import Tracker
+from utils.memory_trace import Tracker
 
 pytestmark = pytest.mark.usefixtures("small_is_worth_it")
 DATASETS = Path(__file__).parents[1] / "datasets"

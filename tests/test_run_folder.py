@@ -14,7 +14,7 @@ import torch
 import train
 from utils import checkpoint, compute, engine
 from utils.compute import busy_notice
-from utils.distributed import Ranks
+from utils.distributed import Distributed
 from utils.meter import Meter
 from utils.run_folder import RunFolder, next_command
 from utils.settings import RUNS, Steps, parse
@@ -41,15 +41,15 @@ def test_the_next_command_is_of_the_users_own_task(words, path, expected):
 
 def test_a_folder_that_nothing_was_written_to_goes_away(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    ranks, settings = Ranks(CPU), parse(["--task", "damage"])
-    with RunFolder(settings, {}, ranks) as run:
+    distributed, settings = Distributed(CPU), parse(["--task", "damage"])
+    with RunFolder(settings, {}, distributed) as run:
         assert run.path.is_dir()
     assert not run.path.exists()
     (tmp_path / "mine").mkdir()
-    with RunFolder(replace(settings, out=tmp_path / "mine"), {}, ranks) as run:
+    with RunFolder(replace(settings, out=tmp_path / "mine"), {}, distributed) as run:
         pass
     assert run.path.is_dir()
-    with RunFolder(replace(settings, out=tmp_path / "new"), {}, ranks) as run:
+    with RunFolder(replace(settings, out=tmp_path / "new"), {}, distributed) as run:
         assert run.path.is_dir()
     assert not run.path.exists()
 
@@ -59,7 +59,7 @@ def test_a_folder_has_one_run_at_a_time(tmp_path):
     settings = replace(parse(["--task", "damage"]), out=tmp_path)
     other = "from pathlib import Path; from utils.files import lock_folder; lock_folder(Path({!r}))"
     command = [sys.executable, "-c", other.format(str(tmp_path))]
-    with RunFolder(settings, {}, Ranks(CPU)):
+    with RunFolder(settings, {}, Distributed(CPU)):
         asked = {"cwd": Path(train.__file__).parent, "capture_output": True, "text": True}
         ran = subprocess.run(command, **asked)
         assert f"{tmp_path}: process {os.getpid()} on " in ran.stderr
@@ -68,10 +68,10 @@ def test_a_folder_has_one_run_at_a_time(tmp_path):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_only_the_first_rank_speaks(tmp_path, monkeypatch, capsys, rank):
-    ranks = Ranks(CPU)
-    ranks.rank = rank
+    distributed = Distributed(CPU)
+    distributed.rank = rank
     settings = replace(parse(["--task", "damage", "--wandb", "disabled"]), out=tmp_path / "run")
-    with RunFolder(settings, {}, ranks) as run:
+    with RunFolder(settings, {}, distributed) as run:
         run.begin(0, 9, "what is trained")
         run.say("step 4: evaluated")
     assert capsys.readouterr().out.count("\n") == (2 if rank == 0 else 0)
@@ -81,9 +81,14 @@ def test_only_the_first_rank_speaks(tmp_path, monkeypatch, capsys, rank):
 @pytest.mark.parametrize(("world", "waits"), [(1, 25), (2, 3)])
 def test_ranks_wait_for_each_other_at_logged_steps_alone(monkeypatch, world, waits):
     asked = []
-    ranks = SimpleNamespace(world=world, part=(0, world), any=lambda flag: asked.append(flag))
+    distributed = SimpleNamespace(
+        world_size=world, part=(0, world), any=lambda flag: asked.append(flag)
+    )
     state = SimpleNamespace(
-        parts=1, ranks=ranks, compute=SimpleNamespace(device=CPU), schedule=SimpleNamespace(lr=1)
+        micro_batches=1,
+        distributed=distributed,
+        compute=SimpleNamespace(device=CPU),
+        schedule=SimpleNamespace(lr=1),
     )
     state.schedule.evaluated = lambda score: None
     does = dict.fromkeys(("add", "log", "say", "check_finite", "evaluated", "save"), lambda *_: 0)

@@ -31,7 +31,7 @@ def stopped(tmp_path):
         settings = parse([*words, *OUT])
         tasks = [own.task.to_json() for own in settings.tasks]
         config = {"tasks": tasks, "settings": settings.to_json()}
-        checkpoint.save(tmp_path / "last.pt", {"learner": {}, "config": config})
+        checkpoint.save(tmp_path / "last.pt", {"state": {}, "config": config})
         return ["--resume", str(tmp_path / "last.pt")]
 
     return make
@@ -106,13 +106,15 @@ def test_flags_beside_resume_that_would_do_nothing_are_refused(stopped, flag):
 
 
 def test_an_epoch_is_one_pass_over_the_longest_split():
-    def steps(*words, samples=(100, 30), world=1):
-        return count_steps(parse(["--task", "damage", "maskdepth", *words, *OUT]), samples, world)
+    def steps(*words, samples=(100, 30), world_size=1):
+        return count_steps(
+            parse(["--task", "damage", "maskdepth", *words, *OUT]), samples, world_size
+        )
 
     assert steps("--bs", "10", "--epochs", "3") == (30, 10, 30)  # evaluated as the first task says
     assert steps("--bs", "10", "--epochs", "3", "--eval-steps", "7").eval == 7
     assert steps("--bs", "10", "--accum", "3", "--epochs", "1").epoch == 4
-    assert steps("--bs", "10", "--epochs", "1", world=2).epoch == 5
+    assert steps("--bs", "10", "--epochs", "1", world_size=2).epoch == 5
     assert steps("--steps", "7").total == 7
     assert steps("--overfit", "1").total == 300
 
@@ -136,12 +138,12 @@ def test_a_demo_fits_itself_to_the_machine(stopped):
 
 def test_batch_norm_wants_more_than_one_value():
     settings = parse(["--task", "damage", "--size", "16", "16", "--bs", "1", *OUT])
-    check_norm(settings, stride=8, world=1)
-    check_norm(settings, stride=16, world=2)
+    check_norm(settings, stride=8, world_size=1)
+    check_norm(settings, stride=16, world_size=2)
     with pytest.raises(ValueError, match="--size 16 16 --bs 1: batch norm sees one value"):
-        check_norm(settings, stride=16, world=1)
+        check_norm(settings, stride=16, world_size=1)
     group = dataclasses.replace(settings.network, norm="group")
-    check_norm(dataclasses.replace(settings, network=group), stride=16, world=1)
+    check_norm(dataclasses.replace(settings, network=group), stride=16, world_size=1)
 
 
 def test_settings_cost_no_import_of_torch():

@@ -22,7 +22,7 @@ from datasets.class_weights import class_histogram
 from datasets.dataset import BadMember, eval_batches, open_split, open_task, train_loader
 from datasets.stores import write_hdf5, write_zip
 from utils import checkpoint, engine
-from utils.distributed import Ranks
+from utils.distributed import Distributed
 from utils.engine import train_step
 from utils.logger import RunLogger
 from utils.skipped import Skipped
@@ -136,7 +136,7 @@ def test_one_too_many_ends_the_run_and_a_larger_limit_goes_on(
     assert ran.out.count("\nskipped") == 1  # the others are known
     assert listed(tmp_path / "parts") == listed(tmp_path / "whole")
     states = [checkpoint.load(tmp_path / name / "last.pt") for name in ("whole", "parts")]
-    assert differing(states[0]["learner"], states[1]["learner"]) == []
+    assert differing(states[0]["state"], states[1]["state"]) == []
 
 
 @pytest.mark.parametrize(
@@ -329,8 +329,8 @@ def test_a_batch_of_no_images_moves_nothing(task, words):
 
 
 def test_each_member_counts_once_and_the_list_survives(tmp_path):
-    told, ranks = [], Ranks(torch.device("cpu"))
-    skipped = Skipped(2, ranks, told.append, tmp_path / "run")
+    told, distributed = [], Distributed(torch.device("cpu"))
+    skipped = Skipped(2, distributed, told.append, tmp_path / "run")
     assert skipped.count == {}
     assert not (tmp_path / "run").exists()
     for _ in range(3):
@@ -342,7 +342,7 @@ def test_each_member_counts_once_and_the_list_survives(tmp_path):
     ]
     assert listed(tmp_path / "run") == list(skipped.listed.items())
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["skipped.txt"]
-    again = Skipped(3, ranks, told.append, tmp_path / "run", resumed=True)
+    again = Skipped(3, distributed, told.append, tmp_path / "run", resumed=True)
     again.add("a b.zip: x: y.png", "another reason")
     assert again.listed == skipped.listed
     assert again.count == {"skipped": 2}
@@ -356,12 +356,12 @@ def test_each_member_counts_once_and_the_list_survives(tmp_path):
 
 
 def test_members_of_any_name_are_listed_once(tmp_path):
-    ranks = Ranks(torch.device("cpu"))
+    distributed = Distributed(torch.device("cpu"))
     names = ["a.zip: \u2028.png", "a.zip: \x85\x0c.png", "a.zip: \x1c"]
-    skipped = Skipped(3, ranks, print, tmp_path)
+    skipped = Skipped(3, distributed, print, tmp_path)
     for name in names:
         skipped.add(name, "cut")
-    again = Skipped(3, ranks, print, tmp_path, resumed=True)
+    again = Skipped(3, distributed, print, tmp_path, resumed=True)
     assert again.listed == dict.fromkeys(names, "cut")
 
 
@@ -456,8 +456,8 @@ def rank_of_two(rank, ports, folder, words):
 
     result = {}
     launch(ports[0])
-    ranks, told = Ranks(torch.device("cpu")), []
-    skipped = Skipped(3, ranks, told.append, folder / "exchange")
+    distributed, told = Distributed(torch.device("cpu")), []
+    skipped = Skipped(3, distributed, told.append, folder / "exchange")
     for name in ("ab", "bc")[rank]:
         skipped.add(f"s.zip: {name}.png", f"seen by {rank}" if name == "b" else "cut")
     result["before"] = dict(skipped.listed)
@@ -470,7 +470,7 @@ def rank_of_two(rank, ports, folder, words):
         skipped.settle()
     except ValueError as error:
         result["error"] = str(error)
-    ranks.close()
+    distributed.close()
     launch(ports[1])
     result["status"] = run("--skip-bad", "3", "--out", "run")
     launch(ports[2])

@@ -132,11 +132,11 @@ def _tensors(state: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
 def newest(runs: Path, name: str) -> Iterator[tuple[Path, list[str]]]:
     """Checkpoints of that file name in the folders of `runs`, the newest first, and the tasks that
     each was trained for. One that cannot be used is passed over with a line on stderr."""
-    found = sorted(runs.glob(f"*/{name}"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in found:
+    paths = sorted(runs.glob(f"*/{name}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in paths:
         try:
-            found, state = load_last(path.parent if name == LAST else path)
-            yield found, [task["name"] for task in state["config"]["tasks"]]
+            usable, state = load_last(path.parent if name == LAST else path)
+            yield usable, [task["name"] for task in state["config"]["tasks"]]
         except ValueError as error:
             print(printable(f"passed over: {error}"), file=sys.stderr)
 
@@ -145,20 +145,20 @@ def weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The network's weights in best.pt or last.pt: the averaged ones where there are any."""
     if "model" in state:
         return state["model"]
-    learner = state["learner"]
-    if "ema" not in learner:
-        return learner["model"]
+    training = state["state"]
+    if "ema" not in training:
+        return training["model"]
     prefix = "module."  # torch's AveragedModel keeps its copy, and a counter, under this name
-    return {k[len(prefix) :]: v for k, v in learner["ema"].items() if k.startswith(prefix)}
+    return {k[len(prefix) :]: v for k, v in training["ema"].items() if k.startswith(prefix)}
 
 
 def slim(path: Path, out: Path) -> None:
     """Copy what prediction needs of a checkpoint, weights in half precision: half of best.pt."""
     state = load(path)
     halves = {k: v.half() if v.is_floating_point() else v for k, v in weights(state).items()}
-    kept = {name: state[name] for name in ("config", "step", "scores") if name in state}
+    facts = {name: state[name] for name in ("config", "step", "scores") if name in state}
     out.parent.mkdir(parents=True, exist_ok=True)
-    save(out, kept | {"model": halves})
+    save(out, facts | {"model": halves})
 
 
 def rng_state() -> dict[str, Any]:

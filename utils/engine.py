@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from datasets.task import Batch, UserError
 from utils.checkpoint import rng_state, set_rng_state
 from utils.compute import Compute
-from utils.distributed import Ranks
+from utils.distributed import Distributed
 from utils.optim import Schedule, check_moments, make_optimizer
 from utils.predict import Predictor
 from utils.settings import OptimSettings
@@ -48,8 +48,8 @@ class TrainState:
 
     parallel: the model as it is called, which averages gradients where there are several ranks.
     ema: the averaged copy of the model, or None. clip: largest norm of the gradient, 0 is
-    unlimited. parts: how many parts of a batch go through the network one after the other, more
-    than 1 since memory ran out.
+    unlimited. micro_batches: into how many parts a batch is cut, which go through the network one
+    after the other; more than 1 since memory ran out.
     """
 
     model: nn.Module
@@ -59,10 +59,10 @@ class TrainState:
     schedule: Schedule
     scaler: torch.amp.GradScaler
     compute: Compute
-    ranks: Ranks
+    distributed: Distributed
     ema: AveragedModel | None = None
     clip: float = 0.0
-    parts: int = 1
+    micro_batches: int = 1
 
     @classmethod
     def of(
@@ -72,7 +72,7 @@ class TrainState:
         settings: OptimSettings,
         total: int,
         compute: Compute,
-        ranks: Ranks,
+        distributed: Distributed,
         partial_outputs: bool = False,
     ) -> TrainState:
         """The state before the first of `total` steps, on the device.
@@ -87,13 +87,13 @@ class TrainState:
         half = compute.dtype == torch.float16
         return cls(
             model=model,
-            parallel=ranks.wrap(model, partial_outputs),
+            parallel=distributed.wrap(model, partial_outputs),
             criterion=criterion,
             optimizer=optimizer,
             schedule=Schedule(optimizer, settings.schedule, settings.warmup, total),
             scaler=torch.amp.GradScaler(compute.device.type, enabled=half),
             compute=compute,
-            ranks=ranks,
+            distributed=distributed,
             ema=ema,
             clip=settings.clip,
         )
@@ -106,7 +106,7 @@ class TrainState:
     def state_dict(self) -> dict[str, Any]:
         """All of it, as a checkpoint holds it."""
         states = {name: getattr(self, name).state_dict() for name in self._stateful()}
-        return {**states, "parts": self.parts, "rng": rng_state()}
+        return {**states, "micro_batches": self.micro_batches, "rng": rng_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken; UserError when it is of another network.
@@ -119,17 +119,17 @@ class TrainState:
             if len({"betas" in group for group, *_ in groups}) > 1:  # torch would not notice
                 raise UserError("its optimizer is another one")
             check_moments(self.optimizer, state["optimizer"])
-            asked = [{k: v for k, v in group.items() if k != "params"} for group in groups[1]]
+            settings = [{k: v for k, v in group.items() if k != "params"} for group in groups[1]]
             late = self.ema is not None and "ema" not in state
             for name in self._stateful():
                 if not (name == "ema" and late):
                     getattr(self, name).load_state_dict(state[name])
                 if name == "optimizer":  # its groups hold the stopped run's settings, too
-                    for group, values in zip(self.optimizer.param_groups, asked, strict=True):
+                    for group, values in zip(self.optimizer.param_groups, settings, strict=True):
                         group.update(values)
             if self.ema is not None and late:
                 self.ema.module.load_state_dict(self.model.state_dict())
-            self.parts = state["parts"]
+            self.micro_batches = state["micro_batches"]
         except (KeyError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"checkpoint does not fit these settings: {reason}") from None
@@ -145,12 +145,12 @@ def train_step(state: TrainState, batches: Sequence[Batch], accum: int = 1) -> d
 
     Returns `loss`, the sum over tasks that was minimised, and the named terms, each averaged over
     the batches that have it, as tensors on the device: nothing here waits for it. Where memory
-    runs out, the gradients are computed anew in more and smaller parts, and `state.parts` says
-    so; UserError when there is nothing left to part.
+    runs out, the gradients are computed anew in more and smaller micro-batches, whose number is in
+    `state.micro_batches`; UserError when there is nothing left to cut.
     """
     state.model.train()
     sums = _gradients(state, batches, accum)
-    state.ranks.average_gradients(state.criterion.parameters())
+    state.distributed.average_gradients(state.criterion.parameters())
     if state.clip:
         state.scaler.unscale_(state.optimizer)
         nn.utils.clip_grad_norm_(state.model.parameters(), state.clip)
@@ -176,14 +176,16 @@ def _gradients(state: TrainState, batches: Sequence[Batch], accum: int) -> dict[
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            if state.ranks.world > 1 or state.parts >= max(len(b.keys) for b in batches):
+            if state.distributed.world_size > 1 or state.micro_batches >= max(
+                b.batch_size for b in batches
+            ):
                 height, width = batches[0].image.shape[-2:]
-                part = -(-len(batches[0].keys) // state.parts)
+                num = -(-batches[0].batch_size // state.micro_batches)
                 raise UserError(
-                    f"out of memory with {part} images of {height}x{width} at once: "
+                    f"out of memory with {num} images of {height}x{width} at once: "
                     "--plan shows what a batch needs and which flags need less"
                 ) from None
-        state.parts *= 2  # not in `except`, where the traceback keeps the activations alive
+        state.micro_batches *= 2  # not in `except`, where the traceback keeps the activations alive
         if state.compute.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -191,10 +193,10 @@ def _gradients(state: TrainState, batches: Sequence[Batch], accum: int) -> dict[
 def _backward(state: TrainState, batch: Batch, accum: int) -> dict[str, Tensor]:
     """Add the gradient of one batch's loss to the parameters' and return its terms."""
     targets = state.compute.targets(batch.targets)
-    if state.parts > 1 and len(batch.keys) > 1:
-        return _backward_in_parts(state, batch, targets, accum)
+    if state.micro_batches > 1 and batch.batch_size > 1:
+        return _backward_in_micro_batches(state, batch, targets, accum)
     # without an image, the backward pass of what torch.compile makes fails
-    plain = nullcontext() if batch.keys else torch.compiler.set_stance("force_eager")
+    plain = nullcontext() if batch.batch_size else torch.compiler.set_stance("force_eager")
     with plain:
         predictions = _predict(state, batch.image, tuple(targets))
     loss, terms = state.criterion(predictions, targets)
@@ -203,36 +205,39 @@ def _backward(state: TrainState, batch: Batch, accum: int) -> dict[str, Tensor]:
     return terms
 
 
-def _backward_in_parts(
+def _backward_in_micro_batches(
     state: TrainState, batch: Batch, targets: dict[str, Tensor], accum: int
 ) -> dict[str, Tensor]:
-    """The same gradient in less memory: only a part of the batch is inside the network at a time.
+    """The same gradient in less memory: one micro-batch is inside the network at a time.
 
-    The mean over the parts' losses would be another loss (dice is no mean over pixels; parts have
-    unequal numbers of labelled ones). So every part is predicted first, without a graph; the loss
-    of the whole says what each prediction has to change; then every part is predicted again and its
-    share goes backward: one forward pass more. Batch norm alone sees a difference: smaller batches.
+    The mean over the micro-batches' losses would be another loss (dice is no mean over pixels; they
+    have unequal numbers of labelled ones). So every one is predicted first, without a graph; the
+    loss of the whole batch gives the gradient of each prediction; then every one is predicted again
+    and its predictions' gradients go backward: one forward pass more. Batch norm alone sees a
+    difference: smaller batches.
     """
     outputs = tuple(targets)
-    images = batch.image.chunk(state.parts)
+    images = batch.image.chunk(state.micro_batches)
     statistics, rng = [b.clone() for b in state.model.buffers()], rng_state()
     with torch.no_grad():
-        parts = [_predict(state, image, outputs) for image in images]
-    whole = {name: torch.cat([part[name] for part in parts]).requires_grad_() for name in outputs}
-    del parts
-    loss, terms = state.criterion(whole, targets)
+        chunks = [_predict(state, image, outputs) for image in images]
+    predictions = {
+        name: torch.cat([chunk[name] for chunk in chunks]).requires_grad_() for name in outputs
+    }
+    del chunks
+    loss, terms = state.criterion(predictions, targets)
     state.scaler.scale(loss / accum).backward()
     del loss
-    slopes: list[Any] = [whole.pop(name).grad for name in outputs]
-    shares = zip(*(slope.chunk(state.parts) for slope in slopes), strict=True)
-    del slopes
+    gradients: list[Any] = [predictions.pop(name).grad for name in outputs]
+    shares = zip(*(gradient.chunk(state.micro_batches) for gradient in gradients), strict=True)
+    del gradients
 
     for buffer, value in zip(state.model.buffers(), statistics, strict=True):
         buffer.copy_(value)
     set_rng_state(rng)  # dropout repeats itself
-    for image, gradients in zip(images, shares, strict=True):
-        found = _predict(state, image, outputs)
-        torch.autograd.backward([found[name] for name in outputs], gradients)
+    for image, share in zip(images, shares, strict=True):
+        predictions = _predict(state, image, outputs)
+        torch.autograd.backward([predictions[name] for name in outputs], share)
     return terms
 
 
@@ -248,7 +253,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-class Shown(NamedTuple):
+class EvalSample(NamedTuple):
     """One evaluated sample on the host, to be drawn: image uint8 (3, H, W); target and prediction
     by output name, (H, W): class id, 0 or 1, or depth."""
 
@@ -263,7 +268,7 @@ class Evaluation(NamedTuple):
 
     scores: dict[str, float]
     metrics: Mapping[str, Metric]
-    shown: list[Shown]
+    samples: list[EvalSample]
 
 
 @torch.inference_mode()
@@ -272,23 +277,23 @@ def evaluate(
     batches: Iterable[Batch],
     criterion: Callable[..., tuple[Tensor, dict[str, Tensor]]],
     metrics: Mapping[str, Metric],
-    ranks: Ranks,
-    show: int = 0,
+    distributed: Distributed,
+    num_samples: int = 0,
 ) -> Evaluation:
     """How good a network is on a data set, from one streamed count per output.
 
     Everything is counted at the labels' own size: of a task that resizes, predictions are brought
     back to it. Loss terms are means over the parts that the predictor answers for (tiles, or images
-    that are resized), weighted by their pixels. Ranks each take a part of the batches
-    and return the scores of the whole. show: how many samples to keep.
+    that are resized), weighted by their pixels. Distributed each take a part of the batches
+    and return the scores of the whole. num_samples: how many to keep, to be drawn.
     """
     compute = predictor.compute
-    ranks.share(predictor.model.buffers())
+    distributed.share(predictor.model.buffers())
     sums: dict[str, Tensor] = {}
-    shown: list[Shown] = []
+    samples: list[EvalSample] = []
     pixels = 0
     for batch in batches:
-        found = {name: torch.empty(t.shape, dtype=t.dtype) for name, t in batch.targets.items()}
+        labels = {name: torch.empty(t.shape, dtype=t.dtype) for name, t in batch.targets.items()}
         pixels += len(batch.image) * math.prod(batch.image.shape[-2:])
         for index, size, predictions in predictor(batch.image, tuple(batch.targets)):
             targets = compute.targets({name: batch.targets[name][index] for name in predictions})
@@ -297,19 +302,19 @@ def evaluate(
                 sums[name] = sums[name] + total if name in sums else total
             for name, target in targets.items():
                 metrics[name].update(predictions[name], target)
-                if len(shown) < show:
-                    decided = predictor.model.heads[name].to_labels(predictions[name])
-                    found[name][index] = decided.to(found[name])
-        for i, key in enumerate(batch.keys[: show - len(shown)]):
-            truth, seen = ({n: t[i] for n, t in each.items()} for each in (batch.targets, found))
-            shown.append(Shown(key, batch.image[i], truth, seen))
-    names = ranks.union(sums)  # a rank without a sample has none of its own
+                if len(samples) < num_samples:
+                    some = predictor.model.heads[name].to_labels(predictions[name])
+                    labels[name][index] = some.to(labels[name])
+        for i, key in enumerate(batch.keys[: num_samples - len(samples)]):
+            truth, label = ({n: t[i] for n, t in each.items()} for each in (batch.targets, labels))
+            samples.append(EvalSample(key, batch.image[i], truth, label))
+    names = distributed.union(sums)  # a rank without a sample has none of its own
     own = [*(float(sums.get(name, 0)) for name in names), pixels]
-    totals = ranks.sum(torch.tensor(own, dtype=torch.float64))
+    totals = distributed.sum(torch.tensor(own, dtype=torch.float64))
     if not totals[-1]:
         raise UserError("nothing to evaluate: not one sample of the split can be used")
     scores = {name: float(total / totals[-1]) for name, total in zip(names, totals, strict=False)}
     for name, metric in metrics.items():
-        metric.load_state(ranks.sum(metric.state()))
+        metric.load_state(distributed.sum(metric.state()))
         scores |= {f"{name}/{key}": value for key, value in metric.compute().items()}
-    return Evaluation(scores, metrics, shown)
+    return Evaluation(scores, metrics, samples)

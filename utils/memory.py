@@ -1,4 +1,7 @@
-"""Settings -> the peak memory of one training step, before anything is allocated."""
+"""What memory a run will need, and what would fit, said before anything is allocated.
+
+Settings -> the peak memory of one training step; `memory_trace` tells how it is known.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +20,21 @@ from torch import Tensor, nn
 
 from datasets.task import Batch, UserError
 from utils.compute import Compute, amp_dtype
-from utils.distributed import Ranks
+from utils.distributed import Distributed
 from utils.engine import TrainState
 from utils.flags import CKPT_MODES
-from utils.footprint import Footprint, trace
+from utils.memory_trace import Footprint, trace
 from utils.report import table
 from utils.settings import Settings
 
 Weights = dict[str, tuple[float, ...]]  # by output name, one for each class
-Build = Callable[[Settings, Weights, int, Compute, Ranks], TrainState]
+Build = Callable[[Settings, Weights, int, Compute, Distributed], TrainState]
 Recompute = Callable[[nn.Module, str], None]
 
 GIB = 2**30
 DEFAULT_GIB = 8.0  # where the device does not say
 PIXELS = 1 << 16  # of a batch, from which on all is in proportion: a loss may take them in slices
-MOST = 1 << 20  # images of a batch
+MAX_BATCH = 1 << 20  # images of a batch
 SMALLER = (3 / 4, 1 / 2, 3 / 8, 1 / 4, 3 / 16, 1 / 8)  # of size or width, to find what fits
 
 
@@ -48,12 +51,12 @@ class Mode(NamedTuple):
         return " ".join(words)
 
 
-class Plan:
+class MemoryPlan:
     """What a training step of a run takes, in bytes.
 
-    trace: finds the footprint of a mode with so many images of each task. probe: numbers of
-    images whose footprint can be scaled to others, from `least` of each task on. settings: from the
-    fastest step to the smallest. asked: the mode of the run. images: of each task in a batch;
+    trace: finds the footprint of a mode with so many images of each task. traced: numbers of
+    images whose footprint is scaled to others, from `least` of each task on. modes: from the
+    fastest step to the smallest. mode: that of the run. images: of each task in a batch;
     auto: of each task in the largest batch that fits, instead. budget: bytes. what: the run in
     words.
     """
@@ -61,27 +64,27 @@ class Plan:
     def __init__(
         self,
         trace: Callable[[Mode, tuple[int, ...]], Footprint],
-        probe: tuple[int, ...],
+        traced: tuple[int, ...],
         least: int,
         modes: Sequence[Mode],
-        asked: Mode,
+        mode: Mode,
         images: tuple[int, ...],
         auto: bool,
         budget: int,
         what: str,
     ) -> None:
         self.trace = cache(trace)
-        self.probe, self.least, self.modes, self.asked = probe, least, modes, asked
+        self.traced, self.least, self.modes, self.mode = traced, least, modes, mode
         self.images, self.budget, self.what = images, budget, what
         if auto:
-            self.images = self._even(max(1, self.largest(asked)))
+            self.images = self._even(max(1, self.largest(mode)))
 
     def footprint(self, mode: Mode, images: tuple[int, ...] | None = None) -> Footprint:
         """Of a step over so many images of each task; over the run's own, if they are not given."""
         images = images or self.images
         if min(images) < self.least:
             return self.trace(mode, images)
-        return self.trace(mode, self.probe).scaled(self.probe, images)
+        return self.trace(mode, self.traced).scaled(self.traced, images)
 
     def peak(self, mode: Mode) -> int:
         """Bytes that the batch takes at the worst moment."""
@@ -89,7 +92,9 @@ class Plan:
 
     def largest(self, mode: Mode) -> int:
         """How many images of each task fit into the budget; 0 if not even one does."""
-        return bisect_right(range(1, MOST), self.budget, key=lambda num: self._peak_of(mode, num))
+        return bisect_right(
+            range(1, MAX_BATCH), self.budget, key=lambda num: self._peak_of(mode, num)
+        )
 
     def _peak_of(self, mode: Mode, num: int) -> int:
         return self.footprint(mode, self._even(num)).peak
@@ -97,7 +102,7 @@ class Plan:
     @property
     def fits(self) -> bool:
         """Whether the batch does, with the mode asked for."""
-        return self.peak(self.asked) <= self.budget
+        return self.peak(self.mode) <= self.budget
 
     def leanest(self) -> Mode:
         """The mode that takes least."""
@@ -109,7 +114,7 @@ class Plan:
             f"peak memory of a training step in GiB: {self.what}",
             table(self._rows()),
             "",
-            f"where it is with {self.asked.flags or 'neither'}, batch {_sum(self.images)}",
+            f"where it is with {self.mode.flags or 'neither'}, batch {_sum(self.images)}",
             table(self._parts()),
             "",
             "Not in it: what kernels borrow inside an operation (cuDNN), gaps between blocks, the",
@@ -132,7 +137,7 @@ class Plan:
         return rows
 
     def _parts(self) -> list[tuple[str, ...]]:
-        parts = self.footprint(self.asked).parts
+        parts = self.footprint(self.mode).parts
         total = sum(parts.values())
         shown = {label: size for label, size in parts.items() if size >= total / 100}
         shown["all else"] = total - sum(shown.values())
@@ -142,30 +147,30 @@ class Plan:
 
     def summary(self) -> str:
         """What the batch was planned to take, in one line."""
-        parts = self.footprint(self.asked).parts
+        parts = self.footprint(self.mode).parts
         first = sorted(parts, key=parts.__getitem__, reverse=True)[:3]
         most = ", ".join(f"{label} {parts[label] / GIB:.2f}" for label in first)
-        peak, batch = self.peak(self.asked) / GIB, _sum(self.images)
+        peak, batch = self.peak(self.mode) / GIB, _sum(self.images)
         return f"memory plan: {peak:.2f} GiB for a batch of {batch}, most of it: {most}"
 
-    def misfit(self, smaller: Iterable[Iterable[tuple[str, Plan]]]) -> str:
+    def misfit(self, smaller: Iterable[Iterable[tuple[str, MemoryPlan]]]) -> str:
         """One line for a plan that does not fit: what does, found by trying.
 
         smaller: ways to need less, each a row of ever smaller plans that fit and what they change.
         """
-        largest = self.largest(self.asked)
+        largest = self.largest(self.mode)
         ways = [f"--bs {largest}"] if largest else []
         for mode in self.modes:
-            if mode.amp >= self.asked.amp and self.peak(mode) <= self.budget:
+            if mode.amp >= self.mode.amp and self.peak(mode) <= self.budget:
                 ways.append(mode.flags)
                 break
         if not ways:
             for plans in smaller:
-                fitting = (f"{name} {plan.asked.flags}" for name, plan in plans)
+                fitting = (f"{name} {plan.mode.flags}" for name, plan in plans)
                 ways += [way.strip() for way in islice(fitting, 1)]
         return (
             f"--vram {self.budget / GIB:g}: a batch of {_sum(self.images)} needs "
-            f"{self.peak(self.asked) / GIB:.2f} GiB ({self.what}); "
+            f"{self.peak(self.mode) / GIB:.2f} GiB ({self.what}); "
             + (f"{' or '.join(ways)} would fit" if ways else "nothing that was tried would fit")
         )
 
@@ -183,7 +188,7 @@ def make_plan(
     build: Build,
     recompute: Recompute,
     only: Mode | None = None,
-) -> Plan:
+) -> MemoryPlan:
     """What a training step takes, by --amp and --ckpt; or in one mode, if it is given.
 
     Needs no data and allocates nothing. A plan that is only printed may be for another device.
@@ -202,14 +207,14 @@ def make_plan(
         return [own.task.empty_batch(num, own.size) for own, num in each]
 
     half = settings.plan or amp_dtype(device) is not None
-    dummy = Dummy(partial(build, light, weights, 1), batches, recompute, settings.accum)
+    fake_step = FakeStep(partial(build, light, weights, 1), batches, recompute, settings.accum)
     least = math.ceil(PIXELS / min(math.prod(own.size) for own in tasks))
-    return Plan(
-        dummy.trace,
-        dummy.probe(least, len(tasks)),
+    return MemoryPlan(
+        fake_step.trace,
+        fake_step.primes(least, len(tasks)),
         least,
         [only] if only else all_modes(half),
-        asked=only or Mode(settings.amp and half, settings.ckpt),
+        mode=only or Mode(settings.amp and half, settings.ckpt),
         images=tuple(own.bs for own in tasks),
         auto=settings.fit_batch,
         budget=budget(settings.vram, device),
@@ -226,7 +231,7 @@ def fit_to_memory(
     if not plan.fits:
         leanest = plan.leanest()
 
-        def fitting(row: Iterable[tuple[str, Settings]]) -> Iterator[tuple[str, Plan]]:
+        def fitting(row: Iterable[tuple[str, Settings]]) -> Iterator[tuple[str, MemoryPlan]]:
             for flags, changed in row:
                 with suppress(ValueError):  # one value per channel is too few for batch norm
                     smaller = make_plan(changed, device, build, recompute, leanest)
@@ -274,7 +279,7 @@ def all_modes(half: bool) -> list[Mode]:
     return [Mode(amp, ckpt) for ckpt in CKPT_MODES for amp in ([False, True] if half else [False])]
 
 
-class Dummy:
+class FakeStep:
     """A train state of fake tensors: its steps take no memory, and show how much they would take.
 
     build: makes the state, here on the meta device. batches: makes one batch of each task, from
@@ -284,7 +289,7 @@ class Dummy:
 
     def __init__(
         self,
-        build: Callable[[Compute, Ranks], TrainState],
+        build: Callable[[Compute, Distributed], TrainState],
         batches: Callable[[tuple[int, ...]], list[Batch]],
         recompute: Callable[[nn.Module, str], None],
         accum: int = 1,
@@ -295,7 +300,7 @@ class Dummy:
         self.fake = FakeTensorMode()
         meta = torch.device("meta")
         with meta:
-            self.state = build(Compute(meta), Ranks(meta, alone=True))
+            self.state = build(Compute(meta), Distributed(meta, alone=True))
         with self.fake:
             _replace_tensors(self.state)
             for group in self.state.optimizer.param_groups:
@@ -303,7 +308,7 @@ class Dummy:
                     parameter.grad = torch.zeros_like(parameter)
             self.state.optimizer.step()
 
-    def probe(self, least: int, num: int) -> tuple[int, ...]:
+    def primes(self, least: int, num: int) -> tuple[int, ...]:
         """The first `num` primes, at least so large, that divide the size of no weight."""
         tensors = [
             tensor
@@ -331,8 +336,8 @@ def _replace_tensors(state: TrainState) -> None:
     new: dict[Tensor, Any] = {}
     for part in filter(None, (state.model, state.criterion, state.ema)):
         for module in part.modules():
-            kept: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
-            for tensors in kept:
+            registered: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+            for tensors in registered:
                 for name, old in tensors.items():
                     if old is None:
                         continue

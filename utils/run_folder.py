@@ -20,7 +20,7 @@ from datasets.dataset import TaskData
 from datasets.task import Batch, Task, UserError
 from utils import checkpoint, report
 from utils.charts import draw_confusion, draw_curves
-from utils.distributed import Ranks
+from utils.distributed import Distributed
 from utils.engine import TrainState
 from utils.files import lock_folder, unlock_folder
 from utils.logger import NullLogger, RunLogger
@@ -46,32 +46,32 @@ class Validation(NamedTuple):
 
 
 class RunFolder:
-    """All that a run writes. Each rank has one, and only the first writes, while no other process
-    does: UserError names one.
+    """All that a run writes. Each rank has one, and only the main one writes, while no other
+    process does: UserError names one.
 
     Made anew below runs/ where the settings name no folder; a mistake that ends the run before it
     has written anything takes a folder that it made away again. model: the network as plain values.
     """
 
-    def __init__(self, settings: Settings, model: dict[str, Any], ranks: Ranks) -> None:
-        self.settings, self.ranks = settings, ranks
+    def __init__(self, settings: Settings, model: dict[str, Any], distributed: Distributed) -> None:
+        self.settings, self.distributed = settings, distributed
         self.tasks = [each.task for each in settings.tasks]
         named = RUNS / "+".join(task.name for task in self.tasks)
         self.made = settings.out is None or not settings.out.exists()
-        self.path = settings.out or Path(ranks.first_says(lambda: str(new_folder(named))))
-        self.lock = lock_folder(self.path) if ranks.first else None
+        self.path = settings.out or Path(distributed.main_says(lambda: str(new_folder(named))))
+        self.lock = lock_folder(self.path) if distributed.is_main else None
         self.config = {
             "tasks": [task.to_json() for task in self.tasks],
             "sizes": [list(each.size) for each in settings.tasks],
             "model": model,
             "settings": settings.to_json(),
-            "ranks": ranks.world,
+            "ranks": distributed.world_size,
         }
-        self.progress = Progress(0, 0, ranks.first)
+        self.progress = Progress(0, 0, distributed.is_main)
         resumed = settings.resume is not None
-        self.skipped = Skipped(settings.skip_bad, ranks, self.say, self.path, resumed)
+        self.skipped = Skipped(settings.skip_bad, distributed, self.say, self.path, resumed)
         self.logger: RunLogger | NullLogger = NullLogger()
-        self.meter = Meter(ranks.device)
+        self.meter = Meter(distributed.device)
         self.status = STOPPED  # what the process ends with where it was stopped
         self.best = -1.0
         self.run_id: str | None = None
@@ -115,7 +115,7 @@ class RunFolder:
                 "with what it began with, wherever --data says that this lies now"
             )
         try:
-            state.load_state_dict(found["learner"])
+            state.load_state_dict(found["state"])
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
         self.best, self.run_id = found["best"], found["run_id"]
@@ -124,7 +124,7 @@ class RunFolder:
     def begin(self, step: int, total: int, about: str) -> None:
         """Open the record, and go on in it after `step`. about: what is said at the start."""
         resumed = self.settings.resume
-        if self.ranks.first:
+        if self.distributed.is_main:
             if resumed is not None and resumed.name == checkpoint.PREVIOUS:
                 resumed.replace(self.path / checkpoint.LAST)  # else the next save would lose it
             wandb, name = self.settings.wandb, self.settings.name
@@ -133,14 +133,14 @@ class RunFolder:
         self.logger.truncate(step)
         for line in filter(None, [about, self.logger.link]):
             self.say(line)
-        self.progress = Progress(step, total, self.ranks.first)
+        self.progress = Progress(step, total, self.distributed.is_main)
         self.meter.restart()
         self.saved = time.monotonic()
 
     def add(self, terms: dict[str, Tensor], batches: Sequence[Batch]) -> None:
         """A step is done: its loss terms, and what it saw."""
-        images = sum(len(batch.keys) for batch in batches)
-        self.meter.add(terms, images * self.ranks.world)
+        images = sum(batch.batch_size for batch in batches)
+        self.meter.add(terms, images * self.distributed.world_size)
         self.progress.advance()
 
     def log(self, step: int, lr: float) -> None:
@@ -149,7 +149,7 @@ class RunFolder:
         Waits for the device. UserError if the loss is not a number: nothing is saved then.
         """
         self.skipped.settle()
-        self.line = self.ranks.mean(self.meter.flush()) | {"lr": lr} | self.skipped.count
+        self.line = self.distributed.mean(self.meter.flush()) | {"lr": lr} | self.skipped.count
         if not math.isfinite(self.line["loss"]):
             raise self._diverged(step, "the loss")
         self.logger.log(step, {f"train/{name}": value for name, value in self.line.items()})
@@ -183,7 +183,7 @@ class RunFolder:
         """
         minutes, pace = self.settings.minutes or math.inf, self.progress.seconds_per_step()
         most = max(step + 1.0, 60 * minutes / pace)
-        total = int(self.ranks.first_says(lambda: str(int(min(steps.total, most)))))
+        total = int(self.distributed.main_says(lambda: str(int(min(steps.total, most)))))
         if total < steps.total:
             what = f"{pace:.2g} s a step: {total} steps instead of {steps.total}"
             self.say(
@@ -198,12 +198,12 @@ class RunFolder:
     def is_late(self) -> bool:
         """Whether the last checkpoint is so old, on any rank's clock, that a crash would cost too
         much."""
-        return self.ranks.any(time.monotonic() - self.saved > SAVE_SECONDS)
+        return self.distributed.any(time.monotonic() - self.saved > SAVE_SECONDS)
 
     def check_finite(self, step: int, state: TrainState) -> None:
         """UserError where any rank's state, which is about to be saved, holds what is no number."""
         broken = checkpoint.not_finite(state.state_dict())
-        if self.ranks.any(broken is not None):
+        if self.distributed.any(broken is not None):
             raise self._diverged(step, broken or "the state of another rank")
 
     def _diverged(self, step: int, what: str) -> UserError:
@@ -219,7 +219,7 @@ class RunFolder:
 
     def save(self, step: int, state: TrainState) -> None:
         """Write last.pt, from which a run is resumed."""
-        facts = {"step": step, "best": self.best, "learner": state.state_dict()}
+        facts = {"step": step, "best": self.best, "state": state.state_dict()}
         self._write(checkpoint.LAST, facts | {"data": self.data})
         self.saved = time.monotonic()
 
@@ -230,14 +230,14 @@ class RunFolder:
         if broken := checkpoint.not_finite(state.state_dict()):
             return UserError(f"{error}. {self._diverged(step, broken)}")
         self.save(step, state)
-        saved = f"step {step}" if self.ranks.first else "what the first rank saved last"
+        saved = f"step {step}" if self.distributed.is_main else "what the main rank saved last"
         kept = f"{saved} is in {self.path / 'last.pt'}"
         return UserError(f"{error}. Fewer --workers need less memory; {kept}")
 
     def _write(self, name: str, facts: dict[str, Any]) -> None:
         about = {"config": self.config, "run_id": self.run_id}
         try:
-            self.ranks.save(self.path / name, facts | about)
+            self.distributed.save(self.path / name, facts | about)
         except UserError as error:
             raise UserError(f"{error}; {self._good()}") from None
 
@@ -252,7 +252,7 @@ class RunFolder:
         if step < self.progress.total:
             self.say(f"stopped after step {step}; go on with: python train.py --resume {last}")
             return self.status
-        if self.ranks.first:
+        if self.distributed.is_main:
             self._conclude()
         return 0
 
@@ -290,7 +290,8 @@ def announcement(
     for each, (train, val) in zip(settings.tasks, samples, strict=True):
         counts = f"{train} images to train on, {val} to validate"
         size = "{}x{} pixels".format(*each.size)
-        ranks = f" on each of {state.ranks.world} ranks" if state.ranks.world > 1 else ""
+        world_size = state.distributed.world_size
+        ranks = f" on each of {world_size} ranks" if world_size > 1 else ""
         lines.append(f"{each.task.name}: {counts}, {size}, batch {each.bs}{ranks}")
     million = sum(p.numel() for p in state.model.parameters()) / 1e6
     device, dtype = state.compute.device, str(state.compute.dtype or "torch.float32")

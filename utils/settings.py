@@ -146,23 +146,23 @@ class Steps(NamedTuple):
     eval: int
 
 
-def count_steps(settings: Settings, samples: Sequence[int], world: int) -> Steps:
+def count_steps(settings: Settings, samples: Sequence[int], world_size: int) -> Steps:
     """An epoch is one pass over the longest training split; when overfitting they do not count.
 
-    samples: to train on, of each task. world: how many ranks take a batch each.
+    samples: to train on, of each task. world_size: how many processes take a batch each.
     """
     each = zip(samples, settings.tasks, strict=True)
-    epoch = math.ceil(max(num / (task.bs * settings.accum * world) for num, task in each))
+    epoch = math.ceil(max(num / (task.bs * settings.accum * world_size) for num, task in each))
     total = settings.steps or (OVERFIT_STEPS if settings.overfit else settings.epochs * epoch)
     return Steps(total, epoch, min(settings.eval_steps or max(epoch, EVAL_STEPS), total))
 
 
-def check_norm(settings: Settings, stride: int, world: int) -> None:
+def check_norm(settings: Settings, stride: int, world_size: int) -> None:
     """Refuse a batch of which the bottom of the network, at its stride, sees a single value per
     channel: batch norm has no variance then."""
     for each in settings.tasks:
         height, width = each.size
-        values = each.bs * world * math.ceil(height / stride) * math.ceil(width / stride)
+        values = each.bs * world_size * math.ceil(height / stride) * math.ceil(width / stride)
         if values == 1 and settings.network.norm == "batch":
             raise UserError(
                 f"--size {height} {width} --bs {each.bs}: batch norm sees one value per channel at "
@@ -255,7 +255,7 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
     for flag in ("init", "pretrained", "label"):
         if flag in given:
             raise UserError(f"--{flag}: a resumed run goes on with its own outputs and weights")
-    if "learner" not in state:
+    if "state" not in state:
         raise UserError(f"{path}: holds weights alone, --resume expects a last.pt")
     config = state["config"]
     trained = [task["name"] for task in config["tasks"]]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from datasets.task import UserError
 from utils.command import printable
-from utils.distributed import Ranks
+from utils.distributed import Distributed
 from utils.files import write_whole
 
 FILE = "skipped.txt"  # in the run folder
@@ -16,10 +16,10 @@ FILE = "skipped.txt"  # in the run folder
 class Skipped:
     """At most `limit` members that a run goes on without, each counted once.
 
-    ranks: each meets others; what counts is the union, on which they agree in `settle`. Alone, a
-    process settles at once. tell: takes a line for whoever watches. folder: where the list is kept,
-    a line `SHARD: MEMBER`, tab, reason for each member; with `resumed` it goes on, else it begins
-    anew. UserError: the list of a resumed run is longer than the limit.
+    distributed: each rank meets others; what counts is the union, on which they agree in `settle`.
+    Alone, a process settles at once. tell: takes a line for whoever watches. folder: where the list
+    is kept, a line `SHARD: MEMBER`, tab, reason for each member; with `resumed` it goes on, else it
+    begins anew. UserError: the list of a resumed run is longer than the limit.
 
     listed: member -> reason, in the order in which they were met.
     """
@@ -27,18 +27,18 @@ class Skipped:
     def __init__(
         self,
         limit: int,
-        ranks: Ranks,
+        distributed: Distributed,
         tell: Callable[[str], object],
         folder: Path | None = None,
         resumed: bool = False,
     ) -> None:
-        self.limit, self.ranks, self.tell = limit, ranks, tell
+        self.limit, self.distributed, self.tell = limit, distributed, tell
         self.listed: dict[str, str] = {}
         self._met: dict[str, str] = {}  # by this process, not settled yet
         self._path = folder / FILE if folder is not None else None
         if self._path is not None and resumed:
             self.listed = _read(self._path)
-        elif self._path is not None and ranks.first:
+        elif self._path is not None and distributed.is_main:
             self._path.unlink(missing_ok=True)
         if len(self.listed) > limit:
             raise UserError(
@@ -49,7 +49,7 @@ class Skipped:
         """This process has met a bad member, `SHARD: MEMBER`. UserError as in `settle`."""
         if member not in self.listed:
             self._met.setdefault(member, " ".join(reason.split()))
-            if self.ranks.world == 1:
+            if self.distributed.world_size == 1:
                 self.settle()
 
     def settle(self) -> None:
@@ -57,7 +57,7 @@ class Skipped:
 
         UserError, on all of them, names the member that is one too many.
         """
-        met = self.ranks.union(f"{member}\t{reason}" for member, reason in self._met.items())
+        met = self.distributed.union(f"{member}\t{reason}" for member, reason in self._met.items())
         self._met.clear()
         for line in met:
             member, _, reason = line.rpartition("\t")
@@ -66,7 +66,7 @@ class Skipped:
             if len(self.listed) == self.limit:
                 raise UserError(f"{member}: {reason}{self._already()}")
             self.listed[member] = reason
-            if self.ranks.first:
+            if self.distributed.is_main:
                 self._write()
                 self.tell(printable(f"skipped {member}: {reason}"))
 

@@ -1,4 +1,19 @@
-"""A training step -> the storages that come and go in it, and the bytes at its worst moment."""
+"""How much memory a training step takes, and what for, seen without taking it.
+
+A training step -> the storages that come and go in it, and the bytes at its worst moment.
+
+Torch can run operations on fake tensors: they have shapes and strides but no numbers, take no
+memory and no time to speak of. A whole training step runs on them, forward, backward and optimiser,
+the same `train_step` that trains. A tracker notes each storage that an operation makes, and when
+the last tensor that uses it dies, as it would die in the real step. The running sum of their sizes
+has a largest value: that is the peak.
+
+One trace tells the peak of every batch size. It is made with a prime number of images that divides
+the size of no weight. So a storage whose size that prime divides holds something of each image, and
+grows with the batch; any other one (weights, gradients, moments of the optimiser) stays as it is.
+Scaling the sizes and adding them up again takes milliseconds. With several tasks, each has a prime
+of its own.
+"""
 
 from __future__ import annotations
 
