@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import json
 import sys
@@ -35,7 +34,7 @@ from datasets.task import Output, Task, UserError, read_task
 from models import ModelSpec, UNet
 from models.export import export
 from utils import checkpoint, results
-from utils.command import run_command
+from utils.command import printable, run_command
 from utils.compute import make_compute
 from utils.distributed import Distributed
 from utils.engine import evaluate
@@ -162,9 +161,7 @@ def run(args: Namespace) -> None:
     tiles = {"tile": args.tile, "overlap": args.overlap}
     predictor = load(path, task=name, device=device, amp=args.amp, tta=args.tta, **tiles)
     print(f"weights: {path}", file=sys.stderr)
-    skipped = Skipped(
-        args.skip_bad, Distributed(torch.device("cpu")), partial(print, file=sys.stderr)
-    )
+    skipped = Skipped(args.skip_bad, Distributed(torch.device("cpu")), say)
     if args.export:
         if args.export.suffix == ".pt":
             checkpoint.slim(path, args.export)
@@ -196,6 +193,11 @@ def demo(task: Task) -> list[Path]:
     return demo_shards(task, DATA / "demo")
 
 
+def say(line: str) -> None:
+    """Tell whoever watches."""
+    print(printable(line), file=sys.stderr)
+
+
 def predict_all(args: Namespace, predictor: ImagePredictor, skipped: Skipped) -> None:
     """Every image through every task; results go to --out under the image's name. An image that is
     a result itself, of an earlier run, is left alone."""
@@ -204,7 +206,7 @@ def predict_all(args: Namespace, predictor: ImagePredictor, skipped: Skipped) ->
     for trained in predictor.tasks:
         task = trained.task
         if args.input:
-            sources = find_images(args.input, task)
+            sources = find_images(args.input, task, say)
         else:
             sources = first_images(demo(task), task, NUM_DEMO)
         named = list(zip(sources, result_paths(sources, args.out), strict=True))
@@ -218,17 +220,12 @@ def predict_all(args: Namespace, predictor: ImagePredictor, skipped: Skipped) ->
             except (UserError, OSError) as error:
                 skipped.add(source.where, str(error).removeprefix(f"{source.where}: "))
                 continue
-            try:
-                found = trained(image)
-                results.write(stem, image, found, task.outputs)
-                done.add(source.where)
-                for output in task.outputs:
-                    if text := picture_of(output).text(found[output.name]):
-                        texts.setdefault(output.name, []).append((source.name, text))
-            except OSError as error:
-                if error.errno != errno.ENAMETOOLONG:
-                    raise
-                skipped.add(source.where, "its name leaves no room for the names of results")
+            found = trained(image)
+            results.write(stem, image, found, task.outputs)
+            done.add(source.where)
+            for output in task.outputs:
+                if text := picture_of(output).text(found[output.name]):
+                    texts.setdefault(output.name, []).append((source.name, text))
     for name, rows in texts.items():
         results.write_table(args.out / f"{name}.csv", name, rows)
     left = f", {len(own)} results of earlier runs left out" if own else ""

@@ -8,7 +8,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+import numpy as np
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from datasets.task import UserError
 
@@ -23,6 +24,12 @@ IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".tif", ".tiff", ".bmp", ".gif", ".webp"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".avif", ".tga"),
 )
+
+# TIFF of 64-bit and 16-bit floats, of either byte order: Pillow reads the first under no key of its
+# own, and of the second only the bits (`open_image` makes them numbers).
+for _order, _mark in ((b"II", ""), (b"MM", "B")):
+    TiffImagePlugin.OPEN_INFO[_order, 1, (3,), 1, (64,), ()] = ("F", f"F;64{_mark}F")
+    TiffImagePlugin.OPEN_INFO[_order, 1, (3,), 1, (16,), ()] = (f"I;16{_mark}",) * 2
 
 # Pillow's own limit is global and warns at 89 million pixels. It is raised, not removed: others who
 # use Pillow in this process keep a guard.
@@ -50,11 +57,15 @@ def open_image(data: bytes, name: str) -> Image.Image:
     """
     image = _open(data, name)
     lossy = _lossy(image, data)
+    is_half = image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(339) == (3,)
     try:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
     except BROKEN as error:
         raise UserError(f"{name}: cannot be decoded: {error}") from None
+    if is_half:  # 339 is the format of a sample, 3 a float
+        bits = np.asarray(image)
+        image = Image.fromarray(bits.view(bits.dtype.str.replace("u", "f")).astype(np.float32))
     if lossy:
         image.info["lossy"] = lossy
     return image

@@ -10,6 +10,7 @@ from datasets.check.statistics import NUM_LOOKED_AT, statistics_of
 from datasets.dataset import DenseDataset, TaskData
 from datasets.decode import decode_target
 from datasets.images import header_size
+from datasets.index.left_out import left_out
 from datasets.task import Output, UserError
 
 MAX_PIXELS = 48_000_000  # of an output's targets: about a second
@@ -17,12 +18,14 @@ ENOUGH = 4  # targets without a single valid pixel, or all there are, end a run
 
 
 def look(data: TaskData) -> list[str]:
-    """A line for each output whose targets seem to be read in another way than they are meant.
+    """A line about files that are not used, and for each output whose targets seem to be read in
+    another way than they are meant.
 
     Looks at some training targets, always the same ones; those that cannot be used are left to
     training, which names them. UserError: an output of which no pixel is valid.
     """
-    lines = []
+    unused = left_out(data.train.table.stores, data.task)
+    lines = [f"{data.task.name}: {unused}"] if unused else []
     for output in data.task.outputs:
         counted = statistics_of(output)
         for values, _, _ in _some_targets(data.train, output):

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -349,6 +350,21 @@ def test_millimetres():
     pixels = np.array([[0, 1, 2500, 10000, 10001, 65535]], np.uint16)
     expected = torch.tensor([[NO_DEPTH, 0.001, 2.5, 10.0, NO_DEPTH, NO_DEPTH]])
     assert torch.allclose(depth(pixels, METRES), expected)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("kind", ["f2", "f4", "f8"])
+def test_depth_of_floats_of_any_length(order, kind):
+    values = np.linspace(0.5, 9, 35).reshape(5, 7).astype(order + kind)
+    fields = [(256, 7), (257, 5), (258, values.itemsize * 8), (259, 1), (262, 1), (273, 134)]
+    fields += [(277, 1), (278, 5), (279, values.nbytes), (339, 3)]
+    table = b"".join(struct.pack(f"{order}HHIHH", tag, 3, 1, value, 0) for tag, value in fields)
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(fields))
+    data = head + table + bytes(4) + values.tobytes()
+    depth = decode_target(data, "d.tif", Depth(name="d", files="d", scale=1.0, max_depth=10.0))
+    assert np.allclose(depth, values.astype(np.float32), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"d\.tif: floating-point image"):
+        decode_image(data, "d.tif")
 
 
 def test_float_depth_is_kept_and_what_is_not_a_number_is_missing():

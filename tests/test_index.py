@@ -12,6 +12,8 @@ import pytest
 from datasets import TASKS, load_task
 from datasets.dataset import BadMember, DenseDataset
 from datasets.index import compile_template, find_samples
+from datasets.index.left_out import left_out
+from datasets.index.sources import ImageSource, result_paths
 from datasets.stores import open_stores, write_hdf5, write_zip
 from datasets.task import Mask, Task, UserError
 
@@ -277,6 +279,56 @@ def test_so_many_images_may_have_no_target(tmp_path):
         find_samples(stores, task, "train", unlabelled=1)
     with pytest.raises(BadMember, match=r"image/2\.png: no target for mask0, expected mask/2\.png"):
         DenseDataset(table, task).read_target(2, "mask0")
+
+
+def test_what_nobody_reads_is_counted_with_an_example_each(tmp_path):
+    task = task_of("photos/{key}.png", "masks/{key}.png", metadata="metadata.csv")
+    names = [f"{f}/{k}.png" for f in ("photos", "masks") for k in range(3)]
+    known = ["metadata.csv", "photos/0.json", "README.md", "other/0.png", "photos/._0.heic"]
+    stores = open_stores([zip_of(tmp_path / "s.zip", *names, *known)])
+    assert left_out(stores, task) == left_out(stores) == ""
+    more = ["photos/a.heic", "photos/b.jpg", "masks/7.png", "masks/0.npy"]
+    stores = open_stores([zip_of(tmp_path / "s.zip", *names, *known, *more)])
+    assert left_out(stores, task) == (
+        "left out: 3 of a suffix that is not read (photos/a.heic), "
+        "1 targets without an image (masks/7.png)"
+    )
+    assert left_out(stores) == "left out: 2 of a suffix that is not read (photos/a.heic)"
+
+
+def test_pictures_beside_a_shard_are_counted(tmp_path):
+    names = [f"{f}/{k}.png" for f in ("image", "mask") for k in range(3)]
+    path = zip_of(tmp_path / "s.zip", *names)
+    (tmp_path / "README.txt").write_text("read me")
+    assert left_out(open_stores([tmp_path]), PLAIN) == ""
+    for name in ("a.PNG", "sub/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    said = "left out: 2 pictures beside a shard (a.PNG)"
+    assert [left_out(open_stores([tmp_path]), each) for each in (PLAIN, None)] == [said, said]
+    assert left_out(open_stores([path]), PLAIN) == ""
+
+
+@pytest.mark.parametrize(
+    "name", ["eva4_sample", "camvid", "nyuv2", "damage/neu_seg", "damage/deepcrack",
+             "damage/artefact_layout"])  # fmt: skip
+def test_nothing_of_real_sets_is_said_to_be_left_out(name):
+    tasks = {"eva4_sample": "maskdepth", "damage/artefact_layout": "damage"}
+    known = Path(__file__).parents[1] / "datasets" / f"{Path(name).name}.json"
+    assert left_out(real(name), load_task(tasks.get(name, str(known)))) == ""
+
+
+def test_long_names_are_cut_and_stay_apart(tmp_path):
+    long = ["ä" * 100 + str(k) for k in range(2)]
+    sources = [ImageSource(f"sub/{name}.png", name, bytes) for name in ("a.b", *long)]
+    short, *cut = result_paths(sources, tmp_path)
+    assert short == tmp_path / "sub/a.b"
+    assert len(set(cut)) == 2
+    for path in cut:
+        assert path.parent == tmp_path / "sub"
+        assert path.name.startswith("ä" * 90 + "~")
+        path.parent.mkdir(exist_ok=True)
+        path.with_name(f".{path.name}_damage_view.png.4194304.part").write_bytes(b"")
 
 
 def test_who_has_no_target_is_not_drawn_to_validate(tmp_path):

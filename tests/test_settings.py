@@ -88,6 +88,23 @@ def test_a_resumed_run_has_the_settings_of_the_stopped_one(stopped, tmp_path, wo
     json.dumps(found.to_json())
 
 
+def test_relative_data_of_a_stopped_run_is_found_from_another_folder(
+    stopped, tmp_path, monkeypatch
+):
+    begun, other = tmp_path / "begun", tmp_path / "other"
+    for folder in (begun / "d", other):
+        folder.mkdir(parents=True)
+    monkeypatch.chdir(begun)
+    resume = stopped("--task", "damage", "--data", "d")
+    assert parse(resume).tasks[0].data == ("d",)
+    monkeypatch.chdir(other)
+    assert parse(resume).tasks[0].data == (str(begun / "d"),)
+    (begun / "d").rmdir()
+    with pytest.raises(ValueError, match=f"--data d: not found here, nor in {begun}, where"):
+        parse(resume)
+    assert parse([*resume, "--data", "e"]).tasks[0].data == ("e",)
+
+
 def test_flags_beside_resume_are_taken(stopped):
     resume = stopped("--task", "damage", "maskdepth", "--steps", "9", "--bs", "4", "--lr", "0.5")
     settings = parse([*resume, "--bs", "2", "--weight-decay", "0.25", "--no-class-weights"])

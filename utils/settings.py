@@ -135,7 +135,8 @@ class Settings:
         values |= values.pop("network") | values.pop("optim")
         for name in ("tasks", "plan", "fit_batch", "out", "resume"):
             del values[name]
-        return values | {name: [getattr(each, name) for each in self.tasks] for name in PER_TASK}
+        own = {name: [getattr(each, name) for each in self.tasks] for name in PER_TASK}
+        return values | own | {"cwd": os.getcwd()}  # from where relative paths are meant
 
 
 class Steps(NamedTuple):
@@ -265,6 +266,8 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
     tasks = [Task.from_json(task) for task in config["tasks"]]  # as they were, not as they are
     stored = config["settings"]
     own = [{n: stored[n][i] for n in PER_TASK if n in stored} for i in range(len(tasks))]
+    for each in own if "data" not in given else ():
+        each["data"] = [_found_again(text, stored.get("cwd", "")) for text in each["data"]]
     shared = {name: value for name, value in stored.items() if name not in PER_TASK}
     ranks = int(os.environ.get("WORLD_SIZE", 1))  # of torchrun
     for each in own if not given.keys() & {"bs", "accum"} else ():
@@ -273,6 +276,19 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
         if rest:
             raise UserError(f"{path}: batches of {images} do not divide by {ranks} ranks: say --bs")
     return replace(_resolve(parser, tasks, own, shared, given), out=path.parent, resume=path)
+
+
+def _found_again(text: str, begun: str) -> str:
+    """Data of a run that is resumed, seen from here, else from the folder where it was begun."""
+    elsewhere = begun and Path(begun) != Path.cwd()
+    if "://" in text or Path(text).exists() or not elsewhere:
+        return text
+    if not Path(begun, text).exists():
+        raise UserError(
+            f"--data {text}: not found here, nor in {begun}, where the run was started; "
+            "give --data with --resume"
+        )
+    return str(Path(begun, text))
 
 
 def newest(task_names: list[str] | None, file: str) -> Path:

@@ -5,6 +5,8 @@ An image is known by its suffix. A store that is laid out as a task says gives i
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,10 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datasets.images import IMAGE_SUFFIXES
+from datasets.index.left_out import left_out
 from datasets.index.samples import find_groups, find_samples
 from datasets.index.templates import compile_template
 from datasets.stores import Store, open_stores, parse_path
 from datasets.task import Task, UserError
+
+MAX_STEM = 180  # bytes of a result's name before its output: file systems take 255 of the whole
 
 
 class ImageSource(NamedTuple):
@@ -27,8 +32,11 @@ class ImageSource(NamedTuple):
     read: Callable[[], bytes]
 
 
-def find_images(inputs: Sequence[str], task: Task) -> list[ImageSource]:
-    """Every image of what is named; UserError: a file that is not there, or no image at all."""
+def find_images(
+    inputs: Sequence[str], task: Task, tell: Callable[[str], object] = lambda line: None
+) -> list[ImageSource]:
+    """Every image of what is named; UserError: a file that is not there, or no image at all. tell:
+    takes a line about what is not read, see `left_out`."""
     files = [Path(text) for text in inputs if text.lower().endswith(IMAGE_SUFFIXES)]
     for path in files:
         if not path.is_file():
@@ -36,7 +44,10 @@ def find_images(inputs: Sequence[str], task: Task) -> list[ImageSource]:
     found = [ImageSource(path.name, str(path), path.read_bytes) for path in files]
     others = [parse_path(text) for text in inputs if Path(text) not in files]
     template = compile_template(task.image)
-    for store in open_stores(others) if others else []:
+    stores = open_stores(others) if others else []
+    if unused := left_out(stores):
+        tell(unused)
+    for store in stores:
         images = list_images(store)
         if any(template.fullmatch(source.name) for source in images):
             members = find_groups([store], task).image_member.tolist()  # not their labels
@@ -62,15 +73,25 @@ def first_images(paths: Sequence[Path | str], task: Task, num: int) -> list[Imag
 
 def result_paths(sources: Sequence[ImageSource], out: Path) -> list[Path]:
     """What the results of each image begin with: its name below `out` without the suffix, or with
-    it where others differ in nothing else. UserError: two images of one name."""
+    it where others differ in nothing else; one of which no file name can go on is cut, with a hash
+    of the whole. UserError: two images of one name."""
     names = [Path(source.name) for source in sources]
     alike = Counter(name.with_suffix("") for name in names)
     stems = [name if alike[name.with_suffix("")] > 1 else name.with_suffix("") for name in names]
+    stems = [stem.with_name(_shortened(stem.name)) for stem in stems]
     for stem, count in Counter(stems).items():
         if count > 1:
             same = [e.where for e, other in zip(sources, stems, strict=True) if other == stem]
             raise UserError(f"{same[0]} and {same[1]} would both be written as {out / stem}")
     return [out / stem for stem in stems]
+
+
+def _shortened(name: str) -> str:
+    raw = os.fsencode(name)
+    if len(raw) <= MAX_STEM:
+        return name
+    digest = hashlib.blake2b(raw, digest_size=4).hexdigest()
+    return f"{raw[:MAX_STEM].decode(errors='ignore')}~{digest}"
 
 
 def _member(store: Store, i: int) -> ImageSource:

@@ -29,7 +29,10 @@ class Store:
 
     path: where the store lies; the text of its address if that is not on this machine.
     columns: arrays that say where each member lies; `names` and `starts` as in `Names`.
+    named: the folder that was named where this is one of the shards in it.
     """
+
+    named: Path | None = None
 
     def __init__(self, path: Path | str, columns: Columns) -> None:
         self.path = path
@@ -247,9 +250,11 @@ def open_stores(paths: Sequence[Path | str], keep: BlockCache | None = None) -> 
     such files are kept, by default what `blocks.from_environment` says.
     UserError names a path that is missing, of another kind, given twice, or that cannot be opened.
     """
-    shards = []
+    shards, folders = [], []
     for path in paths:
-        shards += _expand_address(path) if _is_address(path) else _expand_path(Path(path))
+        found = _expand_address(path) if _is_address(path) else _expand_path(Path(path))
+        shards += found
+        folders += [None if _is_address(path) or found == [path] else path] * len(found)
     if not shards:
         raise UserError("no data paths given")
     real = [path if _is_address(path) else os.path.realpath(path) for path in shards]
@@ -258,7 +263,10 @@ def open_stores(paths: Sequence[Path | str], keep: BlockCache | None = None) -> 
             raise UserError(f"{shown(shards[i])}: given twice")
     if any(map(_is_address, shards)) and keep is None:
         keep = from_environment()
-    return [_open(path, keep) for path in shards]
+    stores = [_open(path, keep) for path in shards]
+    for store, folder in zip(stores, folders, strict=True):
+        store.named = folder
+    return stores
 
 
 def _is_address(path: Path | str) -> bool:
