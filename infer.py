@@ -58,7 +58,8 @@ class TrainedTask(NamedTuple):
     def __call__(self, image: Tensor) -> dict[str, np.ndarray]:
         """Image uint8 (3, H, W) -> by output name (H, W): see `Predictor.labels`."""
         names = tuple(output.name for output in self.task.outputs)
-        return {name: found.numpy() for name, found in self.predictor.labels(image, names).items()}
+        labels = self.predictor.labels(image, names)
+        return {name: label.numpy() for name, label in labels.items()}
 
 
 class ImagePredictor(NamedTuple):
@@ -76,7 +77,7 @@ class ImagePredictor(NamedTuple):
         """An image (see `read_image`) -> by output name (H, W): class ids, or 0 and 1, as uint8, or
         depth in the output's unit as float32."""
         pixels = read_image(image)
-        return {name: found for trained in self.tasks for name, found in trained(pixels).items()}
+        return {name: labels for trained in self.tasks for name, labels in trained(pixels).items()}
 
 
 def load(
@@ -97,8 +98,8 @@ def load(
         from infer import load
 
         predictor = load("runs/damage/best.pt")
-        found = predictor("scan.jpg")  # or uint8 (H, W, 3), or a Pillow image
-        damage = found["damage"]  # uint8 (H, W): the class of each pixel
+        labels = predictor("scan.jpg")  # or uint8 (H, W, 3), or a Pillow image
+        damage = labels["damage"]  # uint8 (H, W): the class of each pixel
         classes = predictor.outputs["damage"].classes
         shares = {name: (damage == i).mean() for i, name in enumerate(classes)}
         print(shares)
@@ -124,10 +125,10 @@ def load_network(path: Path, name: str | None) -> tuple[list[tuple[Task, tuple[i
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(f"{path}: holds no network that fits its weights: {reason}") from None
-    asked = [each for each in trained if name in (None, each[0].name)]
-    if not asked:
+    chosen = [each for each in trained if name in (None, each[0].name)]
+    if not chosen:
         raise UserError(f"{path}: trained for {', '.join(t.name for t in tasks)}, not for {name}")
-    return asked, model.eval()
+    return chosen, model.eval()
 
 
 def find_weights(name: str | None) -> Path:
@@ -183,9 +184,9 @@ def score(args: Namespace, trained: TrainedTask, skipped: Skipped) -> dict[str, 
     dataset = open_split(task, paths, args.evaluate, args.split_by, args.skip_bad)
     batches = eval_batches(dataset, 4, workers=2, on_bad=skipped.add)
     metrics, none = metrics_of(task.outputs), torch.zeros(())
-    found = evaluate(predictor, batches, lambda *_: (none, {}), metrics, skipped.distributed)
+    evaluation = evaluate(predictor, batches, lambda *_: (none, {}), metrics, skipped.distributed)
     rows = {name: [row._asdict() for row in metric.per_class()] for name, metric in metrics.items()}
-    return found.scores | {f"{name}/per_class": table for name, table in rows.items() if table}
+    return evaluation.scores | {f"{name}/per_class": table for name, table in rows.items() if table}
 
 
 def demo(task: Task) -> list[Path]:
@@ -220,11 +221,11 @@ def predict_all(args: Namespace, predictor: ImagePredictor, skipped: Skipped) ->
             except (UserError, OSError) as error:
                 skipped.add(source.where, str(error).removeprefix(f"{source.where}: "))
                 continue
-            found = trained(image)
-            results.write(stem, image, found, task.outputs)
+            labels = trained(image)
+            results.write(stem, image, labels, task.outputs)
             done.add(source.where)
             for output in task.outputs:
-                if text := picture_of(output).text(found[output.name]):
+                if text := picture_of(output).text(labels[output.name]):
                     texts.setdefault(output.name, []).append((source.name, text))
     for name, rows in texts.items():
         results.write_table(args.out / f"{name}.csv", name, rows)

@@ -1,4 +1,7 @@
-"""Predictions + targets -> named terms -> total."""
+"""What training makes small.
+
+Predictions + targets -> named terms -> total.
+"""
 
 from losses.weighted import TERMS, Criterion, OutputLoss, parse_terms
 

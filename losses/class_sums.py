@@ -1,4 +1,6 @@
-"""Logits of classes and uint8 labels go in, `ce`, `dice` and `focal` come out of one pass.
+"""The losses of class labels, all from one pass over the pixels.
+
+Logits of classes and uint8 labels go in, `ce`, `dice` and `focal` come out.
 
 Why not torch's own functions, one after the other: each would make float32 copies of the logits (N,
 C, H, W) and keep them for its gradient. At the end of a network in half precision they are four
@@ -132,8 +134,9 @@ class ClassSums(torch.autograd.Function):
         logits, target, table = ctx.saved_tensors
         _, of_ce, of_focal, of_overlap, of_area, _ = gradients
         of_overlap = F.pad(of_overlap, (0, len(table) - len(of_overlap)))  # by label
-        found = torch.empty_like(logits)
-        for x, label, out in zip(*(t.split(SLICE) for t in (logits, target, found)), strict=True):
+        of_logits = torch.empty_like(logits)
+        slices = (tensor.split(SLICE) for tensor in (logits, target, of_logits))
+        for x, label, out in zip(*slices, strict=True):
             log_p, label, weight, nll = _scored(x, label, table)
             slope = of_ce * weight
             if ctx.gamma is not None:
@@ -146,7 +149,7 @@ class ClassSums(torch.autograd.Function):
                 labelled = (label != IGNORE).float()
                 change += log_p.exp().square_().mul_(2 * of_area).mul_(labelled[:, None])
             out.copy_(log_softmax_backward(change, log_p, 1, log_p.dtype))
-        return found, None, None, None, None
+        return of_logits, None, None, None, None
 
 
 def _scored(logits: Tensor, target: Tensor, table: Tensor) -> tuple[Tensor, ...]:

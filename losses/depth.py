@@ -1,4 +1,6 @@
-"""Depth and its ground truth go in, one scalar per loss comes out, in float32.
+"""The losses of depth.
+
+Depth and its ground truth go in, one scalar per loss comes out, in float32.
 
 prediction (N, 1, H, W) and target (N, H, W) are depth in the same unit: metres, or relative in
 [0, 1]. A negative target means no ground truth: the pixel moves nothing; with none left every loss

@@ -1,4 +1,7 @@
-"""Predictions and targets by output name go in, one total and its named terms come out."""
+"""The loss of a whole network: which terms each output has, and how they are weighed.
+
+Predictions and targets by output name go in, one total and its named terms come out.
+"""
 
 from __future__ import annotations
 
@@ -87,14 +90,14 @@ class OutputLoss(nn.Module):
         """Weighted sum of the terms, and each term as it is, detached. Scalars in float32."""
         functions = {name: self.functions[name] for name, _ in self.terms}
         fused = [name for name, function in functions.items() if FUSED.get(name) is function]
-        found = class_terms(prediction, target, fused, self.class_weights) if fused else {}
+        values = class_terms(prediction, target, fused, self.class_weights) if fused else {}
         more = (self.class_weights,) if self.balanced else ()
         for name, function in functions.items():
-            if name not in found:
-                found[name] = function(prediction, target, *more)
-        scaled = (self.weight * factor * found[name] for name, factor in self.terms)
+            if name not in values:
+                values[name] = function(prediction, target, *more)
+        scaled = (self.weight * factor * values[name] for name, factor in self.terms)
         loss = reduce(add, scaled)
-        return loss, {name: found[name].detach() for name in functions}
+        return loss, {name: values[name].detach() for name in functions}
 
 
 class Criterion(nn.Module):

@@ -1,4 +1,7 @@
-"""Batch -> predictions. `unet.py` has the one forward to read first."""
+"""The networks. `unet.py` has the one forward to read first.
+
+Batch -> predictions.
+"""
 
 from models.unet import ModelSpec, UNet
 

@@ -171,10 +171,10 @@ class StandardiseReLU(torch.autograd.Function):
         gradient = relu_backward(gradient, y)
         del y
         scale = (var + ctx.eps).rsqrt()
-        found = torch.ops.aten.native_batch_norm_backward(
+        gradients = torch.ops.aten.native_batch_norm_backward(
             gradient, x, weight, None, None, mean, scale, True, ctx.eps, [True] * 3
         )
-        return *found, None, None, None
+        return *gradients, None, None, None
 
 
 class Branches(torch.autograd.Function):

@@ -1,4 +1,7 @@
-"""Features -> one full-size feature map, by blocks that double the size and join a skip."""
+"""The expanding path of a U-Net.
+
+Features -> one full-size feature map, by blocks that double the size and join a skip.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Image -> features: one tensor per scale, finest first, each half the size of the one before."""
+"""The contracting path of a U-Net: our own, or any encoder of timm.
+
+Image -> features: one tensor per scale, finest first, each half the size of the one before.
+"""
 
 from __future__ import annotations
 

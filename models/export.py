@@ -1,4 +1,7 @@
-"""A network -> a file that runs without this code: torch.export (.pt2) or ONNX."""
+"""Exports a network to run without this code.
+
+A network -> a file of torch.export (.pt2) or ONNX.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +31,10 @@ class Exportable(nn.Module):
         columns = torch.arange(image.shape[-1], device=image.device)
         predictions = self.model.forward_padded(self.model.pad_to_stride(image))
         return {
-            name: whole
+            name: prediction
             if self.model.heads[name].per_image
-            else whole.index_select(-2, rows).index_select(-1, columns)
-            for name, whole in predictions.items()
+            else prediction.index_select(-2, rows).index_select(-1, columns)
+            for name, prediction in predictions.items()
         }
 
 

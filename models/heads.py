@@ -1,4 +1,6 @@
-"""Features -> one output: a 1x1 convolution for each kind of output, in its range.
+"""What turns features into a prediction, for each kind of output.
+
+Features -> one output: a 1x1 convolution, in the range of its kind.
 
 `forward` gives what losses and metrics take, `to_labels` what a picture or a file shows.
 """

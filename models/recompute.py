@@ -1,4 +1,6 @@
-"""Activations made again in the backward pass instead of stored: less memory, equal numbers.
+"""Saves memory by making activations again in the backward pass instead of storing them.
+
+Numbers are equal to those without it.
 
 `recompute(model, mode)` is put on a finished network from outside; the network's own files know
 nothing of it. Cheap layers (norm, ReLU, pooling, dropout) are taken together with the convolution
@@ -95,10 +97,11 @@ class RecomputedDecoder(Decoder):
     """Runs what its last block leaves pending."""
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        found, last = super().forward(features), cast(RecomputedBlock, self.blocks[-1])
-        if isinstance(found, Pending):
-            found = _run_again(found.layers, last.min_bytes, found.x)
-        return found
+        """As the plain one's."""
+        x, last = super().forward(features), cast(RecomputedBlock, self.blocks[-1])
+        if isinstance(x, Pending):
+            x = _run_again(x.layers, last.min_bytes, x.x)
+        return x
 
 
 class RecomputedUNet(UNet):
@@ -107,6 +110,7 @@ class RecomputedUNet(UNet):
     def forward_padded(
         self, image: Tensor, outputs: tuple[str, ...] | None = None
     ) -> dict[str, Tensor]:
+        """As the plain one's."""
         with nullcontext() if is_compiling() else _asking():  # it takes no hooks
             return super().forward_padded(image, outputs)
 
@@ -187,8 +191,9 @@ class Again(torch.autograd.Function):
         x, edge = ctx.made[1:]
         ctx.made = None
         inputs = [x, *ctx.weights]
-        found = iter(torch.autograd.grad(edge, [t for t in inputs if t.requires_grad], gradient))
-        return None, *(next(found) if t.requires_grad else None for t in inputs)
+        wanted = [t for t in inputs if t.requires_grad]
+        gradients = iter(torch.autograd.grad(edge, wanted, gradient))
+        return None, *(next(gradients) if t.requires_grad else None for t in inputs)
 
 
 def _output(node: Any) -> Tensor:
@@ -207,6 +212,7 @@ def _asking() -> AbstractContextManager:
     again = Again._backward_cls
 
     def keep(x: Tensor) -> Any:
+        """What an operation holds of a tensor that it wants: the node that can make it, or it."""
         if isinstance(x.grad_fn, again):
             return x.grad_fn
         return x if x.grad_fn is None else x.detach()  # else an operation would hold itself

@@ -1,5 +1,7 @@
-"""A batch that a layer sees for the second time: it is not counted twice, and the same channels are
-dropped. What a layer draws from a batch goes through `once`; `recompute.py` says which run it is.
+"""Lets layers see a batch again, as recomputation does, with the same outcome.
+
+It is not counted twice in running statistics, and the same channels are dropped. What a layer draws
+from a batch goes through `once`; `recompute.py` says which run it is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Image -> predictions: a shared encoder, a decoder per group of outputs, a head per output."""
+"""The network: one encoder, many heads.
+
+Image -> predictions: a shared encoder, a decoder per group of outputs, a head per output.
+"""
 
 from __future__ import annotations
 

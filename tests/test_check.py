@@ -14,7 +14,8 @@ from PIL import Image
 from datasets.check import __main__ as check
 from datasets.stores.write import write_hdf5, write_zip
 from datasets.task import IGNORE, Classes, Depth, Mask, Task
-from utils.visualize import CELL, MASK_COLOR, rgb
+from utils.panel import CELL
+from utils.visualize import MASK_COLOR, rgb
 
 TASK = Task(
     name="toy",

@@ -20,8 +20,8 @@ from utils.checkpoint import rng_state
 from utils.compute import Compute
 from utils.distributed import Distributed
 from utils.flags import CKPT_MODES
-from utils.memory import GIB, FakeStep, Mode
-from utils.memory_trace import BLOCK, Tracker, stages, trace
+from utils.memory import GIB
+from utils.memory_trace import BLOCK, FakeStep, Mode, Tracker, stages, trace
 from utils.settings import Settings, parse
 
 pytestmark = pytest.mark.usefixtures("small_is_worth_it")

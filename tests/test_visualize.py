@@ -9,8 +9,8 @@ from PIL import Image
 
 from datasets.task import Classes, Depth, Mask
 from utils import visualize
+from utils.panel import CELL, panel
 from utils.visualize import (
-    CELL,
     IGNORED_COLOR,
     MASK_COLOR,
     class_colors,
@@ -18,10 +18,8 @@ from utils.visualize import (
     depth_picture,
     mask_overlay,
     overlay,
-    panel,
     rgb,
     sample_panel,
-    save_png,
 )
 
 COLORS = ("000000", "1CE6FF", "FF4A46")
@@ -144,14 +142,6 @@ def test_default_colours_are_as_many_as_classes_and_all_different():
     output = Classes("c", "", classes=tuple(map(str, range(40))))
     assert len(set(class_colors(output))) == 40
     assert class_colors(CLASSES) == COLORS
-
-
-def test_save_png_gives_back_the_pixels(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 5, 3), np.uint8)
-    save_png(pixels, tmp_path / "new" / "a.png")
-    save_png(Image.fromarray(pixels), tmp_path / "new" / "a.png")
-    assert (np.asarray(Image.open(tmp_path / "new" / "a.png")) == pixels).all()
-    assert len(list((tmp_path / "new").iterdir())) == 1
 
 
 @pytest.mark.skipif(not (DATA / "nyuv2").is_dir(), reason="the real images are not here")

@@ -1,4 +1,7 @@
-"""A run's metrics.jsonl and confusion matrix in, charts out. The first one imports matplotlib."""
+"""Draws the learning curves of a run and its confusion matrices.
+
+metrics.jsonl and confusion matrices in, charts out. The first one imports matplotlib.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datasets.task import Output
+from utils.files import write_whole
 from utils.logger import read_metrics
 from utils.metrics import metrics_of
-from utils.visualize import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,9 +57,9 @@ def draw_curves(metrics_file: Path, out: Path, outputs: Sequence[Output]) -> Non
     figure = Figure(figsize=(4.6 * columns, 3.2 * rows), layout="constrained")
     if not charts:
         figure.text(0.5, 0.5, "no metrics yet", ha="center", va="center")
-    for place, keys in enumerate(charts, 1):
+    for number, keys in enumerate(charts, 1):
         shown = {key: series[key] for key in keys}
-        _draw_chart(figure.add_subplot(rows, columns, place), shown, signs)
+        _draw_chart(figure.add_subplot(rows, columns, number), shown, signs)
     _save_figure(figure, out)
 
 
@@ -143,6 +146,7 @@ def _percent(share: float) -> str:
 def _save_figure(figure: Figure, path: Path) -> None:
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=110)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, data.getvalue())
 
 

@@ -1,4 +1,7 @@
-"""A run's state <-> a file: written whole or not at all, read as tensors and plain values only."""
+"""Saves and loads checkpoints.
+
+A run's state <-> a file: written whole or not at all, read as tensors and plain values only.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
         raise UserError(f"{path}: not written: {broken} is infinite or not a number")
 
     def write(part: Path) -> None:
+        """The file's content, read back before it takes the place of another."""
         torch.save({"format": FORMAT, **state}, part)
         if record := _damaged(part):
             raise OSError(f"{record!r} is not read as it was written")
@@ -58,9 +62,9 @@ def load_last(path: Path) -> tuple[Path, dict[str, Any]]:
     except UserError as error:
         if not before.is_file():
             raise
-        found = load(before, "config")
+        state = load(before, "config")
         print(printable(f"passed over: {error}; {before} is whole"), file=sys.stderr)
-        return before, found
+        return before, state
 
 
 def load(path: Path, *expected: str) -> dict[str, Any]:

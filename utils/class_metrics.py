@@ -42,12 +42,12 @@ class ClassMetrics(Metrics):
     def per_class(self) -> list[ClassScore]:
         """One row per class. nan where a class occurs in neither truth nor prediction."""
         confusion = self.confusion.double().cpu()
-        hit, truth, found = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
-        occurs = torch.where(truth + found > 0, 1.0, torch.nan)
+        hit, truth, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+        occurs = torch.where(truth + predicted > 0, 1.0, torch.nan)
         columns = (
-            occurs * hit / (truth + found - hit),
-            occurs * 2 * hit / (truth + found),
-            occurs * hit / found.clamp(min=1),
+            occurs * hit / (truth + predicted - hit),
+            occurs * 2 * hit / (truth + predicted),
+            occurs * hit / predicted.clamp(min=1),
             occurs * hit / truth.clamp(min=1),
             truth / truth.sum(),
         )

@@ -1,4 +1,7 @@
-"""The work of a command in, its exit status out: one policy for every script of the project."""
+"""How every script of the project ends, and what it says of an error.
+
+The work of a command in, its exit status out.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Flags -> the device and the precision a network runs in; tensors on their way there."""
+"""Which device computes, and in which precision.
+
+Flags -> the device and the precision a network runs in; tensors on their way there.
+"""
 
 from __future__ import annotations
 
@@ -88,21 +91,21 @@ def make_compute(device: str, amp: bool, keep_memory: bool = True) -> Compute:
     keep_memory: on a CPU, `keep_freed_memory` of this process, which should then be our own.
     """
     if device == "auto":
-        found = torch.accelerator.current_accelerator(check_available=True)
-        device = found.type if found is not None else "cpu"
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        device = accelerator.type if accelerator is not None else "cpu"
     try:
-        place = torch.device(device)
-        if place.type == "cuda" and place.index is None:  # processes of torchrun have one each
-            place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-        if place.type == "cuda":
-            torch.cuda.set_device(place)
-        torch.empty(1, device=place)
+        chosen = torch.device(device)
+        if chosen.type == "cuda" and chosen.index is None:  # processes of torchrun have one each
+            chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)
+        torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from None
-    if place.type == "cpu" and keep_memory:
+    if chosen.type == "cpu" and keep_memory:
         keep_freed_memory()
-    dtype = amp_dtype(place) if amp else None
+    dtype = amp_dtype(chosen) if amp else None
     if amp and dtype is None and int(os.environ.get("RANK", 0)) == 0:
-        notice = f"--amp: this {place.type} would emulate half precision; float32 it is"
+        notice = f"--amp: this {chosen.type} would emulate half precision; float32 it is"
         print(notice, file=sys.stderr)
-    return Compute(place, dtype)
+    return Compute(chosen, dtype)

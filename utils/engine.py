@@ -1,4 +1,7 @@
-"""Batches -> one optimiser step; a data set -> its scores. Benchmarks call these too."""
+"""A training step, and an evaluation; benchmarks call these too.
+
+Batches -> one optimiser step; a data set -> its scores.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +28,17 @@ from utils.settings import OptimSettings
 class Metric(Protocol):
     """Counts over a whole data set, from which scores follow."""
 
-    def update(self, prediction: Tensor, target: Tensor) -> None: ...
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Count a batch."""
 
-    def compute(self) -> dict[str, float]: ...
+    def compute(self) -> dict[str, float]:
+        """Scores of all that was counted, by name."""
 
-    def state(self) -> Tensor: ...
+    def state(self) -> Tensor:
+        """The counts, 1-D, to be added to other processes'."""
 
-    def load_state(self, state: Tensor) -> None: ...
+    def load_state(self, state: Tensor) -> None:
+        """Take over such counts."""
 
 
 def seed_everything(seed: int, deterministic: bool) -> None:

@@ -1,4 +1,7 @@
-"""Bytes -> a file: whole and on the disk, or as it was before. A folder -> its lock."""
+"""Writes files so that a crash leaves no half of one, and locks folders.
+
+Bytes -> a file: whole and on the disk, or as it was before. A folder -> its lock.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What stands on the command line -> checked values; a mistake becomes one line."""
+"""The flags of train.py and infer.py.
+
+What stands on the command line -> checked values; a mistake becomes one line.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ def _number(
     """A parser of numbers from `least` to less than `below`."""
 
     def parse(text: str) -> Number:
+        """The number, between `least` and `below`."""
         try:
             value = kind(text)
         except ValueError:
@@ -107,8 +111,8 @@ class Parser(argparse.ArgumentParser):
     def given(self, words: list[str]) -> dict[str, Any]:
         """The values of those flags that stand among the words, without any default."""
         names = vars(self.parse_args([]))
-        found = vars(self.parse_args(words, Namespace(**dict.fromkeys(names))))
-        return {name: value for name, value in found.items() if value is not None}
+        values = vars(self.parse_args(words, Namespace(**dict.fromkeys(names))))
+        return {name: value for name, value in values.items() if value is not None}
 
 
 def train_parser(tasks: Mapping[str, Task]) -> Parser:

@@ -1,4 +1,7 @@
-"""A run's record: named values and pictures in; metrics.jsonl, samples/*.png, a wandb run out."""
+"""Records a run, in its folder and in wandb.
+
+Named values and pictures in; metrics.jsonl, samples/*.png, a wandb run out.
+"""
 
 from __future__ import annotations
 
@@ -116,10 +119,10 @@ class RunLogger:
         """
         path = self.folder / "metrics.jsonl"
         self._lines.close()
-        kept = [line for line in read_metrics(path) if (line["step"] or 0) <= step]
-        write_whole(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        lines = [line for line in read_metrics(path) if (line["step"] or 0) <= step]
+        write_whole(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
         self._lines = path.open("a", encoding="utf-8")
-        before = kept[-1]["time"] if kept else None
+        before = lines[-1]["time"] if lines else None
         self._start = time.perf_counter() - (before or 0.0)
 
     def finish(self, summary: dict[str, float]) -> None:
@@ -164,9 +167,11 @@ class WandbRun:
         self.link = link
 
     def log(self, step: int, values: dict[str, float]) -> None:
+        """Values of a step."""
         self._run.log(values, step=step)
 
     def images(self, step: int, pictures: dict[str, Image.Image]) -> None:
+        """Pictures of a step, made smaller."""
         small = {}
         for name, picture in pictures.items():
             copy = picture.convert("RGB")
@@ -175,16 +180,19 @@ class WandbRun:
         self._run.log(small, step=step)
 
     def skipped(self, step: int, listed: dict[str, str]) -> None:
+        """A table of all members left out so far, and why."""
         rows = [list(item) for item in listed.items()]
         table = self._wandb.Table(columns=["member", "reason"], data=rows)
         self._run.log({"skipped_members": table}, step=step)
 
     def finish(self, summary: dict[str, float]) -> None:
+        """Final scores; nothing can be sent afterwards."""
         self._run.summary.update(summary)
         self._run.finish()
         self.close()
 
     def close(self) -> None:
+        """End what wandb runs beside this process."""
         self._wandb.teardown()  # ends the service process
 
 
@@ -200,9 +208,10 @@ def open_wandb(
 
     def start(mode: str) -> WandbRun:
         # The mode for the whole process, not only for init: else 0.31 asks its server even offline.
+        """The run in that mode, for the whole process."""
         wandb.setup(wandb.Settings(**known, mode=mode))
         run = wandb.init(
-            project=found.project or "manyhead",
+            project=settings.project or "manyhead",
             name=name,
             id=run_id,
             resume="allow",
@@ -213,8 +222,8 @@ def open_wandb(
 
     known = {k: v for k, v in SETTINGS.items() if k in wandb.Settings.model_fields}
     try:
-        found = wandb.setup(wandb.Settings(**known)).settings
-        mode = resolve_mode(mode, found)
+        settings = wandb.setup(wandb.Settings(**known)).settings
+        mode = resolve_mode(mode, settings)
         if mode == "online":
             try:
                 return start("online")
@@ -227,25 +236,25 @@ def open_wandb(
         raise
 
 
-def resolve_mode(asked: str, found: Any) -> str:
-    """online, offline or disabled: what is asked for, as far as wandb's settings `found` allow."""
-    if asked == "auto" and found.mode in ("offline", "dryrun", "disabled"):
-        return "disabled" if found.mode == "disabled" else "offline"
-    if asked == "offline" or has_key(found):
-        return "offline" if asked == "offline" else "online"
-    if asked == "online":
+def resolve_mode(wanted: str, settings: Any) -> str:
+    """online, offline or disabled: the one wanted, as far as wandb's own settings allow."""
+    if wanted == "auto" and settings.mode in ("offline", "dryrun", "disabled"):
+        return "disabled" if settings.mode == "disabled" else "offline"
+    if wanted == "offline" or has_key(settings):
+        return "offline" if wanted == "offline" else "online"
+    if wanted == "online":
         _warn("no API key is configured (`wandb login`)", "this run is recorded offline")
     return "offline"
 
 
-def has_key(found: Any) -> bool:
+def has_key(settings: Any) -> bool:
     """Whether wandb will find a key by itself: in the environment, its settings or the netrc file.
 
     Looks only; `wandb.login()` would prompt, or ask the server.
     """
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    host = urlsplit(found.base_url).netloc
+    host = urlsplit(settings.base_url).netloc
     hosts = {host, "api.wandb.ai"} if host == "api.forge.coreweave.com" else {host}  # one server
     paths = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
     path = next((p for p in map(os.path.expanduser, paths) if os.path.exists(p)), None)
@@ -253,7 +262,7 @@ def has_key(found: Any) -> bool:
         known = netrc.netrc(path).hosts if path else {}
     except (OSError, netrc.NetrcParseError):
         known = {}
-    return bool(found.api_key) or any(known.get(host, ("", "", ""))[2] for host in hosts)
+    return bool(settings.api_key) or any(known.get(host, ("", "", ""))[2] for host in hosts)
 
 
 def read_metrics(path: Path) -> list[dict[str, float | None]]:

@@ -11,19 +11,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
-from itertools import count, islice
-from math import isqrt
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from datasets.task import Batch, UserError
 from utils.compute import Compute, amp_dtype
 from utils.distributed import Distributed
 from utils.engine import TrainState
 from utils.flags import CKPT_MODES
-from utils.memory_trace import Footprint, trace
+from utils.memory_trace import FakeStep, Footprint, Mode
 from utils.report import table
 from utils.settings import Settings
 
@@ -36,19 +35,6 @@ DEFAULT_GIB = 8.0  # where the device does not say
 PIXELS = 1 << 16  # of a batch, from which on all is in proportion: a loss may take them in slices
 MAX_BATCH = 1 << 20  # images of a batch
 SMALLER = (3 / 4, 1 / 2, 3 / 8, 1 / 4, 3 / 16, 1 / 8)  # of size or width, to find what fits
-
-
-class Mode(NamedTuple):
-    """How a step trades time for memory. ckpt: one of CKPT_MODES, "none" is the plain one."""
-
-    amp: bool
-    ckpt: str
-
-    @property
-    def flags(self) -> str:
-        """As they are given to train.py."""
-        words = ["--amp"] * self.amp + [f"--ckpt {self.ckpt}"] * (self.ckpt != "none")
-        return " ".join(words)
 
 
 class MemoryPlan:
@@ -203,6 +189,7 @@ def make_plan(
     }
 
     def batches(images: tuple[int, ...]) -> list[Batch]:
+        """An empty batch of each task."""
         each = zip(tasks, images, strict=True)
         return [own.task.empty_batch(num, own.size) for own, num in each]
 
@@ -232,6 +219,7 @@ def fit_to_memory(
         leanest = plan.leanest()
 
         def fitting(row: Iterable[tuple[str, Settings]]) -> Iterator[tuple[str, MemoryPlan]]:
+            """The smaller plans of a row that fit, by their flags."""
             for flags, changed in row:
                 with suppress(ValueError):  # one value per channel is too few for batch norm
                     smaller = make_plan(changed, device, build, recompute, leanest)
@@ -277,76 +265,3 @@ def budget(vram: float | None, device: torch.device) -> int:
 def all_modes(half: bool) -> list[Mode]:
     """From the fastest step to the smallest; without half precision where the device has none."""
     return [Mode(amp, ckpt) for ckpt in CKPT_MODES for amp in ([False, True] if half else [False])]
-
-
-class FakeStep:
-    """A train state of fake tensors: its steps take no memory, and show how much they would take.
-
-    build: makes the state, here on the meta device. batches: makes one batch of each task, from
-    their sizes. recompute: sets a mode. The optimiser has its state, as in every step but the
-    first. More than two batches of a task per step take no more than two.
-    """
-
-    def __init__(
-        self,
-        build: Callable[[Compute, Distributed], TrainState],
-        batches: Callable[[tuple[int, ...]], list[Batch]],
-        recompute: Callable[[nn.Module, str], None],
-        accum: int = 1,
-    ) -> None:
-        from torch._subclasses.fake_tensor import FakeTensorMode  # takes a second
-
-        self.batches, self.recompute, self.accum = batches, recompute, accum
-        self.fake = FakeTensorMode()
-        meta = torch.device("meta")
-        with meta:
-            self.state = build(Compute(meta), Distributed(meta, alone=True))
-        with self.fake:
-            _replace_tensors(self.state)
-            for group in self.state.optimizer.param_groups:
-                for parameter in group["params"]:
-                    parameter.grad = torch.zeros_like(parameter)
-            self.state.optimizer.step()
-
-    def primes(self, least: int, num: int) -> tuple[int, ...]:
-        """The first `num` primes, at least so large, that divide the size of no weight."""
-        tensors = [
-            tensor
-            for part in (self.state.model, self.state.criterion)
-            for tensor in (*part.parameters(), *part.buffers())
-        ]
-        sizes = {tensor.numel() for tensor in tensors}
-        primes = (n for n in count(max(5, least)) if all(n % i for i in range(2, isqrt(n) + 1)))
-        return tuple(islice((n for n in primes if all(size % n for size in sizes)), num))
-
-    def trace(self, mode: Mode, images: tuple[int, ...]) -> Footprint:
-        """The footprint of a step over so many images of each task."""
-        state = self.state
-        self.recompute(state.model, mode.ckpt)
-        dtype = torch.bfloat16 if mode.amp else None  # float16 takes as many bytes
-        state.compute = Compute(torch.device("cpu"), dtype)
-        with self.fake:
-            if state.ema is not None:  # the one value that a step asks for
-                state.ema.n_averaged = torch.tensor(0)
-            return trace(state, self.batches(images) * min(self.accum, 2), self.accum)
-
-
-def _replace_tensors(state: TrainState) -> None:
-    """Tensors on the meta device, which autocast does not know, by fake ones on the CPU."""
-    new: dict[Tensor, Any] = {}
-    for part in filter(None, (state.model, state.criterion, state.ema)):
-        for module in part.modules():
-            registered: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
-            for tensors in registered:
-                for name, old in tensors.items():
-                    if old is None:
-                        continue
-                    if old not in new:
-                        like = torch.empty_strided(
-                            old.shape, old.stride(), dtype=old.dtype, device="cpu"
-                        )
-                        is_parameter = isinstance(old, nn.Parameter)
-                        new[old] = nn.Parameter(like, old.requires_grad) if is_parameter else like
-                    tensors[name] = new[old]
-    for group in state.optimizer.param_groups:
-        group["params"] = [new[old] for old in group["params"]]

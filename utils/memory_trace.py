@@ -21,7 +21,9 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from itertools import count, islice
+from math import isqrt
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +32,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from utils.engine import Batch, TrainState, train_step
+from datasets.task import Batch
+from utils.compute import Compute
+from utils.distributed import Distributed
+from utils.engine import TrainState, train_step
 
 BLOCK = 512  # bytes: torch's allocator for CUDA rounds every request up to these
 
@@ -159,26 +164,31 @@ def _labelled(state: TrainState, tracker: Tracker) -> Iterator[None]:
     backward = False
 
     def began(module: nn.Module, inputs: tuple) -> None:
+        """The network is called: what is there is the batch."""
         nonlocal backward
         backward = False
         tracker.label = "batch"
         tracker.note(inputs[0], "batch")
 
     def entered(label: str, module: nn.Module, inputs: tuple) -> None:
+        """A forward pass reaches a stage."""
         if not backward:  # else the stage is being recomputed
             tracker.label = label
 
     def left(label: str, module: nn.Module, inputs: tuple, output: Any) -> None:
+        """It leaves one: the backward pass will come back here."""
         for tensor in tree_leaves(output):
             if torch.is_tensor(tensor) and tensor.requires_grad:
                 tensor.register_hook(partial(returned, label))
 
     def returned(label: str, gradient: Tensor) -> None:
+        """It is back."""
         nonlocal backward
         backward = True
         tracker.label = f"backward of {label}"
 
     def stepping(*_: Any) -> None:
+        """The gradients are complete."""
         tracker.label = "optimiser step"
 
     handles = [
@@ -202,10 +212,96 @@ def stages(model: nn.Module, name: str = "") -> list[tuple[str, nn.Module]]:
     """The parts of a network by name: what its lists and dicts of modules hold, and what stands
     beside those; sequences are not taken apart."""
     lists = nn.ModuleList | nn.ModuleDict
-    whole = isinstance(model, nn.Sequential) or not any(
+    undivided = isinstance(model, nn.Sequential) or not any(
         isinstance(m, lists) for m in model.modules()
     )
-    if name and whole:
+    if name and undivided:
         return [(name.replace(".blocks", ""), model)]
     children = ((f"{name}.{key}".strip("."), child) for key, child in model.named_children())
     return [stage for key, child in children for stage in stages(child, key)]
+
+
+class Mode(NamedTuple):
+    """How a step trades time for memory. ckpt: one of CKPT_MODES, "none" is the plain one."""
+
+    amp: bool
+    ckpt: str
+
+    @property
+    def flags(self) -> str:
+        """As they are given to train.py."""
+        words = ["--amp"] * self.amp + [f"--ckpt {self.ckpt}"] * (self.ckpt != "none")
+        return " ".join(words)
+
+
+class FakeStep:
+    """A train state of fake tensors: its steps take no memory, and show how much they would take.
+
+    build: makes the state, here on the meta device. batches: makes one batch of each task, from
+    their sizes. recompute: sets a mode. The optimiser has its state, as in every step but the
+    first. More than two batches of a task per step take no more than two.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[Compute, Distributed], TrainState],
+        batches: Callable[[tuple[int, ...]], list[Batch]],
+        recompute: Callable[[nn.Module, str], None],
+        accum: int = 1,
+    ) -> None:
+        from torch._subclasses.fake_tensor import FakeTensorMode  # takes a second
+
+        self.batches, self.recompute, self.accum = batches, recompute, accum
+        self.fake = FakeTensorMode()
+        meta = torch.device("meta")
+        with meta:
+            self.state = build(Compute(meta), Distributed(meta, alone=True))
+        with self.fake:
+            _replace_tensors(self.state)
+            for group in self.state.optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = torch.zeros_like(parameter)
+            self.state.optimizer.step()
+
+    def primes(self, least: int, num: int) -> tuple[int, ...]:
+        """The first `num` primes, at least so large, that divide the size of no weight."""
+        tensors = [
+            tensor
+            for part in (self.state.model, self.state.criterion)
+            for tensor in (*part.parameters(), *part.buffers())
+        ]
+        sizes = {tensor.numel() for tensor in tensors}
+        primes = (n for n in count(max(5, least)) if all(n % i for i in range(2, isqrt(n) + 1)))
+        return tuple(islice((n for n in primes if all(size % n for size in sizes)), num))
+
+    def trace(self, mode: Mode, images: tuple[int, ...]) -> Footprint:
+        """The footprint of a step over so many images of each task."""
+        state = self.state
+        self.recompute(state.model, mode.ckpt)
+        dtype = torch.bfloat16 if mode.amp else None  # float16 takes as many bytes
+        state.compute = Compute(torch.device("cpu"), dtype)
+        with self.fake:
+            if state.ema is not None:  # the one value that a step asks for
+                state.ema.n_averaged = torch.tensor(0)
+            return trace(state, self.batches(images) * min(self.accum, 2), self.accum)
+
+
+def _replace_tensors(state: TrainState) -> None:
+    """Tensors on the meta device, which autocast does not know, by fake ones on the CPU."""
+    new: dict[Tensor, Any] = {}
+    for part in filter(None, (state.model, state.criterion, state.ema)):
+        for module in part.modules():
+            registered: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+            for tensors in registered:
+                for name, old in tensors.items():
+                    if old is None:
+                        continue
+                    if old not in new:
+                        like = torch.empty_strided(
+                            old.shape, old.stride(), dtype=old.dtype, device="cpu"
+                        )
+                        is_parameter = isinstance(old, nn.Parameter)
+                        new[old] = nn.Parameter(like, old.requires_grad) if is_parameter else like
+                    tensors[name] = new[old]
+    for group in state.optimizer.param_groups:
+        group["params"] = [new[old] for old in group["params"]]

@@ -1,4 +1,7 @@
-"""What happens in training steps -> the line that is logged: means, images per second, memory."""
+"""Measures training: mean losses, images per second, memory.
+
+What happens in training steps -> the line that is logged.
+"""
 
 from __future__ import annotations
 

@@ -85,6 +85,6 @@ def histogram(bins: Tensor, num_bins: int, weights: Tensor) -> Tensor:
     return sums.scatter_add_(0, bins.flatten(), weights.flatten())[:-1]
 
 
-def ratio(part: float, whole: float) -> float:
+def ratio(part: float, total: float) -> float:
     """A share; of nothing it is nan."""
-    return part / whole if whole else math.nan
+    return part / total if total else math.nan

@@ -1,4 +1,7 @@
-"""Parameters -> optimiser and learning rate: SGD or AdamW, warm-up, and five ways to come down."""
+"""The optimiser and the schedule of its learning rate.
+
+Parameters -> SGD or AdamW, with warm-up and five ways to come down.
+"""
 
 from __future__ import annotations
 
@@ -44,10 +47,10 @@ def check_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> No
             raise UserError(f"its optimizer has {known} of a parameter, expected {sorted(names)}")
         for name, moment in moments.items():
             shape = () if name == "step" else tuple(parameter.shape)
-            found = (tuple(moment.shape), moment.dtype) if torch.is_tensor(moment) else moment
-            if found != (shape, parameter.dtype):
+            layout = (tuple(moment.shape), moment.dtype) if torch.is_tensor(moment) else moment
+            if layout != (shape, parameter.dtype):
                 raise UserError(
-                    f"its optimizer's {name} of parameter {number} is {found}, "
+                    f"its optimizer's {name} of parameter {number} is {layout}, "
                     f"expected {(shape, parameter.dtype)}"
                 )
 

@@ -69,31 +69,31 @@ class Predictor:
         parts = (
             self._resized(image, outputs, self.size) if self.size else self._tiled(image, outputs)
         )
-        whole: dict[str, Tensor] = {}
+        per_image: dict[str, Tensor] = {}
         for (some, rows, columns), predictions in parts:
             pixels = (rows.stop - rows.start) * (columns.stop - columns.start)
             for name in [name for name in predictions if self.model.heads[name].per_image]:
                 share = predictions.pop(name).float() * (pixels / (height * width))
-                whole.setdefault(name, share.new_zeros(num, *share.shape[1:]))[some] += share
+                per_image.setdefault(name, share.new_zeros(num, *share.shape[1:]))[some] += share
             if predictions:
                 num_pixels = (some.stop - some.start) * pixels
                 yield Part((some, ..., rows, columns), num_pixels, predictions)
-        if whole:
-            yield Part((slice(0, num), ...), num * height * width, whole)
+        if per_image:
+            yield Part((slice(0, num), ...), num * height * width, per_image)
 
     @torch.inference_mode()
     def labels(self, image: Tensor, outputs: tuple[str, ...]) -> dict[str, Tensor]:
         """Image uint8 (3, H, W) -> by output name, on the host, what a target would say: class id
         or 0 and 1 as uint8 (H, W), depth as float32 (H, W)."""
-        decided = {}
+        predicted: dict[str, Tensor] = {}
         for index, _, predictions in self(image[None], outputs):
             for name, prediction in predictions.items():
                 labels = self.model.heads[name].to_labels(prediction).cpu()
-                if name not in decided:
+                if name not in predicted:
                     shape = self.model.spec.outputs[name].target_shape(tuple(image.shape[-2:]))
-                    decided[name] = torch.empty(1, *shape, dtype=labels.dtype)
-                decided[name][index] = labels
-        return {name: found[0] for name, found in decided.items()}
+                    predicted[name] = torch.empty(1, *shape, dtype=labels.dtype)
+                predicted[name][index] = labels
+        return {name: labels[0] for name, labels in predicted.items()}
 
     def _tiled(
         self, image: Tensor, outputs: tuple[str, ...]
@@ -103,21 +103,21 @@ class Predictor:
         for row in spans(height, self.tile, self.overlap, stride):
             for column in spans(width, self.tile, self.overlap, stride):
                 window = image[..., row.start : row.stop, column.start : column.stop]
-                kept = (
+                inner = (
                     slice(row.first - row.start, row.last - row.start),
                     slice(column.first - column.start, column.last - column.start),
                 )
-                found = self._window(window, outputs)
+                predictions = self._window(window, outputs)
                 area = slice(0, num), slice(row.first, row.last), slice(column.first, column.last)
                 heads = self.model.heads
-                yield area, {name: heads[name].part(p, *kept) for name, p in found.items()}
+                yield area, {name: heads[name].part(p, *inner) for name, p in predictions.items()}
 
     def _resized(
         self, image: Tensor, outputs: tuple[str, ...], size: tuple[int, int]
     ) -> Iterator[tuple[Area, dict[str, Tensor]]]:
         """Logits scale better than labels, but take room: a few images, or rows of one, at once."""
         num, _, height, width = image.shape
-        found = self._window(images.resize(image, list(size), antialias=True), outputs)
+        predictions = self._window(images.resize(image, list(size), antialias=True), outputs)
         at_once = min(num, max(1, AT_ONCE // (height * width)))
         rows = max(1, AT_ONCE // (at_once * width))
         for first in range(0, num, at_once):
@@ -128,7 +128,7 @@ class Predictor:
                     name: p[some]
                     if self.model.heads[name].per_image
                     else enlarged(p[some], (height, width), band)
-                    for name, p in found.items()
+                    for name, p in predictions.items()
                 }
                 yield (some, band, slice(0, width)), parts
 
@@ -142,9 +142,9 @@ class Predictor:
         # padded before it is mirrored: both images' poolings take the same pixels together
         image = F.pad(image, (0, -width % stride, 0, -height % stride), mode="replicate")
         with self.compute.autocast():
-            found, mirrored = self.model(image, outputs), self.model(image.flip(-1), outputs)
+            plain, mirrored = self.model(image, outputs), self.model(image.flip(-1), outputs)
         heads, rows, columns = self.model.heads, slice(height), slice(width)
-        both = {n: (found[n].float() + heads[n].mirrored(mirrored[n])) / 2 for n in found}
+        both = {n: (plain[n].float() + heads[n].mirrored(mirrored[n])) / 2 for n in plain}
         return {name: heads[name].part(p, rows, columns) for name, p in both.items()}
 
 
@@ -157,12 +157,12 @@ def enlarged(prediction: Tensor, size: tuple[int, int], rows: slice) -> Tensor:
     if rows == slice(0, size[0]):
         return F.interpolate(prediction, size, mode="bilinear")
     height = prediction.shape[-2]
-    places = torch.arange(rows.start, rows.stop, device=prediction.device) + 0.5
-    places = (places * (height / size[0]) - 0.5).clamp(0, height - 1)
-    above = places.long()
-    below, share = (above + 1).clamp(max=height - 1), (places - above)[:, None]
-    found = torch.lerp(prediction[..., above, :], prediction[..., below, :], share)
-    return F.interpolate(found, (len(places), size[1]), mode="bilinear")
+    centres = torch.arange(rows.start, rows.stop, device=prediction.device) + 0.5
+    centres = (centres * (height / size[0]) - 0.5).clamp(0, height - 1)
+    above = centres.long()
+    below, share = (above + 1).clamp(max=height - 1), (centres - above)[:, None]
+    band = torch.lerp(prediction[..., above, :], prediction[..., below, :], share)
+    return F.interpolate(band, (len(centres), size[1]), mode="bilinear")
 
 
 def spans(length: int, tile: int, overlap: int, stride: int = 1) -> list[Span]:

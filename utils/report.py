@@ -1,4 +1,7 @@
-"""Logged values -> the lines a person reads in the terminal."""
+"""The lines that a person reads in the terminal.
+
+Logged values -> text.
+"""
 
 from __future__ import annotations
 

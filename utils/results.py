@@ -1,4 +1,7 @@
-"""Predictions of one image -> the files that hold them, known again as results by what they say."""
+"""Writes what was predicted of an image.
+
+Predictions -> the files that hold them, known again as results by what they say.
+"""
 
 from __future__ import annotations
 
@@ -32,19 +35,19 @@ def is_own(data: bytes) -> bool:
 
 
 def write(
-    stem: Path, image: Tensor, found: Mapping[str, np.ndarray], outputs: Sequence[Output]
+    stem: Path, image: Tensor, predictions: Mapping[str, np.ndarray], outputs: Sequence[Output]
 ) -> None:
     """STEM_OUTPUT.png (or .json, of whole images) as data and STEM_OUTPUT_view.png to look at, as
     `PICTURES` has them.
 
-    image: uint8 (3, H, W). found: by output name what targets would say, as in `Sample`. UserError:
-    a file that somebody else has made is in the way.
+    image: uint8 (3, H, W). predictions: by output name what targets would say, as in `Sample`.
+    UserError: a file that somebody else has made is in the way.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
     pixels = image.permute(1, 2, 0).numpy()
     rows = max(1, STRIP_PIXELS // pixels.shape[1])
     for output in outputs:
-        picture, values = picture_of(output), found[output.name]
+        picture, values = picture_of(output), predictions[output.name]
         if output.per_image:
             view = picture.view(pixels, values)
         else:

@@ -106,8 +106,8 @@ class RunFolder:
         self.data = {name: contents(split) for name, split in splits.items()}
         if path is None:
             return 0
-        found = checkpoint.load(path)
-        then = found.get("data", self.data)  # there is none in what an earlier version wrote
+        saved = checkpoint.load(path)
+        then = saved.get("data", self.data)  # there is none in what an earlier version wrote
         changed = {n: difference(then[n], self.data[n], split) for n, split in splits.items()}
         if said := "; ".join(f"{name}: {what}" for name, what in changed.items() if what):
             raise UserError(
@@ -115,11 +115,11 @@ class RunFolder:
                 "with what it began with, wherever --data says that this lies now"
             )
         try:
-            state.load_state_dict(found["state"])
+            state.load_state_dict(saved["state"])
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-        self.best, self.run_id = found["best"], found["run_id"]
-        return found["step"]
+        self.best, self.run_id = saved["best"], saved["run_id"]
+        return saved["step"]
 
     def begin(self, step: int, total: int, about: str) -> None:
         """Open the record, and go on in it after `step`. about: what is said at the start."""
@@ -156,23 +156,23 @@ class RunFolder:
         self.logger.skipped(step, self.skipped.listed)
         self.progress.note(report.postfix(self.line))
 
-    def evaluated(self, step: int, steps: Steps, found: Validation, state: TrainState) -> None:
+    def evaluated(self, step: int, steps: Steps, validation: Validation, state: TrainState) -> None:
         """Write what validation found, right after `log`; the weights too where they are better."""
-        self.logger.log(step, {f"val/{name}": value for name, value in found.scores.items()})
-        if not math.isfinite(found.scores["loss"]):
+        self.logger.log(step, {f"val/{name}": value for name, value in validation.scores.items()})
+        if not math.isfinite(validation.scores["loss"]):
             raise self._diverged(step, "the loss on validation images")
         every = math.ceil(steps.total / steps.eval / PICTURES)
         if step == steps.total or step // steps.eval % every == 0:
-            self.logger.images(step, found.pictures)
+            self.logger.images(step, validation.pictures)
         self.logger.skipped(step, self.skipped.listed)
         where = f"step {step} (epoch {step / steps.epoch:.1f})"
         picking = [task.best for task in self.tasks]
-        self.say(report.evaluation(where, self.line, found.scores, picking))
+        self.say(report.evaluation(where, self.line, validation.scores, picking))
         # nan, where nothing is labelled, is never better; but some best.pt there must be
-        if found.score > self.best or self.best < 0:
-            self.best = max(self.best, found.score)
+        if validation.score > self.best or self.best < 0:
+            self.best = max(self.best, validation.score)
             self._write(
-                "best.pt", found.facts | {"step": step, "model": state.averaged.state_dict()}
+                "best.pt", validation.facts | {"step": step, "model": state.averaged.state_dict()}
             )
         self.meter.restart()
 
@@ -231,8 +231,8 @@ class RunFolder:
             return UserError(f"{error}. {self._diverged(step, broken)}")
         self.save(step, state)
         saved = f"step {step}" if self.distributed.is_main else "what the main rank saved last"
-        kept = f"{saved} is in {self.path / 'last.pt'}"
-        return UserError(f"{error}. Fewer --workers need less memory; {kept}")
+        where = f"{saved} is in {self.path / 'last.pt'}"
+        return UserError(f"{error}. Fewer --workers need less memory; {where}")
 
     def _write(self, name: str, facts: dict[str, Any]) -> None:
         about = {"config": self.config, "run_id": self.run_id}
@@ -262,12 +262,12 @@ class RunFolder:
         best = checkpoint.load(self.path / "best.pt")
         metrics = metrics_of(outputs)
         for output in outputs:
-            found = metrics[output.name]
-            found.load_state(best["counts"][output.name])
-            if found.confusion is not None:
+            metric = metrics[output.name]
+            metric.load_state(best["counts"][output.name])
+            if metric.confusion is not None:
                 chart = self.path / f"confusion_{output.name}.png"
-                draw_confusion(found.confusion, output.labels, chart, found.UNIT)
-            table = found.table(output.name)
+                draw_confusion(metric.confusion, output.labels, chart, metric.UNIT)
+            table = metric.table(output.name)
             if table is not None:
                 self.say(table)
         for task in self.tasks:

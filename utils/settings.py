@@ -1,4 +1,6 @@
-"""Flags -> one frozen value, resolved and checked at the door; nothing here imports torch.
+"""The settings of a training run, from its flags, its task and an earlier run.
+
+Flags -> one frozen value, resolved and checked at the door; nothing here imports torch.
 
 What is said more than once holds in this order: flags given, flags of the run that is resumed,
 defaults of the first task (each task's own for `size`, `bs` and `class_weights`), defaults of all.
@@ -177,6 +179,7 @@ def answer_help(
     """Answer --help, and refuse what is no flag, before torch is imported, which takes seconds."""
 
     def parse() -> None:
+        """Print the help, or refuse the words."""
         make_parser(TASKS).parse_args(words)
 
     if status := run_command(parse):
@@ -326,13 +329,13 @@ def _data_of_each(paths: list[str] | None, num: int) -> list[list[str]]:
     return [[path] for path in paths]
 
 
-def _weights(found: Any) -> dict[str, float] | Literal["uncertainty"]:
+def _weights(values: Any) -> dict[str, float] | Literal["uncertainty"]:
     """--loss-weights as a run uses them: by output, or the word "uncertainty"."""
-    if found == "uncertainty" or found == ["uncertainty"]:
+    if values == "uncertainty" or values == ["uncertainty"]:
         return "uncertainty"
-    if "uncertainty" in found:
+    if "uncertainty" in values:
         raise UserError("--loss-weights: expected `uncertainty` alone, or OUTPUT=W")
-    return dict(found)
+    return dict(values)
 
 
 def _check(settings: Settings) -> None:

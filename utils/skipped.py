@@ -1,4 +1,7 @@
-"""Members that cannot be used -> a list of those that a run goes on without, or its end."""
+"""Counts the damaged members that a run goes on without.
+
+Members that cannot be used -> a list of them, or the end of the run.
+"""
 
 from __future__ import annotations
 

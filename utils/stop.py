@@ -1,4 +1,7 @@
-"""A signal that asks for the end becomes a flag: the step in hand is finished and saved first."""
+"""Ends a run well when a signal asks for it.
+
+A signal becomes a flag: the step in hand is finished and saved first.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,7 @@ def end_on_signals() -> None:
     numbers, owner = _numbers(), os.getpid()
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
+        """End the process with the status of the signal."""
         for each in numbers:
             signal.signal(each, signal.SIG_DFL)
         if os.getpid() == owner:  # what it forks inherits this

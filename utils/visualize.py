@@ -1,4 +1,6 @@
-"""Labels and predictions in, pictures of them out.
+"""How labels and predictions are drawn, and written as files.
+
+Labels and predictions in, pictures of them out.
 
 Arrays are numpy or CPU tensors. Colours are "RRGGBB". `PICTURES` says for each kind of output how
 it is drawn, and what is written of a prediction.
@@ -7,24 +9,19 @@ it is drawn, and what is written of a prediction.
 from __future__ import annotations
 
 import colorsys
-import io
-import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from datasets.task import IGNORE, MAX_UINT16, Classes, Depth, Mask, Output
+from utils.panel import panel
 
 IGNORED_COLOR = "5A5A5A"
 MASK_COLOR = "FF2D6F"
 IGNORED = ("ignored (dimmed)", "282828")  # in a legend
 MAX_UINT8 = 255
-CELL = 320  # pixels: larger pictures shrink to fit this square, tiny ones grow by a whole factor
-GAP = 8
-TEXT = 14
 
 # Depth from near (bright) to far (dark). CIE lightness falls from 96 to 12 in about equal steps, so
 # that a step in depth looks as large anywhere. Pure black is left for "no depth".
@@ -81,43 +78,13 @@ def depth_picture(depth: Any, max_depth: float | None = None) -> np.ndarray:
     depth = np.asarray(depth, np.float32)
     known = np.isfinite(depth) & (depth >= 0)
     top = max_depth or float(depth.max(where=known, initial=0.0)) or 1.0
-    place = np.where(known, np.clip(depth / top, 0, 1), 0) * 255  # (H, W)
+    level = np.where(known, np.clip(depth / top, 0, 1), 0) * 255  # (H, W)
     stops = np.array([rgb(color) for color in DEPTH_STOPS], np.float64)
     at = np.linspace(0, 255, len(stops))
     table = np.stack([np.interp(np.arange(256), at, channel) for channel in stops.T], -1)
-    picture = np.rint(table).astype(np.uint8)[np.rint(place).astype(np.uint8)]  # (H, W, 3)
+    picture = np.rint(table).astype(np.uint8)[np.rint(level).astype(np.uint8)]  # (H, W, 3)
     picture[~known] = 0
     return picture
-
-
-def panel(
-    rows: Sequence[Sequence[tuple[str, np.ndarray]]], legend: Sequence[tuple[str, str]] = ()
-) -> Image.Image:
-    """A grid of captioned pictures, uint8 (H, W, 3) of any size, over a legend of (name, color)."""
-    font = ImageFont.load_default(size=TEXT)
-    line = TEXT + 6
-    cells = [[(caption, _fit(picture)) for caption, picture in row] for row in rows]
-    columns = max((len(row) for row in cells), default=0)
-    widths = [max(row[c][1].width for row in cells if c < len(row)) for c in range(columns)]
-    heights = [max(picture.height for _, picture in row) + line for row in cells]
-    width = sum(widths) + GAP * (columns + 1)
-    chips = _lay_out(legend, font, width)
-    below = (chips[-1][1] + line if chips else 0) + GAP * bool(chips)
-
-    page = Image.new("RGB", (width, sum(heights) + GAP * (len(rows) + 1) + below), "white")
-    draw = ImageDraw.Draw(page)
-    y = GAP
-    for row, height in zip(cells, heights, strict=True):
-        x = GAP
-        for (caption, picture), room in zip(row, widths, strict=False):
-            draw.text((x, y), _shorten(caption, font, room), "#202020", font)
-            page.paste(picture, (x, y + line))
-            x += room + GAP
-        y += height + GAP
-    for (name, color), (x, down) in zip(legend, chips, strict=True):
-        draw.rectangle((x, y + down + 2, x + TEXT, y + down + 2 + TEXT), f"#{color}", "#808080")
-        draw.text((x + TEXT + 6, y + down), name, "#202020", font)
-    return page
 
 
 class Picture:
@@ -314,54 +281,7 @@ def sample_panel(
     return panel(rows, sorted(entries, key=lambda entry: entry == IGNORED))
 
 
-def save_png(picture: Image.Image | np.ndarray, path: Path) -> None:
-    """Write a PNG so that a reader finds the old picture or the new, whole."""
-    data = io.BytesIO()
-    picture = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-    picture.save(data, "PNG", compress_level=4)
-    write_whole(path, data.getvalue())
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace the file at once; make its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_bytes(data)
-    draft.replace(path)
-
-
 def _blend(image: np.ndarray, paint: np.ndarray, share: np.ndarray) -> np.ndarray:
     """image * (1 - share) + paint * share; share (H, W) in [0, 1]."""
     share = share[..., None].astype(np.float32)
     return np.rint(image * (1 - share) + paint * share).astype(np.uint8)
-
-
-def _fit(picture: np.ndarray) -> Image.Image:
-    """Shrink a picture to fit CELL x CELL, or enlarge a tiny one by a whole factor."""
-    fitted = Image.fromarray(np.ascontiguousarray(picture))
-    scale = CELL / max(fitted.size)
-    if scale < 1:
-        size = [max(1, round(side * scale)) for side in fitted.size]
-        return fitted.resize(size, Image.Resampling.BOX)
-    return fitted.resize([side * int(scale) for side in fitted.size], Image.Resampling.NEAREST)
-
-
-def _shorten(text: str, font: Any, room: int) -> str:
-    """The text, or as much of it as fits into `room` pixels, and dots."""
-    if font.getlength(text) <= room:
-        return text
-    while text and font.getlength(text + "...") > room:
-        text = text[:-1]
-    return text + "..."
-
-
-def _lay_out(legend: Sequence[tuple[str, str]], font: Any, width: int) -> list[tuple[int, int]]:
-    """Where each legend entry starts, (x, y) in pixels, in lines that fit into `width`."""
-    places, x, y = [], GAP, 0
-    for name, _ in legend:
-        needed = TEXT + 6 + math.ceil(font.getlength(name)) + 2 * GAP
-        if x > GAP and x + needed > width:
-            x, y = GAP, y + TEXT + 8
-        places.append((x, y))
-        x += needed
-    return places

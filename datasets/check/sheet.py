@@ -13,7 +13,8 @@ from PIL import Image
 
 from datasets.task import Output, Sample
 from utils.files import write_whole
-from utils.visualize import CELL, panel, picture_of
+from utils.panel import CELL, panel
+from utils.visualize import picture_of
 
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
