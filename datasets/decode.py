@@ -58,7 +58,7 @@ def _image_tensor(image: Image.Image, name: str) -> Tensor:
 
 def decode_target(data: bytes | str, name: str, output: Output) -> Tensor:
     """The target of one output, upright, as in `Sample`, from the bytes of its file or the text of
-    its field; UserError: what does not fit.
+    its field; UserError: what does not fit. Of a file with `output.channel`, that one is its grey.
 
     `classes`: ids from grey (8, 16 or 32 bits), 1-bit and palette files (the index is the id). A
         label stored in RGB holds ids if its channels are equal everywhere and each value is known,
@@ -73,8 +73,30 @@ def decode_target(data: bytes | str, name: str, output: Output) -> Tensor:
     `label`: the name of a class.
     `normals`: RGB; zeros where the colour is `invalid`, or no unit vector within LENGTH_TOLERANCE.
     """
-    source = data if isinstance(data, str) else open_image(data, name)
+    source = data if isinstance(data, str) else open_target(data, name, output)
     return torch.from_numpy(DECODERS[output.kind](source, name, output))
+
+
+def open_target(data: bytes, name: str, output: Output) -> Image.Image:
+    """The picture that an output is read from: the whole file, or its `channel` as a grey one.
+
+    UserError as `open_image`, or a file without that channel: of a grey one there is A at most.
+    """
+    image, channel = open_image(data, name), output.channel
+    if not channel:
+        return image
+    has_color = image.mode in ("RGB", "RGBA", "RGBX", "P", "PA")
+    has_alpha = image.has_transparency_data and not image.mode.startswith("I")
+    if not (has_alpha if channel == "A" else has_color):
+        raise UserError(
+            f"{name}: picture of mode {image.mode} without a channel {channel}, from which output "
+            f"{output.name} is read"
+        )
+    if channel not in image.getbands():  # of a palette, or of one colour that is transparent
+        image = image.convert("RGBA")
+    image = image.getchannel(channel)
+    image.info.pop("transparency", None)  # it was of the colours
+    return image
 
 
 def check_headers(

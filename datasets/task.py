@@ -31,6 +31,7 @@ MAX_OUTPUTS = 64  # of a task; each has a head, and most a decoder
 MAX_NUMBER = 10**15  # that a whole number in a task file may be
 
 SPLITS = ("train", "val", "test")
+CHANNELS = "RGBA"  # of a colour picture, in this order
 
 Noun = TypeVar("Noun")
 
@@ -86,6 +87,9 @@ class Output:
     own.
     loss: terms, such as `ce+dice` or `l1+2*grad`; empty means the kind's default. weight: share of
     this output in the total.
+    channel: R, G, B or A: files are colour pictures of 8 bits, of which this channel alone is read,
+    as a grey picture is; several outputs may name the same `files`. Of kinds with one number per
+    pixel.
 
     A kind says of itself: dtype of its targets; fill: what a target holds where nothing is known;
     balanced: whether its losses take class weights; per_image: whether it says one thing of a whole
@@ -104,12 +108,16 @@ class Output:
     decoder: str = ""
     loss: str = ""
     weight: float = 1.0
+    channel: str = ""
 
     def __post_init__(self) -> None:
         if not _is_plain(self.name):
             raise UserError(f"output name {self.name!r}: expected letters, digits, '-' and '_'")
         if not 0 <= self.weight < math.inf:
             raise UserError(f"output {self.name}: weight is {self.weight}, expected 0 or more")
+        if self.channel not in ("", *CHANNELS):
+            known = f"{', '.join(CHANNELS[:-1])} or {CHANNELS[-1]}"
+            raise UserError(f"output {self.name}: channel is {self.channel!r}, expected {known}")
         self._default("loss", self.default_loss)
         self._default("decoder", self.name)
 
@@ -186,8 +194,9 @@ class Classes(Output):
             listed = getattr(self, what)
             if listed and len(listed) != num:
                 raise UserError(f"output {self.name}: {len(listed)} {what} for {num} classes")
-        if not all(0 <= value <= MAX_UINT16 for value in self.values):
-            raise UserError(f"output {self.name}: values {self.values}, expected 0 to {MAX_UINT16}")
+        limit = 255 if self.channel else MAX_UINT16
+        if not all(0 <= value <= limit for value in self.values):
+            raise UserError(f"output {self.name}: values {self.values}, expected 0 to {limit}")
         if len(set(self.values)) != len(self.values):
             raise UserError(f"output {self.name}: a file value stands for two classes")
         _check_colors(self.name, self.colors + self.ignored_colors)
@@ -260,6 +269,8 @@ class Normals(Output):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.channel:
+            raise UserError(f"output {self.name}: normals fill three channels, not {self.channel}")
         _check_colors(self.name, (self.invalid,))
 
     @property
@@ -292,8 +303,10 @@ class Label(Output):
         if self.classes and not 2 <= len(self.classes) <= IGNORE:
             num = len(self.classes)
             raise UserError(f"output {self.name}: {num} classes, expected 2 to {IGNORE}")
-        if self.files:
-            raise UserError(f"output {self.name}: a label has no files, it is read from a field")
+        if self.files or self.channel:
+            raise UserError(
+                f"output {self.name}: a label has no files or channels, it is read from a field"
+            )
 
     @property
     def channels(self) -> int:

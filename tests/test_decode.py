@@ -3,6 +3,7 @@
 import contextlib
 import io
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -375,6 +376,92 @@ def test_float_depth_is_kept_and_what_is_not_a_number_is_missing():
 def test_missing_is_a_file_value():
     output = Depth("depth", "d", missing=255)
     assert depth(grey([0, 255]), output).tolist() == [[0.0, NO_DEPTH]]
+
+
+# One channel of a file that several outputs share
+
+SHARED = {
+    "R": Classes("c", "x", classes=("a", "b", "c"), values=(0, 7, 200), channel="R"),
+    "G": Mask("m", "x", ignored=(100,), channel="G"),
+    "B": Depth("d", "x", missing=9, channel="B"),
+    "A": Mask("n", "x", channel="A"),
+}
+PLANES = {
+    "R": grey([0, 7, 200], [255, 7, 7]),
+    "G": grey([0, 100, 255], [200, 9, 0]),
+    "B": grey([0, 9, 51], [255, 128, 8]),
+    "A": grey([0, 255, 3], [0, 200, 0]),
+}
+
+
+def shared(bands: str) -> np.ndarray:
+    return np.dstack([PLANES[band] for band in bands])
+
+
+@pytest.mark.parametrize(
+    ("format", "bands"),
+    [("PNG", "RGB"), ("PNG", "RGBA"), ("TIFF", "RGBA"), ("BMP", "RGB"), ("palette", "RGB")],
+)
+def test_each_channel_of_a_file_is_read_as_a_grey_one(format, bands):
+    picture = Image.fromarray(shared(bands))
+    if format == "palette":  # as programs that make files small store the same colours
+        format, picture = "PNG", picture.quantize(256, dither=Image.Dither.NONE)
+        assert np.array_equal(picture.convert("RGB"), shared(bands))
+    data = encode(picture, format)
+    for band in bands:
+        alone = decode_target(encode(PLANES[band]), "x", replace(SHARED[band], channel=""))
+        assert torch.equal(decode_target(data, "x", SHARED[band]), alone), band
+
+
+def test_a_channel_is_no_colour_and_no_other_channel():
+    """Grey everywhere, or of a listed colour: with a channel its numbers count alone."""
+    output = replace(SHARED["R"], colors=("000000", "FF0000", "0700FF"))
+    assert labels(np.array([[[7, 0, 255], [200, 0, 0]]], np.uint8), output) == [[1, 2]]
+    assert labels(np.full((1, 2, 3), 7, np.uint8), output) == [[1, 1]]
+    with pytest.raises(UserError, match="label value 255 is not one of 0, 7, 200$"):
+        labels(np.array([[[255, 0, 0]]], np.uint8), replace(output, ignored=()))
+    faint = np.dstack([np.full((1, 2, 3), 255, np.uint8), grey([0, 9])])
+    assert mask(faint) == [[0, 0]]
+    assert mask(faint, SHARED["G"]) == [[1, 1]]
+
+
+def test_a_transparent_colour_is_a_channel_too():
+    """A PNG's tRNS: colours without it, and alpha from it."""
+    options = {"transparency": (0, 100, 9)}
+    assert mask(shared("RGB")[:1], SHARED["G"], **options) == [[0, IGNORE, 1]]
+    pixels = np.array([[[0, 100, 9], [1, 2, 3]]], np.uint8)
+    assert mask(pixels, SHARED["A"], **options) == [[0, 1]]
+    assert mask(grey([5, 6]), SHARED["A"], transparency=5) == [[0, 1]]
+    palette = Image.fromarray(grey([0, 1, 1]), mode="L").copy()
+    palette.putpalette([255, 255, 255] * 2)
+    assert mask(palette, SHARED["A"], transparency=bytes([0, 255])) == [[0, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "channel"),
+    [
+        (PLANES["G"], "G"),
+        (np.dstack([PLANES["R"], PLANES["A"]]), "R"),
+        (PLANES["G"].astype(np.uint16), "A"),
+        (shared("RGB"), "A"),
+        (Image.fromarray(shared("RGB")).convert("P"), "A"),
+    ],
+)
+def test_a_file_without_the_channel_is_named(pixels, channel):
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    options = {"transparency": 9} if image.mode.startswith("I") else {}
+    with pytest.raises(UserError) as caught:
+        decode_target(encode(pixels, **options), "m/x.png", SHARED[channel])
+    expected = f"m/x.png: picture of mode {image.mode} without a channel {channel}, from which"
+    assert str(caught.value) == f"{expected} output {SHARED[channel].name} is read"
+
+
+def test_a_channel_of_classes_in_a_lossy_file_is_refused_as_the_file_is():
+    with pytest.raises(UserError, match="annotation/x.png: JPEG"):
+        labels(np.zeros((8, 8, 3), np.uint8), SHARED["R"], "JPEG")
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    pixels[:, 8:, 1] = 255
+    assert mask(pixels, SHARED["G"], "JPEG", quality=95) == (pixels[..., 1] // 255).tolist()
 
 
 # Sizes and real files

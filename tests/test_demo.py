@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TINY
+from examples import encode
 
 from datasets import TASKS, demo, load_task
 from datasets.damage import CLASSES
 from datasets.dataset import open_task
-from datasets.decode import decode_target
+from datasets.decode import decode_image, decode_target
 from datasets.demo.damage import PAINTERS
 from datasets.demo.photograph import lay_out
 from datasets.demo.room import draw_room
-from datasets.demo.scene import Camera, Scene, draw_depth, plain
+from datasets.demo.scene import Camera, Scene, draw_depth, file_of, plain
 from datasets.demo.street import draw_street
 from datasets.demo.surface import draw_surface
 from datasets.demo.view import Pose, View
@@ -43,7 +44,28 @@ COLOURED = Task(
     best="plant/miou",
     defaults={"size": [40, 56]},
 )
-EVERY = [*TASKS.values(), *(load_task(str(path)) for path in FILES), TINY, COLOURED]
+SHARED = Task(  # files that several outputs share, the image's among them
+    name="shared",
+    image="photo/{key}.png",
+    outputs=(
+        Classes(
+            name="part",
+            files="all/{key}.png",
+            classes=("wall", "floor", "chair"),
+            colors=("102030", "30FF20", "FF0040"),
+            ignored=(),
+            ignored_colors=("FFFFFF",),
+            channel="R",
+        ),
+        Mask("person", "all/{key}.png", channel="G"),
+        Depth("far", "all/{key}.png", max_depth=9, scale=0.04, unit="m", missing=0, channel="B"),
+        Mask("cutout", "photo/{key}.png", channel="A"),
+    ),
+    best="part/miou",
+    val_share=0.3,
+    defaults={"size": [40, 56]},
+)
+EVERY = [*TASKS.values(), *(load_task(str(path)) for path in FILES), TINY, COLOURED, SHARED]
 
 
 def small(task: Task, size: tuple[int, int] = (96, 128)) -> Task:
@@ -153,6 +175,19 @@ def test_coloured_labels_and_fields_of_any_name():
     assert names[1] == "val/label/00-demo0000_00.png"
     target = decode_target(members[list(members)[1]], names[1], COLOURED.outputs[0])
     assert set(np.unique(target)) <= {0, 1, 2}
+
+
+def test_outputs_that_share_a_file_have_a_channel_each():
+    members, _ = demo.draw_members(SHARED, 1)
+    assert list(members) == ["photo/demo0001.png", "all/demo0001.png"]
+    scene, (photo, labels) = demo.draw_scene(SHARED, 1), members.values()
+    assert np.array_equal(decode_image(photo, "").permute(1, 2, 0), scene.image)
+    for output, data in zip(SHARED.outputs, (labels, labels, labels, photo), strict=True):
+        alone = file_of(output).pixels(scene, output, True)
+        found = decode_target(data, "", output)
+        assert np.array_equal(
+            found, decode_target(encode(alone, "a.png"), "", replace(output, channel=""))
+        )
 
 
 def test_every_damage_has_a_painter():

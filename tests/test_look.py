@@ -34,7 +34,7 @@ def looked(tmp_path):
             (tmp_path / name).mkdir()
         for i in range(10):
             target = np.asarray(pixels[i % len(pixels)])
-            image = np.zeros((*target.shape, 3), np.uint8)
+            image = np.zeros((*target.shape[:2], 3), np.uint8)
             (tmp_path / "img" / f"{i}.png").write_bytes(encode(image, "x.png"))
             (tmp_path / "t" / f"{i}.png").write_bytes(encode(target, "x.png"))
         return look(open_task(task, [tmp_path], (8, 8)))
@@ -86,6 +86,13 @@ def test_a_mask_below_its_threshold(looked, value):
     assert "no foreground" in line
     assert f"is {value}, " in line
     assert '"threshold" is 128' in line
+
+
+def test_of_a_channel_its_own_values_are_told(looked):
+    mask = Mask("leaf", "t/{key}.png", channel="G")
+    (line,) = looked(mask, np.dstack([half(255), half(9), half(0)]))
+    assert "no foreground" in line
+    assert "the largest value in their files is 9, " in line
 
 
 def test_a_mask_with_foreground_somewhere(looked):

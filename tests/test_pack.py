@@ -222,6 +222,16 @@ def test_a_sample_larger_than_a_shard_has_one_of_its_own(tmp_path):
     assert [len(contents(path)) for path in shards(tmp_path)] == [2, 2, 2]
 
 
+def test_a_file_that_two_outputs_share_is_packed_once(tmp_path):
+    members = pairs(tmp_path / "s.zip", range(3))
+    outputs = [Mask(name, "mask/{key}.png", channel=name) for name in ("R", "G")]
+    task = Task("t", "image/{key}.png", tuple(outputs), "R/iou")
+    pack([tmp_path / "s.zip"], tmp_path / "t.zip", recipe=PackRecipe(task))
+    assert contents(tmp_path / "t.zip") == members
+    table = find_samples(open_stores([tmp_path / "t.zip"]), task, "train")
+    assert [table.target(0, "R"), len(table.stores[0])] == [table.target(0, "G"), 6]
+
+
 def test_metadata_goes_along(tmp_path):
     names = [f"{f}/{k}.png" for f in ("image", "annotation", "annotation_rgb") for k in "abcd"]
     write_zip(tmp_path / "s.zip", [(name, b"x") for name in names] + [("metadata.csv", b"id,a")])

@@ -116,6 +116,13 @@ def test_the_least_that_makes_a_task():
     assert task.outputs[0].decoder == "m"
 
 
+def test_a_task_written_before_a_key_was_there_loads(tiny_task):
+    value = tiny_task.to_json()
+    for each in value["outputs"]:
+        del each["channel"]
+    assert Task.from_json(value) == tiny_task
+
+
 def changed(**values):
     return {**BASE, **values}
 
@@ -166,6 +173,14 @@ def output(**values):
         (output(kind="classes", classes=["a", "b"], values=[True, 2]), "values: expected tuple"),
         ({**BASE, "outputs": [{"name": "m", "files": "m/{key}.png"}]}, "'kind' is missing"),
         ({**BASE, "outputs": [{"name": "m", "kind": "mask"}]}, "'files' is missing"),
+        (output(channel="r"), "output m: channel is 'r', expected R, G, B or A"),
+        (output(channel=0), "channel: expected str"),
+        (output(kind="normals", channel="R"), "output m: normals fill three channels, not R"),
+        (output(kind="label", channel="R"), "output m: a label has no files or channels"),
+        (
+            output(kind="classes", classes=["a", "b"], values=[1, 256], channel="G"),
+            "values (1, 256), expected 0 to 255",
+        ),
         (output(name="a.b"), "'a.b'"),
         (output(name="a/b"), "'a/b'"),
         (output(name=""), "output name"),
@@ -199,7 +214,7 @@ def test_missing_and_unknown_tasks(tmp_path):
 
 def test_an_output_says_its_own_keys_alone():
     """A file of one kind never shows settings that mean nothing there."""
-    shared = {"name", "kind", "files", "decoder", "loss", "weight"}
+    shared = {"name", "kind", "files", "decoder", "loss", "weight", "channel"}
     mask, depth = TASKS["maskdepth"].to_json()["outputs"]
     assert mask.keys() == shared | {"threshold", "ignored"}
     assert depth.keys() == shared | {"scale", "max_depth", "unit", "missing"}

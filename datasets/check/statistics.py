@@ -12,8 +12,7 @@ from itertools import islice
 import numpy as np
 from PIL.Image import Image
 
-from datasets.decode import depth_values, mask_values
-from datasets.images import open_image
+from datasets.decode import depth_values, mask_values, open_target
 from datasets.task import IGNORE, Classes, Depth, Mask, Normals, Output
 
 Row = tuple[str, list[str]]  # a name, and a number as text for each split
@@ -94,7 +93,7 @@ class MaskCounts(LabelCounts):
             return f"all pixels of {self.num} masks are ignored"
         if self.counts[1]:
             return ""
-        most = file_range(files, mask_values)[1]
+        most = file_range(files, output, mask_values)[1]
         return (
             f"no foreground in {self.num} masks looked at: the largest value in their files is "
             f'{most}, "threshold" is {output.threshold}'
@@ -169,7 +168,7 @@ class Depths(Numbers):
         """What is odd about these depths, nothing if they are as they should be."""
         if not self.is_void:
             return ""
-        least, most = file_range(files, lambda image, name: depth_values(image, name)[0])
+        least, most = file_range(files, output, lambda *file: depth_values(*file)[0])
         return (
             f"no valid pixel in {self.num} depths: their files hold {least} to {most}; see "
             f'"scale" ({output.scale or "1 / full range"}), "max_depth" ({output.max_depth:g}) and '
@@ -234,10 +233,12 @@ def statistics_of(output: Output) -> Statistics:
     return STATISTICS[output.kind]()
 
 
-def file_range(files: Files, numbers: Callable[[Image, str], np.ndarray]) -> tuple[float, float]:
-    """The smallest and the largest number in these files, before they are given a meaning."""
+def file_range(
+    files: Files, output: Output, numbers: Callable[[Image, str], np.ndarray]
+) -> tuple[float, float]:
+    """The smallest and the largest number in an output's files, before they are given a meaning."""
     some = islice(files, NUM_LOOKED_AT)
-    each = [numbers(open_image(data, name), name) for data, name in some]
+    each = [numbers(open_target(data, name, output), name) for data, name in some]
     return min(values.min() for values in each), max(values.max() for values in each)
 
 

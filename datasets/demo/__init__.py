@@ -12,7 +12,6 @@ import json
 import os
 import re
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from tqdm import tqdm
 
 from datasets.cityscapes import CITYSCAPES, CITYSCAPES24
 from datasets.demo import damage, room, street, surface
-from datasets.demo.scene import Scene, file_of, names_of
+from datasets.demo.scene import Scene, draw_file, file_of, names_of
 from datasets.processes import run_in_order
 from datasets.stores.write import write_hdf5, write_zip
 from datasets.task import Task, UserError
@@ -113,10 +112,9 @@ def draw_members(task: Task, seed: int) -> tuple[dict[str, bytes], dict[str, str
     key = f"{city}_{seed:06d}_000019" if "{city}" in task.image else f"demo{seed:04d}"
     split = task.splits.get("train" if seed % VAL_EVERY else "val", "train")
     fields = {"split": split, "city": city, "part": "1", "key": key}
-    files = [(task.image, lambda lossy: scene.image)]
-    files += [(o.files, partial(file_of(o).pixels, scene, o)) for o in task.dense]
     members = {}
-    for template, pixels in files:
+    for template in dict.fromkeys((task.image, *(output.files for output in task.dense))):
+        outputs = [output for output in task.dense if output.files == template]
         text = template[:-1] + "png" if template.endswith(".*") else template
         group = f"{seed // GROUP:02d}"  # also what fields stand for that nothing is known of
         member = re.sub(r"\{(\w+)\}|\*", lambda m, g=group: fields.get(m[1] or "", g), text)
@@ -125,7 +123,8 @@ def draw_members(task: Task, seed: int) -> tuple[dict[str, bytes], dict[str, str
             io.BytesIO(),
         )
         try:
-            Image.fromarray(pixels(form == "JPEG")).save(file, form, quality=92, compress_level=1)
+            pixels = draw_file(scene, outputs, template == task.image, form == "JPEG")
+            Image.fromarray(pixels).save(file, form, quality=92, compress_level=1)
         except (OSError, ValueError, KeyError):
             raise UserError(f"{member}: no demo of such files, expected .png or .jpg") from None
         members[member] = file.getvalue()

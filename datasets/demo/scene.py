@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy import ndarray
 
-from datasets.task import IGNORE, MAX_UINT16, Classes, Depth, Mask, Normals, Output, Task
+from datasets.task import CHANNELS, IGNORE, MAX_UINT16, Classes, Depth, Mask, Normals, Output, Task
 
 # What is in `things.json`: parts of models, furniture, colours, and two tables of names as `plain`
 # writes them. same: what a data set calls something -> what it is called here. broader: what has no
@@ -72,7 +72,7 @@ def draw_classes(scene: Scene, output: Classes, lossy: bool) -> ndarray:
     if "" in scene.names or not (output.ignored or output.ignored_colors):
         table[:IGNORE] = np.maximum(table[:IGNORE], 0)
     found = table[scene.ids]
-    if output.ignored_colors and not output.ignored:
+    if output.ignored_colors and not output.ignored and not output.channel:
         colors = [bytes.fromhex(color) for color in (*output.colors, output.ignored_colors[0])]
         return np.array([list(color) for color in colors], np.uint8)[found]
     rest = IGNORE if IGNORE in output.ignored else (*output.ignored, output.values[0])[0]
@@ -149,6 +149,19 @@ FILES = {
     "normals": File(draw_normals, lambda output: (), deep=True),
     "label": File(no_file, lambda output: ()),
 }
+
+
+def draw_file(scene: Scene, outputs: list[Output], is_image: bool, lossy: bool) -> ndarray:
+    """The pixels of a file that these outputs share, each in a channel of its own, over the image
+    if they are in its file."""
+    bands = dict(zip(CHANNELS, scene.image.transpose(2, 0, 1), strict=False)) if is_image else {}
+    for output in outputs:
+        pixels = file_of(output).pixels(scene, output, lossy or bool(output.channel))
+        if not output.channel:
+            return pixels
+        bands[output.channel] = pixels
+    names, nothing = CHANNELS if "A" in bands else CHANNELS[:3], np.zeros_like(scene.ids)
+    return np.stack([bands.get(name, nothing) for name in names], axis=2)
 
 
 def file_of(output: Output) -> File:
