@@ -16,9 +16,7 @@ from datasets.images import open_image
 from datasets.task import IGNORE, NO_DEPTH, Classes, Depth, Label, Mask, Normals, Output, UserError
 
 LENGTH_TOLERANCE = 0.25  # of a coded normal: 8 bits and JPEG make less of an error
-GREY_TOLERANCE = (
-    16  # a grey picture stored as colour JPEG may differ by a few levels between channels
-)
+GREY_TOLERANCE = 16  # levels between the channels of a grey picture stored as colour JPEG
 STRIP_PIXELS = 4_000_000  # converted at a time
 
 
@@ -66,7 +64,7 @@ def decode_target(data: bytes | str, name: str, output: Output) -> Tensor:
     `mask`: the alpha channel if any pixel is not opaque, else grey; of RGB and palettes the largest
         channel (VOC's palette starts with dark red). `output.ignored` is honoured from 2 to 253
         only, and in lossless files only: masks themselves are made of 0, 1, 254 and 255, so that an
-        ignored 255 needs an output of kind `classes`.
+        ignored 255 needs an output of kind `classes`. `output.colors`: lossless, of 8 bits.
     `depth`: 8, 16, 32 bits or float, one channel or grey stored as RGB. NO_DEPTH where the file's
         value is `missing`, negative or not finite, and where a depth with a unit exceeds
         `max_depth`; relative depth is clipped to [0, `max_depth`].
@@ -152,10 +150,7 @@ def _strip_rgb(image: Image.Image) -> np.ndarray:
 
 def decode_classes(image: Image.Image, name: str, output: Classes) -> np.ndarray:
     """Class ids and IGNORE, uint8 (H, W)."""
-    if "lossy" in image.info:
-        raise UserError(
-            f"{name}: {image.info['lossy']} compression changes class labels, expected a PNG"
-        )
+    _refuse_lossy(image, name, "class labels")
     values, colors = _label_values(image, name)
     if values is not None:
         ids, known = _look_up(values, _ids_by_value(output))
@@ -166,7 +161,8 @@ def decode_classes(image: Image.Image, name: str, output: Classes) -> np.ndarray
             raise _unseen(name, "label value", unseen, _ranges(_ids_by_value(output)))
     if not output.colors:
         raise UserError(f"{name}: coloured labels, but output {output.name} lists no colors")
-    ids, known = _look_up(colors, _ids_by_color(output))
+    table = _by_color(output.colors, tuple(range(len(output.colors))), output.ignored_colors)
+    ids, known = _look_up(colors, table)
     if not known.all():
         unseen = [int(c).to_bytes(4, "little")[:3].hex().upper() for c in np.unique(colors[~known])]
         listed = dict.fromkeys(color.upper() for color in output.colors + output.ignored_colors)
@@ -175,10 +171,9 @@ def decode_classes(image: Image.Image, name: str, output: Classes) -> np.ndarray
 
 
 def _label_values(image: Image.Image, name: str) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """A label's numbers and its colours (packed as in `_ids_by_color`), (H, W), or None."""
+    """A label's numbers and its colours (packed as in `_by_color`), (H, W), or None."""
     if image.mode in ("RGB", "RGBA", "RGBX"):
-        rgba = np.array(image.convert("RGB").convert("RGBA"))  # (H, W, 4)
-        rgba[..., 3] = 255
+        rgba = _opaque(image)
         red, green, blue = rgba[..., 0], rgba[..., 1], rgba[..., 2]
         is_grey = (red == green).all() and (red == blue).all()
         return red if is_grey else None, rgba.view("<u4")[..., 0]
@@ -191,8 +186,25 @@ def _label_values(image: Image.Image, name: str) -> tuple[np.ndarray | None, np.
     return np.asarray(image), None
 
 
+def _opaque(image: Image.Image) -> np.ndarray:
+    """Red, green, blue and 255, uint8 (H, W, 4)."""
+    if image.mode != "P":  # whose colours beside transparency Pillow reads in this way alone
+        image = image.convert("RGB")
+    rgba = np.array(image.convert("RGBA"))
+    rgba[..., 3] = 255
+    return rgba
+
+
+def _refuse_lossy(image: Image.Image, name: str, what: str) -> None:
+    """UserError if compression may have made another of a pixel's number or colour."""
+    if "lossy" in image.info:
+        raise UserError(f"{name}: {image.info['lossy']} compression changes {what}, expected a PNG")
+
+
 def decode_mask(image: Image.Image, name: str, output: Mask) -> np.ndarray:
     """0, 1 and IGNORE, uint8 (H, W)."""
+    if output.colors:
+        return _colored_mask(image, name, output)
     values = mask_values(image, name)
     mask = (values >= output.threshold).astype(np.uint8)
     if "lossy" in image.info:
@@ -206,6 +218,16 @@ def decode_mask(image: Image.Image, name: str, output: Mask) -> np.ndarray:
         if 2 <= value <= 253:
             mask[values == value] = IGNORE
     return mask
+
+
+def _colored_mask(image: Image.Image, name: str, output: Mask) -> np.ndarray:
+    """As `decode_mask`, of a file whose colours tell; one that is not listed is background."""
+    _refuse_lossy(image, name, "colours")
+    if image.mode == "F" or image.mode.startswith("I"):
+        raise UserError(f"{name}: mask of mode {image.mode}, expected colours of 8 bits")
+    table = _by_color(output.colors, (1,) * len(output.colors), output.ignored_colors)
+    ids, known = _look_up(_opaque(image).view("<u4")[..., 0], table)
+    return ids * known
 
 
 def mask_values(image: Image.Image, name: str) -> np.ndarray:
@@ -269,10 +291,11 @@ def _ids_by_value(output: Classes) -> dict[int, int]:
 
 
 @functools.cache
-def _ids_by_color(output: Classes) -> dict[int, int]:
-    """Opaque RGBA as a little-endian number -> class id or IGNORE; of equal colours the first."""
-    pairs = [(color, IGNORE) for color in output.ignored_colors]
-    pairs += [(color, i) for i, color in reversed(list(enumerate(output.colors)))]
+def _by_color(
+    colors: tuple[str, ...], ids: tuple[int, ...], ignored: tuple[str, ...]
+) -> dict[int, int]:
+    """Opaque RGBA as a little-endian number -> id or IGNORE; of equal colours the first."""
+    pairs = [*((color, IGNORE) for color in ignored), *reversed([*zip(colors, ids, strict=True)])]
     return {int.from_bytes(bytes.fromhex(color + "FF"), "little"): i for color, i in pairs}
 
 

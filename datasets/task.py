@@ -218,13 +218,28 @@ class Mask(Output):
     """Foreground or background at each pixel.
 
     threshold: a pixel is foreground where the file's value is at least this. ignored: file values
-    from 2 to 253 that become IGNORE, in lossless files.
+    from 2 to 253 that become IGNORE, in lossless files. colors ("RRGGBB"), in place of these two: a
+    pixel is foreground where the file's colour is one of them. ignored_colors: those that become
+    IGNORE then.
     """
 
     kind, dtype, fill, default_loss = "mask", "uint8", IGNORE, "bce"
 
     threshold: int = 128
     ignored: tuple[int, ...] = (IGNORE,)
+    colors: tuple[str, ...] = ()
+    ignored_colors: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_colors(self.name, self.colors + self.ignored_colors)
+        for key in ("threshold", "ignored", "channel"):
+            if self.colors and getattr(self, key) != getattr(Mask, key):
+                raise UserError(f"output {self.name}: expected colors or {key}, not both")
+        if self.ignored_colors and not self.colors:
+            raise UserError(f"output {self.name}: ignored_colors, but colors is missing")
+        for color in {*map(str.upper, self.colors)} & {*map(str.upper, self.ignored_colors)}:
+            raise UserError(f"output {self.name}: colour {color} is in colors and ignored_colors")
 
     @property
     def labels(self) -> tuple[str, ...]:

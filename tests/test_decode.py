@@ -320,6 +320,45 @@ def test_16_bit_masks():
     assert mask(pixels, transparency=0) == [[0, 0, 1]]
 
 
+COLORED = Mask("m", "x", colors=("FF0000", "ff80c0"), ignored_colors=("FFFFFF",))
+COLORS = np.array(
+    [[[255, 0, 0], [255, 128, 192], [255, 255, 255]], [[0, 0, 255], [254, 0, 0], [0, 0, 0]]],
+    np.uint8,
+)
+MEANT = [[1, 1, IGNORE], [0, 0, 0]]
+
+
+def test_a_mask_in_colours_is_what_has_one_of_them():
+    assert mask(COLORS, COLORED) == MEANT
+    assert mask(COLORS, COLORED, "BMP") == MEANT
+    assert mask(COLORS, replace(COLORED, ignored_colors=())) == [[1, 1, 0], [0, 0, 0]]
+    only_ignored = np.full((1, 2, 3), 255, np.uint8)
+    assert mask(only_ignored, COLORED) == mask(only_ignored[..., 0], COLORED) == [[IGNORE] * 2]
+
+
+def test_a_mask_in_colours_asks_neither_alpha_nor_how_colours_are_stored(recwarn):
+    faint = np.dstack([COLORS, grey([0, 9, 255], [0, 255, 8])])
+    assert mask(faint, COLORED) == MEANT
+    assert mask(COLORS, COLORED, transparency=(255, 0, 0)) == MEANT
+    palette = Image.fromarray(COLORS).quantize(8, dither=Image.Dither.NONE)
+    assert mask(palette, COLORED) == MEANT
+    assert mask(palette, COLORED, transparency=bytes([0, 128])) == MEANT
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("format", ["JPEG", "WEBP"])
+def test_a_mask_in_colours_that_compression_has_changed_is_refused(format):
+    pixels = np.kron(COLORS, np.ones((8, 8, 1), np.uint8))
+    with pytest.raises(UserError, match=f"m/x.png: .*{format} compression changes colours, exp"):
+        mask(pixels, COLORED, format, quality=90)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_numbers_of_more_bits_are_no_colours(dtype):
+    with pytest.raises(UserError, match="m/x.png: mask of mode .*, expected colours of 8 bits"):
+        mask(np.zeros((2, 2), dtype), COLORED, "TIFF")
+
+
 # Depth
 
 

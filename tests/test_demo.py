@@ -59,7 +59,10 @@ SHARED = Task(  # files that several outputs share, the image's among them
         ),
         Mask("person", "all/{key}.png", channel="G"),
         Depth("far", "all/{key}.png", max_depth=9, scale=0.04, unit="m", missing=0, channel="B"),
-        Mask("cutout", "photo/{key}.png", channel="A"),
+        Mask("figure", "photo/{key}.png", channel="A"),
+        Mask(
+            "foreground", "red/{key}.png", colors=("000000", "FF0000"), ignored_colors=("010101",)
+        ),
     ),
     best="part/miou",
     val_share=0.3,
@@ -179,10 +182,11 @@ def test_coloured_labels_and_fields_of_any_name():
 
 def test_outputs_that_share_a_file_have_a_channel_each():
     members, _ = demo.draw_members(SHARED, 1)
-    assert list(members) == ["photo/demo0001.png", "all/demo0001.png"]
-    scene, (photo, labels) = demo.draw_scene(SHARED, 1), members.values()
+    assert list(members) == [f"{name}/demo0001.png" for name in ("photo", "all", "red")]
+    scene, (photo, labels, red) = demo.draw_scene(SHARED, 1), members.values()
+    assert np.array_equal(decode_target(red, "", SHARED.outputs[4]), scene.front)
     assert np.array_equal(decode_image(photo, "").permute(1, 2, 0), scene.image)
-    for output, data in zip(SHARED.outputs, (labels, labels, labels, photo), strict=True):
+    for output, data in zip(SHARED.outputs[:4], (labels, labels, labels, photo), strict=True):
         alone = file_of(output).pixels(scene, output, True)
         found = decode_target(data, "", output)
         assert np.array_equal(

@@ -88,6 +88,12 @@ def test_a_mask_below_its_threshold(looked, value):
     assert '"threshold" is 128' in line
 
 
+def test_a_mask_without_one_of_its_colours(looked):
+    mask = Mask("leaf", "t/{key}.png", colors=("00FF00", "00AA00"))
+    (line,) = looked(mask, np.dstack([half(255)] * 3))
+    assert line.endswith("no pixel of their files is of a colour in 00FF00, 00AA00")
+
+
 def test_of_a_channel_its_own_values_are_told(looked):
     mask = Mask("leaf", "t/{key}.png", channel="G")
     (line,) = looked(mask, np.dstack([half(255), half(9), half(0)]))

@@ -120,6 +120,8 @@ def test_a_task_written_before_a_key_was_there_loads(tiny_task):
     value = tiny_task.to_json()
     for each in value["outputs"]:
         del each["channel"]
+        if each["kind"] == "mask":
+            del each["colors"], each["ignored_colors"]
     assert Task.from_json(value) == tiny_task
 
 
@@ -181,6 +183,18 @@ def output(**values):
             output(kind="classes", classes=["a", "b"], values=[1, 256], channel="G"),
             "values (1, 256), expected 0 to 255",
         ),
+        (output(colors=["FF000"]), "output m: colour 'FF000', expected six hex digits"),
+        (output(colors="FF0000"), "colors: expected tuple"),
+        (output(colors=["FF0000"], ignored_colors=["red"]), "output m: colour 'red'"),
+        (output(colors=["FF0000"], threshold=1), "output m: expected colors or threshold, not"),
+        (output(colors=["FF0000"], ignored=[7]), "output m: expected colors or ignored, not both"),
+        (output(colors=["FF0000"], channel="A"), "output m: expected colors or channel, not both"),
+        (output(ignored_colors=["FF0000"]), "output m: ignored_colors, but colors is missing"),
+        (
+            output(colors=["FF00aa"], ignored_colors=["ff00AA"]),
+            "output m: colour FF00AA is in colors and ignored_colors",
+        ),
+        (output(kind="depth", colors=["FF0000"]), "colors is a key of classes and mask, not of"),
         (output(name="a.b"), "'a.b'"),
         (output(name="a/b"), "'a/b'"),
         (output(name=""), "output name"),
@@ -216,7 +230,7 @@ def test_an_output_says_its_own_keys_alone():
     """A file of one kind never shows settings that mean nothing there."""
     shared = {"name", "kind", "files", "decoder", "loss", "weight", "channel"}
     mask, depth = TASKS["maskdepth"].to_json()["outputs"]
-    assert mask.keys() == shared | {"threshold", "ignored"}
+    assert mask.keys() == shared | {"threshold", "ignored", "colors", "ignored_colors"}
     assert depth.keys() == shared | {"scale", "max_depth", "unit", "missing"}
 
 

@@ -93,6 +93,11 @@ class MaskCounts(LabelCounts):
             return f"all pixels of {self.num} masks are ignored"
         if self.counts[1]:
             return ""
+        if output.colors:
+            return (
+                f"no foreground in {self.num} masks looked at: no pixel of their files is of a "
+                f"colour in {', '.join(output.colors)}"
+            )
         most = file_range(files, output, mask_values)[1]
         return (
             f"no foreground in {self.num} masks looked at: the largest value in their files is "

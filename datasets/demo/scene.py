@@ -81,9 +81,13 @@ def draw_classes(scene: Scene, output: Classes, lossy: bool) -> ndarray:
 
 
 def draw_mask(scene: Scene, output: Mask, lossy: bool) -> ndarray:
-    """0 and 255 (H, W): what bears the output's name, or what stands in front."""
+    """0 and 255 (H, W), or colours (H, W, 3): what bears the output's name, or stands in front."""
     name = plain(output.name)
     shown = scene.ids == scene.names.index(name) if name in scene.names else scene.front
+    if output.colors:
+        listed = [list(bytes.fromhex(color)) for color in output.colors + output.ignored_colors]
+        other = next([grey] * 3 for grey in range(256) if [grey] * 3 not in listed)
+        return np.array([other, listed[0]], np.uint8)[shown.astype(int)]
     return np.where(shown, np.uint8(255), np.uint8(0))
 
 
