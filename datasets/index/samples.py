@@ -168,6 +168,7 @@ def _find(
         whole |= whole.sum() < 2
         kept = ~whole & (split == "train")
         kept[whole] = choose(images.text[whole], task, split, split_by)
+        chosen = chosen[kept]
         located = {name: (shard[kept], member[kept]) for name, (shard, member) in located.items()}
     columns = {}
     for output in task.outputs:
