@@ -227,10 +227,10 @@ def test_what_is_not_finite_is_neither_written_nor_read(tmp_path):
     assert checkpoint.load(path)["model"]["w"] == 1e5
     with pytest.raises(ValueError, match="slim.pt: not written: model/w is infinite"):
         checkpoint.slim(path, slim)  # more than half precision can say
-    state = checkpoint.load(path) | {"state": [torch.tensor(float("nan"))]}
+    state = checkpoint.load(path) | {"learner": [torch.tensor(float("nan"))]}
     with pytest.raises(ValueError, match="last.pt: not written: state/0 is infinite"):
         checkpoint.save(path, state)
-    assert "state" not in checkpoint.load(path)
+    assert "learner" not in checkpoint.load(path)
     torch.save(state, path)
     with pytest.raises(ValueError, match="last.pt: state/0 is infinite or not a number"):
         checkpoint.load(path)
@@ -239,9 +239,9 @@ def test_what_is_not_finite_is_neither_written_nor_read(tmp_path):
 def test_weights_of_best_and_last():
     plain, averaged = {"w": torch.zeros(2)}, {"w": torch.ones(2)}
     assert checkpoint.weights({"model": averaged}) == averaged
-    assert checkpoint.weights({"state": {"model": plain}}) == plain
+    assert checkpoint.weights({"learner": {"model": plain}}) == plain
     ema = {"n_averaged": torch.tensor(4), "module.w": averaged["w"]}
-    found = checkpoint.weights({"state": {"model": plain, "ema": ema}})
+    found = checkpoint.weights({"learner": {"model": plain, "ema": ema}})
     assert found == averaged
 
 

@@ -265,7 +265,7 @@ def test_it_trains_resumes_predicts_and_exports(example, run_train, run_infer, t
     ran = run_train("--resume", "parts/last.pt", "--steps", "3")
     assert ran.status == 0, ran.err
     states = [torch.load(f"{name}/last.pt", weights_only=True) for name in ("whole", "parts")]
-    models = [state["state"]["model"] for state in states]
+    models = [state["learner"]["model"] for state in states]
     assert models[0].keys() == models[1].keys()
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
 

@@ -31,7 +31,7 @@ def stopped(tmp_path):
         settings = parse([*words, *OUT])
         tasks = [own.task.to_json() for own in settings.tasks]
         config = {"tasks": tasks, "settings": settings.to_json()}
-        checkpoint.save(tmp_path / "last.pt", {"state": {}, "config": config})
+        checkpoint.save(tmp_path / "last.pt", {"learner": {}, "config": config})
         return ["--resume", str(tmp_path / "last.pt")]
 
     return make

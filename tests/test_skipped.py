@@ -136,7 +136,7 @@ def test_one_too_many_ends_the_run_and_a_larger_limit_goes_on(
     assert ran.out.count("\nskipped") == 1  # the others are known
     assert listed(tmp_path / "parts") == listed(tmp_path / "whole")
     states = [checkpoint.load(tmp_path / name / "last.pt") for name in ("whole", "parts")]
-    assert differing(states[0]["state"], states[1]["state"]) == []
+    assert differing(states[0]["learner"], states[1]["learner"]) == []
 
 
 @pytest.mark.parametrize(

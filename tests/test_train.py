@@ -190,7 +190,7 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(
 def test_the_comparison_would_see_a_difference(uninterrupted):
     if not uninterrupted:
         pytest.skip("runs after the test above")
-    state = uninterrupted["last.pt"]["state"]
+    state = uninterrupted["last.pt"]["learner"]
     first, second = list(state["model"])[:2]
     other = {**state["model"], first: state["model"][first] + 1e-7, "new": torch.zeros(1)}
     assert sorted(differing(state["model"], other)) == sorted([f"/{first}", "/new"])
@@ -216,7 +216,7 @@ def test_other_settings_resume_too(run_train, tiny_json, tmp_path, stop_after, w
     path.unlink()  # the checkpoint has it
     assert run_train("--resume", "parts/last.pt").status == 0
     states = [checkpoint.load(tmp_path / name / "last.pt") for name in ("whole", "parts")]
-    assert differing(states[0]["state"], states[1]["state"]) == []
+    assert differing(states[0]["learner"], states[1]["learner"]) == []
 
 
 def test_a_plateau_is_seen_across_a_stop(run_train, tiny_json, tmp_path, monkeypatch, stop_after):
@@ -245,9 +245,9 @@ def test_flags_given_with_resume_are_taken(run_train, tiny_json, tmp_path):
     ran = run_train("--resume", "run/last.pt", "--steps", "4", *more)
     assert ran.status == 0, ran.err
     state = checkpoint.load(tmp_path / "run" / "last.pt")
-    group = state["state"]["optimizer"]["param_groups"][0]
+    group = state["learner"]["optimizer"]["param_groups"][0]
     assert (group["lr"], group["weight_decay"], group["betas"]) == (0.02, 0.5, (0.5, 0.999))
-    assert "ema" in state["state"]
+    assert "ema" in state["learner"]
     stored = state["config"]["settings"]
     assert (stored["lr"], stored["weight_decay"], stored["ema"]) == (0.02, 0.5, 0.9)
     assert run_train("--resume", "run/last.pt", "--epochs", "2").status == 0
@@ -263,7 +263,7 @@ def test_fewer_steps_where_all_would_take_too_long(run_train, tiny_json, tmp_pat
     assert "21 steps instead of 30, to end in 1e-05 minutes" in ran.out
     state = checkpoint.load(tmp_path / "short" / "last.pt")
     assert (state["step"], state["config"]["settings"]["steps"]) == (21, 21)
-    assert state["state"]["schedule"]["step"] == 21
+    assert state["learner"]["schedule"]["step"] == 21
 
     assert run_train(*words, "--out", "whole").status == 0
     stop_after(25)
@@ -271,7 +271,7 @@ def test_fewer_steps_where_all_would_take_too_long(run_train, tiny_json, tmp_pat
     stop_after(0)
     assert run_train("--resume", "parts/last.pt").status == 0
     states = [checkpoint.load(tmp_path / name / "last.pt") for name in ("whole", "parts")]
-    assert differing(states[0]["state"], states[1]["state"]) == []
+    assert differing(states[0]["learner"], states[1]["learner"]) == []
 
 
 def test_resume_finds_the_newest_run_of_the_task(run_train, tiny_json, tmp_path, stop_after):
@@ -297,7 +297,7 @@ def test_a_finished_run_has_nothing_left_to_do_but_may_go_on(run_train, tiny_jso
     state = checkpoint.load(last)
     for words in ((), ("--steps", "1")):
         assert run_train("--resume", last, *words).status == 0
-        assert differing(checkpoint.load(last)["state"], state["state"]) == []
+        assert differing(checkpoint.load(last)["learner"], state["learner"]) == []
     assert run_train("--resume", last, "--steps", "4").status == 0
     assert checkpoint.load(last)["step"] == 4
 
@@ -348,7 +348,7 @@ def test_a_damaged_checkpoint_costs_no_more_than_since_the_last(
     assert ran.err.count("\n") == 1
     assert ran.err.startswith(f"passed over: {Path('runs/tiny/last.pt')}: ")
     assert "6 steps" in ran.out
-    assert differing(checkpoint.load(last)["state"], whole["state"]) == []
+    assert differing(checkpoint.load(last)["learner"], whole["learner"]) == []
     assert checkpoint.load(previous)["step"] == 4
 
 
@@ -581,7 +581,7 @@ def test_a_worker_that_dies_in_a_step_costs_no_step(
     assert checkpoint.load(tmp_path / "cut" / "last.pt")["step"] == 4
     assert run_train("--resume", "cut/last.pt").status == 0
     states = [checkpoint.load(tmp_path / out / "last.pt") for out in ("whole", "cut")]
-    assert differing(states[0]["state"], states[1]["state"]) == []
+    assert differing(states[0]["learner"], states[1]["learner"]) == []
 
 
 def test_a_task_file_of_the_repository_trains(run_train, make_data, tmp_path):
@@ -609,7 +609,7 @@ def test_losses_and_their_weights(run_train, tiny_json, tmp_path):
     assert line["train/loss"] == pytest.approx(expected, rel=1e-5)
 
     assert run_train(*base, "--loss-weights", "uncertainty", "--out", "learned").status == 0
-    state = checkpoint.load(tmp_path / "learned" / "last.pt")["state"]
+    state = checkpoint.load(tmp_path / "learned" / "last.pt")["learner"]
     assert state["criterion"]["log_variances"].abs().sum() > 0
 
 

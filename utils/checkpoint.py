@@ -149,7 +149,7 @@ def weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The network's weights in best.pt or last.pt: the averaged ones where there are any."""
     if "model" in state:
         return state["model"]
-    training = state["state"]
+    training = state["learner"]
     if "ema" not in training:
         return training["model"]
     prefix = "module."  # torch's AveragedModel keeps its copy, and a counter, under this name

@@ -115,7 +115,7 @@ class RunFolder:
                 "with what it began with, wherever --data says that this lies now"
             )
         try:
-            state.load_state_dict(saved["state"])
+            state.load_state_dict(saved["learner"])
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
         self.best, self.run_id = saved["best"], saved["run_id"]
@@ -219,7 +219,8 @@ class RunFolder:
 
     def save(self, step: int, state: TrainState) -> None:
         """Write last.pt, from which a run is resumed."""
-        facts = {"step": step, "best": self.best, "state": state.state_dict()}
+        # the name that the state has had in last.pt from the first format on
+        facts = {"step": step, "best": self.best, "learner": state.state_dict()}
         self._write(checkpoint.LAST, facts | {"data": self.data})
         self.saved = time.monotonic()
 

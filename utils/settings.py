@@ -259,7 +259,7 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
     for flag in ("init", "pretrained", "label"):
         if flag in given:
             raise UserError(f"--{flag}: a resumed run goes on with its own outputs and weights")
-    if "state" not in state:
+    if "learner" not in state:
         raise UserError(f"{path}: holds weights alone, --resume expects a last.pt")
     config = state["config"]
     trained = [task["name"] for task in config["tasks"]]
