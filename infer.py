@@ -25,10 +25,11 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from datasets.dataset import eval_batches, open_split
+from datasets.dataset import open_split
 from datasets.decode import decode_image, read_image
 from datasets.demo import demo_shards
 from datasets.index.sources import find_images, first_images, result_paths
+from datasets.loader import eval_batches
 from datasets.stores import parse_path
 from datasets.task import Output, Task, UserError, read_task
 from models import ModelSpec, UNet

@@ -16,15 +16,9 @@ if __name__ == "__main__":
 from torch import Tensor
 
 from datasets.class_weights import class_weights
-from datasets.dataset import (
-    TaskData,
-    WorkerDied,
-    eval_batches,
-    open_task,
-    overfit,
-    train_batches,
-)
+from datasets.dataset import TaskData, open_task, overfit
 from datasets.demo import demo_shards
+from datasets.loader import WorkerDied, eval_batches, train_batches
 from datasets.look import look
 from datasets.stores import parse_path
 from datasets.task import UserError

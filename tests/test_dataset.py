@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets import TASKS, dataset, load_task
+from datasets import TASKS, dataset, load_task, loader
 from datasets.class_weights import class_histogram, class_weights
-from datasets.dataset import BadMember, eval_batches, open_split, open_task, overfit, train_loader
+from datasets.dataset import BadMember, open_split, open_task, overfit
+from datasets.loader import eval_batches, train_loader
 from datasets.task import IGNORE, Classes, Task
 
 DATASETS = Path(__file__).parents[1] / "datasets"
@@ -272,9 +273,9 @@ def test_a_photograph_on_its_side_fits_its_upright_target(tiny_task, make_data):
 def test_a_run_on_the_cpu_opens_no_cuda_context(tmp_path, monkeypatch, pin):
     """Pinning does, so a loader pins where it is told to, not wherever there is a GPU."""
     folder = known_labels(tmp_path / "data", (72, 18, 0))
-    made, build = [], dataset.DataLoader
+    made, build = [], loader.DataLoader
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(dataset, "DataLoader", lambda *a, **k: made.append(k) or build(*a, **k))
-    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", lambda loader: iter(()))
+    monkeypatch.setattr(loader, "DataLoader", lambda *a, **k: made.append(k) or build(*a, **k))
+    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", lambda _: iter(()))
     train_loader(open_task(two_classes(), [folder], (8, 8)).train, 2, 0, pin=pin)
     assert [settings["pin_memory"] for settings in made] == [pin]

@@ -10,7 +10,7 @@ import torch
 from conftest import TINY, members_of, put
 from PIL import Image
 
-from datasets import dataset
+from datasets import loader
 from datasets.dataset import open_task
 from datasets.task import IGNORE, Label, Task
 from models import ModelSpec, UNet
@@ -111,7 +111,7 @@ def test_a_field_of_the_name_without_any_file(named):
             assert sample.key.split("/")[1].startswith(
                 data.task.outputs[0].classes[int(sample.targets["material"])]
             )
-    (batch,) = dataset.eval_batches(data.val, 8, 0)
+    (batch,) = loader.eval_batches(data.val, 8, 0)
     assert batch.targets["material"].shape == (len(data.val),)
     assert data.task.empty_batch(0, (8, 8)).targets["material"].shape == (0,)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import members_of
 
-from datasets.dataset import open_task, train_loader
+from datasets.dataset import open_task
+from datasets.loader import train_loader
 from datasets.stores import write_hdf5, write_zip
 
 WORKERS, BATCH = 4, 8

@@ -160,7 +160,8 @@ def png(value):
 
 @pytest.mark.parametrize(("kind", "workers"), [("zip", 0), ("zip", 2), ("h5", 2)])
 def test_a_hundred_lost_connections_and_every_sample_once(kind, workers, serve, tmp_path):
-    from datasets.dataset import eval_batches, open_split  # imports torch
+    from datasets.dataset import open_split
+    from datasets.loader import eval_batches  # imports torch
 
     keys = [f"{i:03d}" for i in range(150)]
     members = {f"image/{key}.png": png(int(key)) for key in keys}
@@ -179,7 +180,8 @@ def test_a_hundred_lost_connections_and_every_sample_once(kind, workers, serve, 
 
 def test_training_over_lost_connections(serve, tmp_path):
     """Two epochs, and none of their samples is bad: each read is tried again until it comes."""
-    from datasets.dataset import open_split, train_loader
+    from datasets.dataset import open_split
+    from datasets.loader import train_loader
 
     members = {f"image/{i:03d}.png": png(i) for i in range(100)}
     members |= {f"mask/{i:03d}.png": png(255) for i in range(100)}

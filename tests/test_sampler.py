@@ -7,7 +7,8 @@ import pytest
 from conftest import members_of
 
 from datasets import sampler
-from datasets.dataset import open_task, overfit, train_loader
+from datasets.dataset import open_task, overfit
+from datasets.loader import train_loader
 from datasets.sampler import InfiniteBatchSampler, mix_runs
 from datasets.stores import write_hdf5, write_zip
 

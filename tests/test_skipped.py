@@ -19,7 +19,8 @@ from test_train import differing
 
 import train
 from datasets.class_weights import class_histogram
-from datasets.dataset import BadMember, eval_batches, open_split, open_task, train_loader
+from datasets.dataset import BadMember, open_split, open_task
+from datasets.loader import eval_batches, train_loader
 from datasets.stores import write_hdf5, write_zip
 from utils import checkpoint, engine
 from utils.distributed import Distributed
@@ -285,7 +286,8 @@ def test_workers_that_may_open_too_few_files_are_not_started(make_data):
     code = """if __name__ == "__main__":
     import resource, sys, torch
     from conftest import TINY
-    from datasets.dataset import eval_batches, open_split
+    from datasets.dataset import open_split
+    from datasets.loader import eval_batches
     from datasets.task import UserError
     split = open_split(TINY, [sys.argv[1]], "train")
     for limit in range(12, 84, 6):

@@ -7,7 +7,8 @@ from statistics import median
 import pytest
 import torch
 
-from datasets.dataset import open_task, train_loader
+from datasets.dataset import open_task
+from datasets.loader import train_loader
 from utils.engine import train_step
 
 pytest_plugins = ["bench_plugin"]

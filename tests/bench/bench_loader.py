@@ -2,7 +2,8 @@
 
 import pytest
 
-from datasets.dataset import open_task, train_loader
+from datasets.dataset import open_task
+from datasets.loader import train_loader
 
 pytest_plugins = ["bench_plugin"]
 BATCHES = 8  # timed together: with workers they come in bursts
