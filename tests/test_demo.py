@@ -15,12 +15,11 @@ from datasets.damage import CLASSES
 from datasets.dataset import open_task
 from datasets.decode import decode_image, decode_target
 from datasets.demo.damage import PAINTERS
-from datasets.demo.photograph import lay_out
+from datasets.demo.flat import GROUND, draw_surface, lay_out
 from datasets.demo.room import draw_room
-from datasets.demo.scene import Camera, Scene, draw_depth, file_of, plain
+from datasets.demo.scene import Scene, draw_depth, file_of, plain
 from datasets.demo.street import draw_street
-from datasets.demo.surface import draw_surface
-from datasets.demo.view import Pose, View
+from datasets.demo.view import View
 from datasets.task import IGNORE, Classes, Depth, Mask, Task
 
 FILES = sorted(Path(__file__).parents[1].glob("datasets/*.json"))
@@ -99,7 +98,7 @@ def test_every_class_occurs(task):
     for output in task.outputs:
         if isinstance(output, Classes):
             seen = {scene.names[i] for scene in scenes for i in np.unique(scene.ids) if i != IGNORE}
-            assert {plain(name) for name in output.labels[1:]} <= seen | set(demo.surface.GROUND)
+            assert {plain(name) for name in output.labels[1:]} <= seen | set(GROUND)
 
 
 @pytest.mark.parametrize("name", ["damage", "cityscapes", "maskdepth"])
@@ -222,37 +221,40 @@ def test_depth_of_the_floor_is_height_over_slope(draw):
         scene = draw(np.random.default_rng(seed), (97, 131), ())
         name = "floor" if draw is draw_room else "road"
         floor = scene.ids == scene.names.index(name)
-        points = points_of(scene)[floor]
-        normal = np.linalg.lstsq(points, np.ones(len(points)), rcond=None)[0]
-        assert np.abs(points @ normal - 1).max() < 1e-3
-        assert 1.2 < 1 / np.linalg.norm(normal) < 1.9  # the height of the eye, in metres
-        assert normal[1] > 0  # below it
+        rows, columns = (np.indices(floor.shape)[:, floor].T + 0.5 - (48.5, 65.5)).T
+        places = np.stack([columns, rows, np.ones(len(rows))], 1)
+        inverse = np.linalg.lstsq(places, 1 / scene.depth_m[floor], rcond=None)[0]  # is affine
+        assert np.abs(places @ inverse * scene.depth_m[floor] - 1).max() < 1e-3
+        normals = scene.normals[floor]
+        assert np.ptp(normals, axis=0).max() < 1e-5
+        assert 1.2 < normals[0, 2] / inverse[2] < 1.9  # the height of the eye, in metres
+        assert normals[0, 1] > 0.9  # below it
 
 
-def points_of(scene: Scene) -> np.ndarray:
-    """Camera coordinates (H, W, 3) of what each pixel shows, in metres."""
-    height, width = scene.depth_m.shape
-    fx, fy, cx, cy = scene.camera
-    x, y = (np.arange(width) + 0.5 - cx) / fx, (np.arange(height) + 0.5 - cy) / fy
-    rays = np.stack(np.broadcast_arrays(x[None], y[:, None], 1.0), -1)
-    return rays * scene.depth_m[..., None]
+def eye(names: tuple[str, ...]) -> View:
+    """A camera 1 m above the ground that looks straight ahead."""
+    view = View(np.random.default_rng(0), (33, 33), names, 0.0)
+    view.position[1] = 1
+    return view
 
 
 @pytest.mark.parametrize(("shape", "near"), [("box", 4.0), ("ball", 4.0), ("shell", 6.0)])
 def test_a_solid_straight_ahead(shape, near):
-    view = View((33, 33), ("sky", "thing"), 40.0, 0.0, 1.0)
-    view.put("thing", shape, Pose((0, 1, 5), (0.5, 0.5, 1)), (1, 1, 1))
+    view = eye(("sky", "thing"))
+    view.put("thing", shape, (0, 1, 5), (0.5, 0.5, 1), 0, (1, 1, 1))
     assert view.depth_m[16, 16] == pytest.approx(near, abs=1e-4)
-    half = (view.ids[16] == 1).sum() / 2  # 0.5 m at the front of a box, 40 pixels focal length
-    assert half == pytest.approx(40 * 0.5 / {"box": 4, "ball": 4.9, "shell": 4}[shape], abs=1.01)
+    half = (view.ids[16] == 1).sum() / 2  # 0.5 m at the front of a box
+    assert half == pytest.approx(
+        view.focal * 0.5 / {"box": 4, "ball": 4.9, "shell": 4}[shape], abs=1.01
+    )
 
 
 def test_the_nearest_solid_shows_in_any_order():
     images = []
     for order in ((0, 1), (1, 0)):
-        view = View((33, 33), ("sky",), 40.0, 0.0, 1.0)
+        view = eye(("sky",))
         for i in order:
-            view.put(f"thing {i}", "box", Pose((0.1 * i, 1, 4 + i), (0.5,) * 3), (i, 0.5, 1 - i))
+            view.put(f"thing {i}", "box", (0.1 * i, 1, 4 + i), (0.5,) * 3, 0, (i, 0.5, 1 - i))
         images.append(np.dstack([view.image, view.depth_m]))
     np.testing.assert_array_equal(images[0], images[1])
 
@@ -273,7 +275,7 @@ def test_a_surface_is_smooth():
 def flat(depth_m: list[float]) -> Scene:
     depth = np.array([depth_m], np.float32)
     nothing = np.zeros(depth.shape, np.uint8)
-    return Scene(nothing, nothing, ("",), nothing > 0, depth, Camera(1, 1, 0, 0))
+    return Scene(nothing, nothing, ("",), nothing > 0, {}, depth)
 
 
 @pytest.mark.parametrize(

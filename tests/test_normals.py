@@ -7,7 +7,8 @@ from conftest import encode
 
 from datasets.check.statistics import STATISTICS
 from datasets.decode import decode_target
-from datasets.demo.scene import FILES, Camera, Scene
+from datasets.demo.scene import FILES
+from datasets.demo.view import View
 from datasets.task import Normals
 from datasets.transforms import Box, Move, move_normals
 from models import ModelSpec, UNet
@@ -77,18 +78,22 @@ def test_averaged_with_the_mirrored_image_both_say_the_same():
 
 
 def test_those_of_the_demo_are_those_of_its_surfaces():
-    """Of three planes, but for the pixel at an edge between two."""
-    rows, columns = np.indices((40, 50)) + 0.5
-    camera = Camera(50, 50, 25, 20)
-    floor, wall = 50 / np.maximum(rows - 20, 1e-3), 60 / np.maximum(columns - 25, 1e-3)
-    depth = np.minimum(np.minimum(floor, wall), 4).astype(np.float32)
-    planes = np.argmin([floor, wall, np.full_like(floor, 4)], 0)
-    scene = Scene(None, None, (), None, depth, camera)
+    """Of the walls that are seen, and square to what depth says of the way to the pixel beside."""
+    view = View(np.random.default_rng(0), (40, 50), ("sky",), 0.2)
+    view.put("room", "shell", (0, 1, 2), (1.5, 1.2, 4), 0.3, (1, 1, 1))
+    view.put("thing", "ball", (0.2, 1, 3), (0.6, 0.6, 0.6), 0, (1, 1, 1))
+    scene = view.scene(np.ones(3), ())
     pixels = encode(FILES["normals"].pixels(scene, OUTPUT, False), "a.png")
-    found = decode_target(pixels, "a.png", OUTPUT).numpy()
-    expected = np.array([[0, 1, 0], [-1, 0, 0], [0, 0, 1]])[planes].transpose(2, 0, 1)
-    assert np.bincount(planes.ravel()).min() > 200
-    assert (np.abs(found - expected).max(0) < 0.03).mean() > 0.95
+    found = decode_target(pixels, "a.png", OUTPUT).numpy().transpose(1, 2, 0)
+    np.testing.assert_allclose(found, scene.normals, atol=0.02)
+    rows, columns = np.indices((40, 50)) + 0.5
+    rays = np.stack([(columns - 25) / view.focal, (20 - rows) / view.focal, -np.ones((40, 50))], 2)
+    assert (rays * found).sum(2).max() < 0.02  # all face the camera
+    for axis in (0, 1):
+        steps = np.diff(rays * scene.depth_m[..., None], axis=axis)
+        steps /= np.linalg.norm(steps, axis=2, keepdims=True)
+        square = np.abs((steps * np.delete(found, -1, axis)).sum(2)) < 0.1
+        assert square.mean() > 0.9  # but where an edge lies between
 
 
 def test_another_convention_is_doubted():

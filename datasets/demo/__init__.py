@@ -5,7 +5,6 @@ The data of a run that names none. Picture i is a function of seed i alone: same
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
@@ -19,7 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from datasets.cityscapes import CITYSCAPES, CITYSCAPES24
-from datasets.demo import damage, room, street, surface
+from datasets.demo import flat, room, street
 from datasets.demo.scene import Scene, draw_file, file_of, names_of
 from datasets.processes import run_in_order
 from datasets.stores.write import write_hdf5, write_zip
@@ -36,7 +35,7 @@ CITIES = ("aldorf", "bergen", "cassel", "dorstadt")
 
 # Scene, class names that it shows, how many of them a task must use at least, whether it has depth.
 PAINTERS = (
-    (damage.draw_photograph, (damage.CLEAN, *damage.PAINTERS), 3, False),
+    (flat.draw_photograph, (flat.CLEAN, *flat.PAINTERS), 3, False),
     (room.draw_room, room.WORDS, 1, True),
     (street.draw_street, street.WORDS, 1, True),
 )
@@ -63,11 +62,8 @@ def demo_shards(task: Task, root: Path, num: int = NUM) -> list[Path]:
     results = list(tqdm(drawn, f"drawing {name}", num, unit="picture", disable=None))
     members = {member: data for files, _ in results for member, data in files.items()}
     if task.metadata:
-        text = io.StringIO()
-        table = csv.DictWriter(text, list(results[0][1]), lineterminator="\n")
-        table.writeheader()
-        table.writerows(row for _, row in results)
-        members[task.metadata] = text.getvalue().encode()
+        rows = [list(results[0][1]), *(row.values() for _, row in results)]
+        members[task.metadata] = "".join(",".join(row) + "\n" for row in rows).encode()
     note.unlink(missing_ok=True)
     for path, start in shards.items():
         write = write_hdf5 if path.suffix == ".h5" else write_zip
@@ -93,8 +89,7 @@ def choose_painter(task: Task) -> Callable[..., Scene]:
         return room.draw_room
     known = [len(names & {*words}) * (is_deep or not deep) for _, words, _, is_deep in PAINTERS]
     draw, _, least, _ = PAINTERS[int(np.argmax(known))]
-    enough = max(known) >= max(least, KNOWN_SHARE * len(names))
-    return draw if enough else surface.draw_surface
+    return draw if max(known) >= max(least, KNOWN_SHARE * len(names)) else flat.draw_surface
 
 
 def draw_scene(task: Task, seed: int) -> Scene:
@@ -112,16 +107,13 @@ def draw_members(task: Task, seed: int) -> tuple[dict[str, bytes], dict[str, str
     key = f"{city}_{seed:06d}_000019" if "{city}" in task.image else f"demo{seed:04d}"
     split = task.splits.get("train" if seed % VAL_EVERY else "val", "train")
     fields = {"split": split, "city": city, "part": "1", "key": key}
-    members = {}
+    group, members = f"{seed // GROUP:02d}", {}  # what fields stand for that nothing is known of
     for template in dict.fromkeys((task.image, *(output.files for output in task.dense))):
         outputs = [output for output in task.dense if output.files == template]
         text = template[:-1] + "png" if template.endswith(".*") else template
-        group = f"{seed // GROUP:02d}"  # also what fields stand for that nothing is known of
-        member = re.sub(r"\{(\w+)\}|\*", lambda m, g=group: fields.get(m[1] or "", g), text)
-        form, file = (
-            Image.registered_extensions().get(Path(member).suffix.lower(), ""),
-            io.BytesIO(),
-        )
+        member = re.sub(r"\{(\w+)\}|\*", lambda match: fields.get(match[1] or "", group), text)
+        form = Image.registered_extensions().get(Path(member).suffix.lower(), "")
+        file = io.BytesIO()
         try:
             pixels = draw_file(scene, outputs, template == task.image, form == "JPEG")
             Image.fromarray(pixels).save(file, form, quality=92, compress_level=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy import ndarray
@@ -18,31 +18,23 @@ from datasets.task import CHANNELS, IGNORE, MAX_UINT16, Classes, Depth, Mask, No
 THINGS = json.loads(Path(__file__).with_name("things.json").read_text())
 
 
-class Camera(NamedTuple):
-    """A pinhole: focal lengths and optical centre in pixels; the first pixel ends at 1."""
-
-    fx: float
-    fy: float
-    cx: float
-    cy: float
-
-
 class Scene(NamedTuple):
     """What is to be seen, and all that is true of it.
 
     image: uint8 (H, W, 3). ids: uint8 (H, W), positions in `names` (as `plain` writes them; "" is
     whatever nobody asked for), or IGNORE. front: bool (H, W), what a mask shows that names nothing.
-    depth_m: float32 (H, W), metres along the optical axis of `camera`; None in flat pictures.
-    about: further facts, such as the material: a row of the task's metadata.
+    about: further facts, such as the material: a row of the metadata. If it has depth: depth_m:
+    float32 (H, W), metres along the optical axis, which meets the middle of the picture; normals:
+    float32 (H, W, 3), where surfaces face: to the right, up, to the camera.
     """
 
     image: ndarray
     ids: ndarray
     names: tuple[str, ...]
     front: ndarray
-    depth_m: ndarray | None = None
-    camera: Camera | None = None
     about: dict[str, str] = {}  # never changed
+    depth_m: ndarray = np.empty(0)
+    normals: ndarray = np.empty(0)
 
 
 def plain(name: str) -> str:
@@ -112,24 +104,8 @@ def draw_depth(scene: Scene, output: Depth, lossy: bool) -> ndarray:
 
 
 def draw_normals(scene: Scene, output: Normals, lossy: bool) -> ndarray:
-    """Colours (H, W, 3) of the directions that surfaces face, from the depths of neighbours: of a
-    pixel's two in its row or column, the one of less different depth is on its surface."""
-    depth, camera = scene.depth_m.astype(np.float64), scene.camera
-    rows, columns = np.indices(depth.shape) + 0.5
-    down, right = (_step(depth, axis) for axis in (0, 1))
-    x, y = (columns - camera.cx) / camera.fx, (rows - camera.cy) / camera.fy
-    # of the plane through z (x, y, 1): how z changes per unit of x and of y, both to the camera
-    along_x, along_y = right * camera.fx, down * camera.fy
-    normals = np.stack([along_x, -along_y, depth + x * along_x + y * along_y], axis=2)
-    normals /= np.maximum(np.linalg.norm(normals, axis=2, keepdims=True), 1e-9)
-    return np.rint(normals * 127.5 + 127.5).astype(np.uint8)
-
-
-def _step(depth: ndarray, axis: int) -> ndarray:
-    """The smaller of the differences to both neighbours along an axis, (H, W)."""
-    apart = np.diff(depth, axis=axis)
-    before, after = (np.insert(apart, at, np.inf, axis) for at in (0, apart.shape[axis]))
-    return np.where(np.abs(before) < np.abs(after), before, after)
+    """Colours (H, W, 3) of the directions that surfaces face."""
+    return np.rint(scene.normals * 127.5 + 127.5).astype(np.uint8)
 
 
 def no_file(scene: Scene, output: Output, lossy: bool) -> ndarray:
@@ -141,7 +117,7 @@ class File(NamedTuple):
     """What the demo must know of a kind: the pixels of its file, from (scene, output, whether the
     file is lossy); what a scene should show for it; whether the scene must have depth."""
 
-    pixels: Callable[[Scene, Output, bool], ndarray]
+    pixels: Callable[[Scene, Any, bool], ndarray]
     names: Callable[[Output], tuple[str, ...]]
     deep: bool = False
 
