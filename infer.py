@@ -132,19 +132,6 @@ def load_network(path: Path, name: str | None) -> tuple[list[tuple[Task, tuple[i
     return chosen, model.eval()
 
 
-def find_weights(name: str | None) -> Path:
-    """The newest best.pt of a task below runs/, else the demo weights that come with the code."""
-    if not name:
-        raise UserError(f"--task: expected one of {', '.join(TASKS)}, or --weights CKPT")
-    for path, trained in checkpoint.newest(RUNS, "best.pt"):
-        if name in trained:
-            return path
-    shipped = SHIPPED / f"demo_{name}.pt"
-    if shipped.is_file():
-        return shipped
-    raise UserError(f"--task {name}: no run of it below {RUNS}/, no demo weights; train it first")
-
-
 def main() -> int:
     """Predict; 0 when done, 2 with one line for a mistake, 130 when stopped by Ctrl-C."""
     return run_command(lambda: run(infer_parser(TASKS).parse_args()))
@@ -158,7 +145,7 @@ def run(args: Namespace) -> None:
         raise UserError(f"--overlap {args.overlap}: expected less than --tile {args.tile}")
     from_file = args.task and args.task.endswith(".json")
     name = read_task(Path(args.task)).name if from_file else args.task
-    path = args.weights or find_weights(name)
+    path = args.weights or checkpoint.find_weights(name, RUNS, SHIPPED)
     device = "cpu" if args.export else args.device
     tiles = {"tile": args.tile, "overlap": args.overlap}
     predictor = load(path, task=name, device=device, amp=args.amp, tta=args.tta, **tiles)

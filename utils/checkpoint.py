@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from datasets import TASKS
 from datasets.task import UserError
 from utils.command import printable
 from utils.files import write_whole
@@ -143,6 +144,19 @@ def newest(runs: Path, name: str) -> Iterator[tuple[Path, list[str]]]:
             yield usable, [task["name"] for task in state["config"]["tasks"]]
         except ValueError as error:
             print(printable(f"passed over: {error}"), file=sys.stderr)
+
+
+def find_weights(task: str | None, runs: Path, shipped: Path) -> Path:
+    """The newest best.pt of a task below `runs`, else the demo weights in `shipped`."""
+    if not task:
+        raise UserError(f"--task: expected one of {', '.join(TASKS)}, or --weights CKPT")
+    for path, trained in newest(runs, "best.pt"):
+        if task in trained:
+            return path
+    demo = shipped / f"demo_{task}.pt"
+    if demo.is_file():
+        return demo
+    raise UserError(f"--task {task}: no run of it below {runs}/, no demo weights; train it first")
 
 
 def weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:

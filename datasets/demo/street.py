@@ -105,17 +105,17 @@ def _traffic(rng: Generator, view: View, kerbs: tuple[float, float], has_rails: 
     """What drives ahead and comes towards us, parks at the kerbs, and cycles."""
     ahead, towards = ["car", "bus", "truck"], ["car", "bus", "train" if has_rails else "truck"]
     lanes = ((kerbs[1] - 1.9, ahead), (kerbs[0] + 1.5, towards), (kerbs[1] + 0.9, ["car"]))
-    for x, kinds in lanes:
+    for x, vehicles in lanes:
         for z in np.arange(rng.uniform(10, 22), 60, rng.uniform(19, 30)):
-            kind = str(rng.choice(kinds))
-            body = rng.uniform(0.1, 0.95, 3) if kind != "bus" else np.array([0.9, 0.7, 0.15])
-            glass = body * 0.5 if kind == "truck" else (0.12, 0.15, 0.19)
+            vehicle = str(rng.choice(vehicles))
+            body = rng.uniform(0.1, 0.95, 3) if vehicle != "bus" else np.array([0.9, 0.7, 0.15])
+            glass = body * 0.5 if vehicle == "truck" else (0.12, 0.15, 0.19)
             colors = [body, glass, (0.07,) * 3, (0.9, 0.08, 0.06) if x > 0 else (1, 0.97, 0.8)]
-            view.build(kind, VEHICLES[kind][0], (x, 0, z), VEHICLES[kind][1], 0, colors)
-    for kind in ("bicycle", "motorcycle"):
+            view.build(vehicle, VEHICLES[vehicle][0], (x, 0, z), VEHICLES[vehicle][1], 0, colors)
+    for vehicle in ("bicycle", "motorcycle"):
         if rng.random() < 0.65:
             at, yaw = rng.uniform((-1.6, 0, 4.5), (1.6, 0, 11)), rng.uniform(0.3, 2.8)
             colors = [rng.uniform(0.1, 0.8, 3), (0.6,) * 3, (0.08,) * 3]
-            view.build(kind, VEHICLES[kind][0], at, VEHICLES[kind][1], yaw, colors)
+            view.build(vehicle, VEHICLES[vehicle][0], at, VEHICLES[vehicle][1], yaw, colors)
             if rng.random() < 0.75:
                 view.person("rider", at + (0, 0.3, 0), yaw)

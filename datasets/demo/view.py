@@ -58,7 +58,9 @@ class View:
             center = np.asarray(at) + np.multiply(middle, half) @ _turn(yaw)
             self.put(name, shape, center, np.multiply(part, half), yaw, paints[color])
 
-    def put(self, name: str, kind: str, at: Vector, half: Vector, yaw: float, paint: Paint) -> None:
+    def put(
+        self, name: str, solid: str, at: Vector, half: Vector, yaw: float, paint: Paint
+    ) -> None:
         """A `box`, a `ball` or a `shell` (a box seen from within): its middle (x, y, z), its half
         sizes, both in metres; yaw: how far it is turned about the vertical, in radians."""
         center, half, turn = np.asarray(at, np.float32), np.asarray(half, np.float32), _turn(yaw)
@@ -66,13 +68,13 @@ class View:
         # in the unit solid
         directions = np.tensordot(turn / half[:, None], self.rays[:, *window], 1)
         origin = turn @ (self.position - center) / half
-        t = _hits(kind, origin, directions)
+        t = _hits(solid, origin, directions)
         hit = (t > NEAR_M) & (t < self.depth_m[window])
         points = origin + (t[hit] * directions[:, hit]).T
         normals = points / half
-        if kind != "ball":
+        if solid != "ball":
             normals = np.eye(3, dtype=np.float32)[np.abs(points).argmax(1)] * np.sign(points)
-        normals *= (-1 if kind == "shell" else 1) / np.linalg.norm(normals, axis=1)[:, None]
+        normals *= (-1 if solid == "shell" else 1) / np.linalg.norm(normals, axis=1)[:, None]
         (x, y, z), (aside, up, _) = (points * half).T, np.abs(normals.T) > 0.5
         across, up = np.where(aside, z, x), np.where(up, z, y)  # on the face
         color = paint(across, up) if callable(paint) else np.asarray(paint)
