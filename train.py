@@ -6,7 +6,8 @@ import gc
 import sys
 from pathlib import Path
 
-from utils.settings import Settings, Steps, answer_help, check_norm, count_steps, parse
+from utils.settings import Settings, answer_help, check_norm, parse
+from utils.steps import Steps, count_steps
 from utils.stop import StopSignals, end_on_signals
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Cityscapes, read from its official zips: the benchmark's 19 classes, or 24 of those annotated."""
+"""The Cityscapes tasks.
+
+Cityscapes, read from its official zips: the benchmark's 19 classes, or 24 of those annotated.
+"""
 
 from datasets.task import Classes, Task
 
@@ -44,8 +47,8 @@ NOT_IN_BENCHMARK = RARE + ("parking", "rail track", "static", "dynamic", "ground
 
 def _task(name: str, about: str, without: tuple[str, ...]) -> Task:
     """The Cityscapes task that scores every annotated class but these, which are ignored."""
-    kept = {label: fact for label, fact in ANNOTATED.items() if label not in without}
-    ids = tuple(number for number, _ in kept.values())
+    labels = {label: fact for label, fact in ANNOTATED.items() if label not in without}
+    ids = tuple(number for number, _ in labels.values())
     return Task(
         name=name,
         about=about,
@@ -54,8 +57,8 @@ def _task(name: str, about: str, without: tuple[str, ...]) -> Task:
             Classes(
                 name=name,
                 files="gtFine/{split}/{city}/{key}_gtFine_labelIds.png",
-                classes=tuple(kept),
-                colors=tuple(color for _, color in kept.values()),
+                classes=tuple(labels),
+                colors=tuple(color for _, color in labels.values()),
                 values=ids,
                 ignored=tuple(number for number in (*range(34), 255) if number not in ids),
                 loss="ce+dice",

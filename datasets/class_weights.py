@@ -1,4 +1,7 @@
-"""A labelled data set -> pixels per class -> class weights; counted once, then cached."""
+"""How much each class counts in the loss, so that rare ones are learnt too.
+
+A labelled data set -> pixels per class -> class weights; counted once, then cached.
+"""
 
 from __future__ import annotations
 
@@ -54,8 +57,8 @@ def class_histogram(
             on_bad(error.member, error.reason)
             continue
         for name, count in counts.items():
-            found = np.bincount(targets[name].numpy().ravel(), minlength=256)
-            count += found[: len(count)]
+            by_id = np.bincount(targets[name].numpy().ravel(), minlength=256)
+            count += by_id[: len(count)]
     histogram = {name: count.tolist() for name, count in counts.items()}
     cache.mkdir(parents=True, exist_ok=True)
     write_whole(file, json.dumps(histogram).encode())

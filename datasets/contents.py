@@ -1,4 +1,7 @@
-"""What a data set's indexes say of its members -> what tells it from another, no pixel read."""
+"""Notices when a run is resumed with other data than it began with.
+
+What a data set's indexes say of its members -> what tells it from another, no pixel read.
+"""
 
 from __future__ import annotations
 
@@ -33,16 +36,16 @@ def contents(dataset: DenseDataset) -> Contents:
 
 def _marks(dataset: DenseDataset, name: str) -> dict[str, np.ndarray]:
     """Of the image, or of the target of that name: those kinds of marks that all stores have."""
-    columns, found, kinds = dataset.table.columns, {}, Counter()
+    columns, marks_by_sort, kinds = dataset.table.columns, {}, Counter()
     shard = columns[f"shard:{name}"][dataset.indices]
     member = columns[f"member:{name}"][dataset.indices]
     used = np.unique(shard[shard >= 0])  # a target that is not there leaves no mark
     for number in used:
         at = np.flatnonzero(shard == number)
         for sort, marks in dataset.table.stores[number].marks(member[at]).items():
-            found.setdefault(sort, np.zeros(len(shard), np.uint32))[at] = marks
+            marks_by_sort.setdefault(sort, np.zeros(len(shard), np.uint32))[at] = marks
             kinds[sort] += 1
-    return {sort: marks for sort, marks in found.items() if kinds[sort] == len(used)}
+    return {sort: marks for sort, marks in marks_by_sort.items() if kinds[sort] == len(used)}
 
 
 def _text_marks(dataset: DenseDataset, name: str) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""Damage on photographs, paintings and manuscripts: the 16 classes of ARTeFACT's export."""
+"""The damage task.
+
+Damage on photographs, paintings and manuscripts: the 16 classes of ARTeFACT's export.
+"""
 
 from datasets.task import Classes, Task
 

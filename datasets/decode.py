@@ -1,8 +1,10 @@
-"""Encoded bytes in, an image or the target of one output out; errors name the store member."""
+"""Decodes images and targets.
+
+Encoded bytes in, an image or the target of one output out; errors name the store member.
+"""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.images import open_image
+from datasets.label_values import by_color, ids_by_value, look_up, ranges, unknown_values
 from datasets.task import IGNORE, NO_DEPTH, Classes, Depth, Label, Mask, Normals, Output, UserError
 
 LENGTH_TOLERANCE = 0.25  # of a coded normal: 8 bits and JPEG make less of an error
@@ -113,10 +116,10 @@ def check_same_size(image: Tensor, target: Tensor, image_name: str, name: str) -
 
 
 def _other_size(
-    name: str, found: Sequence[int], expected: Sequence[int], image_name: str
+    name: str, size: Sequence[int], expected: Sequence[int], image_name: str
 ) -> UserError:
     """Sizes are (width, height)."""
-    (width, height), (image_width, image_height) = found, expected
+    (width, height), (image_width, image_height) = size, expected
     return UserError(
         f"{name}: is {width}x{height}, its image {image_width}x{image_height}: "
         f"expected the same size as {image_name}"
@@ -153,25 +156,25 @@ def decode_classes(image: Image.Image, name: str, output: Classes) -> np.ndarray
     _refuse_lossy(image, name, "class labels")
     values, colors = _label_values(image, name)
     if values is not None:
-        ids, known = _look_up(values, _ids_by_value(output))
+        ids, known = look_up(values, ids_by_value(output))
         if known.all():
             return ids
         if colors is None or not output.colors:
             unseen = [str(value) for value in np.unique(values[~known])]
-            raise _unseen(name, "label value", unseen, _ranges(_ids_by_value(output)))
+            raise unknown_values(name, "label value", unseen, ranges(ids_by_value(output)))
     if not output.colors:
         raise UserError(f"{name}: coloured labels, but output {output.name} lists no colors")
-    table = _by_color(output.colors, tuple(range(len(output.colors))), output.ignored_colors)
-    ids, known = _look_up(colors, table)
+    table = by_color(output.colors, tuple(range(len(output.colors))), output.ignored_colors)
+    ids, known = look_up(colors, table)
     if not known.all():
         unseen = [int(c).to_bytes(4, "little")[:3].hex().upper() for c in np.unique(colors[~known])]
         listed = dict.fromkeys(color.upper() for color in output.colors + output.ignored_colors)
-        raise _unseen(name, "label colour", unseen, ", ".join(listed))
+        raise unknown_values(name, "label colour", unseen, ", ".join(listed))
     return ids
 
 
 def _label_values(image: Image.Image, name: str) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """A label's numbers and its colours (packed as in `_by_color`), (H, W), or None."""
+    """A label's numbers and its colours (packed as in `by_color`), (H, W), or None."""
     if image.mode in ("RGB", "RGBA", "RGBX"):
         rgba = _opaque(image)
         red, green, blue = rgba[..., 0], rgba[..., 1], rgba[..., 2]
@@ -225,8 +228,8 @@ def _colored_mask(image: Image.Image, name: str, output: Mask) -> np.ndarray:
     _refuse_lossy(image, name, "colours")
     if image.mode == "F" or image.mode.startswith("I"):
         raise UserError(f"{name}: mask of mode {image.mode}, expected colours of 8 bits")
-    table = _by_color(output.colors, (1,) * len(output.colors), output.ignored_colors)
-    ids, known = _look_up(_opaque(image).view("<u4")[..., 0], table)
+    table = by_color(output.colors, (1,) * len(output.colors), output.ignored_colors)
+    ids, known = look_up(_opaque(image).view("<u4")[..., 0], table)
     return ids * known
 
 
@@ -282,55 +285,6 @@ def decode_normals(image: Image.Image, name: str, output: Normals) -> np.ndarray
     valid = np.abs(lengths - 1) < LENGTH_TOLERANCE
     valid &= (rgb != list(bytes.fromhex(output.invalid))).any(2)
     return np.where(valid, normals / np.maximum(lengths, LENGTH_TOLERANCE), 0)
-
-
-@functools.cache
-def _ids_by_value(output: Classes) -> dict[int, int]:
-    """File value -> class id or IGNORE; a value that is both belongs to the class."""
-    return dict.fromkeys(output.ignored, IGNORE) | {v: i for i, v in enumerate(output.values)}
-
-
-@functools.cache
-def _by_color(
-    colors: tuple[str, ...], ids: tuple[int, ...], ignored: tuple[str, ...]
-) -> dict[int, int]:
-    """Opaque RGBA as a little-endian number -> id or IGNORE; of equal colours the first."""
-    pairs = [*((color, IGNORE) for color in ignored), *reversed([*zip(colors, ids, strict=True)])]
-    return {int.from_bytes(bytes.fromhex(color + "FF"), "little"): i for color, i in pairs}
-
-
-def _look_up(values: np.ndarray, table: dict[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """What the table says of each value (H, W), uint8, and whether it says anything, bool."""
-    limits = np.iinfo(values.dtype)
-    listed = sorted(value for value in table if limits.min <= value <= limits.max)
-    if not listed:
-        return np.zeros(values.shape, np.uint8), np.zeros(values.shape, bool)
-    codes = np.array(listed, values.dtype)
-    ids = np.array([table[value] for value in listed], np.uint8)
-    few = values.dtype == np.uint8  # then 256 answers serve all pixels, ten times as fast
-    asked = np.arange(256, dtype=np.uint8) if few else values
-    where = np.minimum(np.searchsorted(codes, asked), len(codes) - 1)
-    known, ids = codes[where] == asked, ids[where]
-    return (np.take(ids, values), np.take(known, values)) if few else (ids, known)
-
-
-def _unseen(name: str, what: str, unseen: list[str], known: str) -> UserError:
-    """`annotation/x.png: label value 77 is not one of 0..15, 255`."""
-    if len(unseen) == 1:
-        return UserError(f"{name}: {what} {unseen[0]} is not one of {known}")
-    more = f" and {len(unseen) - 5} more" if len(unseen) > 5 else ""
-    return UserError(f"{name}: {what}s {', '.join(unseen[:5])}{more} are not among {known}")
-
-
-def _ranges(values: dict[int, int]) -> str:
-    """Known values in short: `0..15, 255`."""
-    runs = []
-    for value in sorted(values):
-        if runs and value == runs[-1][1] + 1:
-            runs[-1][1] = value
-        else:
-            runs.append([value, value])
-    return ", ".join(str(low) if low == high else f"{low}..{high}" for low, high in runs)
 
 
 def decode_label(text: str, name: str, output: Label) -> np.ndarray:

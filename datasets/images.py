@@ -1,4 +1,7 @@
-"""Encoded bytes -> a Pillow image, decoded and upright; errors name where they came from."""
+"""Opens image files.
+
+Encoded bytes -> a Pillow image, decoded and upright; errors name where they came from.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""An opened task -> what is odd about its targets, in a line each, before hours are spent on it."""
+"""Looks at a few targets before hours of training are spent on them.
+
+An opened task -> what is odd about its targets, in a line each, before hours are spent on it.
+"""
 
 from __future__ import annotations
 

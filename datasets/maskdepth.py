@@ -1,4 +1,7 @@
-"""Mask and depth of a figure in a room, as in the zips of the mask + depth course."""
+"""The mask and depth task.
+
+Mask and depth of a figure in a room, as in the zips of the mask + depth course.
+"""
 
 from datasets.task import Depth, Mask, Task
 

@@ -1,4 +1,7 @@
-"""A function and items go in; its results come out in order, computed in several processes."""
+"""Spreads work over processes.
+
+A function and items go in; its results come out in order, computed in several processes.
+"""
 
 from __future__ import annotations
 
@@ -68,6 +71,7 @@ class _Worker:
             raise KeyboardInterrupt
 
     def call(self, item: Any) -> Any:
+        """Work on one item, in a worker."""
         if self.interrupted:  # what the pool had handed out before
             raise KeyboardInterrupt
         self.busy = True

@@ -1,4 +1,7 @@
-"""A number of samples and a seed go in; batches of (epoch, index) come out, from any place on."""
+"""The order in which samples are seen.
+
+A number of samples and a seed go in; batches of (epoch, index) come out, from any place on.
+"""
 
 from __future__ import annotations
 
@@ -42,11 +45,11 @@ class InfiniteBatchSampler(Sampler[list[tuple[int, int]]]):
         epoch, order = -1, None
         while True:
             batch = []
-            for place in range(position, position + self.batch):
-                if place // self.num != epoch:
-                    epoch = place // self.num
+            for number in range(position, position + self.batch):
+                if number // self.num != epoch:
+                    epoch = number // self.num
                     order = self._order(np.random.default_rng([self.seed, epoch]))
-                batch.append((epoch, int(order[place % self.num])))
+                batch.append((epoch, int(order[number % self.num])))
             yield batch
             position += self.world_size * self.batch
 

@@ -1,4 +1,7 @@
-"""A sample in, one of the network's size out: one random draw moves image and targets alike."""
+"""Random crops, flips, turns and zooms for training.
+
+A sample in, one of the network's size out: one random draw moves image and targets alike.
+"""
 
 from __future__ import annotations
 

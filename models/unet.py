@@ -133,8 +133,8 @@ class UNet(nn.Module):
     ) -> dict[str, Tensor]:
         """As `forward`, for an image whose H and W the stride divides."""
         features = self.encoder(self.normalise(image))  # finest first
-        asked = self.spec.outputs if outputs is None else outputs
-        per_image = [name for name in asked if self.heads[name].per_image]
+        chosen = self.spec.outputs if outputs is None else outputs
+        per_image = [name for name in chosen if self.heads[name].per_image]
         predictions = {name: self.heads[name](features[-1]) for name in per_image}
         for decoder, names in self.spec.decoders(outputs).items():
             x = self.decoders[decoder](features)  # (N, width, H, W)

@@ -498,7 +498,7 @@ def test_a_large_index_is_kept_in_the_cache(serve, tmp_path, monkeypatch):
 
 def test_a_file_with_a_position(tmp_path):
     (tmp_path / "x.bin").write_bytes(bytes(range(200)))
-    whole = RemoteFile(f"file://{tmp_path}/x.bin").whole(200)
+    whole = RemoteFile(f"file://{tmp_path}/x.bin").as_file(200)
     assert whole.read(3) == b"\0\1\2"
     whole.seek(-5, os.SEEK_END)
     assert whole.read() == bytes(range(195, 200))

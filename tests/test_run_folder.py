@@ -17,7 +17,8 @@ from utils.compute import busy_notice
 from utils.distributed import Distributed
 from utils.meter import Meter
 from utils.run_folder import RunFolder, next_command
-from utils.settings import RUNS, Steps, parse
+from utils.settings import RUNS, parse
+from utils.steps import Steps
 
 CPU = torch.device("cpu")
 

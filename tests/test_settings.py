@@ -11,7 +11,8 @@ import torch
 
 from utils import checkpoint
 from utils.flags import CKPT_MODES
-from utils.settings import DEMO_MINUTES, Settings, check_norm, count_steps, parse
+from utils.settings import DEMO_MINUTES, Settings, check_norm, parse
+from utils.steps import count_steps
 
 OUT = ("--out", "/nonexistent/run")
 FLAGS = [

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from datasets import TASKS, load_task
 from datasets.task import Label, Output, Task, UserError
@@ -23,8 +23,6 @@ from utils.flags import Parser, as_flags, check_choices, train_parser
 
 RUNS = Path("runs")
 DEMO_MINUTES = 5.0  # of training on a demo, however slow the machine is
-OVERFIT_STEPS = 300  # enough to learn a batch by heart
-EVAL_STEPS = 20  # an evaluation of a small set takes as long as some steps
 # What each task of a run has for itself.
 PER_TASK: dict[str, Any] = {"data": (), "size": (256, 256), "bs": 8, "class_weights": False}
 
@@ -141,25 +139,6 @@ class Settings:
         return values | own | {"cwd": os.getcwd()}  # from where relative paths are meant
 
 
-class Steps(NamedTuple):
-    """Optimiser steps: of the whole run, of one epoch, from one evaluation to the next."""
-
-    total: int
-    epoch: int
-    eval: int
-
-
-def count_steps(settings: Settings, samples: Sequence[int], world_size: int) -> Steps:
-    """An epoch is one pass over the longest training split; when overfitting they do not count.
-
-    samples: to train on, of each task. world_size: how many processes take a batch each.
-    """
-    each = zip(samples, settings.tasks, strict=True)
-    epoch = math.ceil(max(num / (task.bs * settings.accum * world_size) for num, task in each))
-    total = settings.steps or (OVERFIT_STEPS if settings.overfit else settings.epochs * epoch)
-    return Steps(total, epoch, min(settings.eval_steps or max(epoch, EVAL_STEPS), total))
-
-
 def check_norm(settings: Settings, stride: int, world_size: int) -> None:
     """Refuse a batch of which the bottom of the network, at its stride, sees a single value per
     channel: batch norm has no variance then."""
@@ -263,9 +242,9 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
         raise UserError(f"{path}: holds weights alone, --resume expects a last.pt")
     config = state["config"]
     trained = [task["name"] for task in config["tasks"]]
-    asked = given.get("task")
-    if asked and [load_task(name).name for name in asked] != trained:
-        raise UserError(f"{path}: trained for {'+'.join(trained)}, not {'+'.join(asked)}")
+    names = given.get("task")
+    if names and [load_task(name).name for name in names] != trained:
+        raise UserError(f"{path}: trained for {'+'.join(trained)}, not {'+'.join(names)}")
     tasks = [Task.from_json(task) for task in config["tasks"]]  # as they were, not as they are
     stored = config["settings"]
     own = [{n: stored[n][i] for n in PER_TASK if n in stored} for i in range(len(tasks))]
@@ -311,13 +290,13 @@ def _defaults(parser: Parser, task: Task) -> dict[str, Any]:
     where = f"task {task.name}: defaults"
     try:
         check_choices(task.defaults)
-        found = parser.given(as_flags(task.defaults))
+        defaults = parser.given(as_flags(task.defaults))
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
-    for name in PER_TASK.keys() & found:
-        if task.defaults[name] != found[name]:
-            raise UserError(f"{where}: {name}: {task.defaults[name]!r}, not {found[name]!r}")
-    return found
+    for name in PER_TASK.keys() & defaults:
+        if task.defaults[name] != defaults[name]:
+            raise UserError(f"{where}: {name}: {task.defaults[name]!r}, not {defaults[name]!r}")
+    return defaults
 
 
 def _data_of_each(paths: list[str] | None, num: int) -> list[list[str]]:

@@ -1,5 +1,8 @@
-"""Labelled data goes in, all of it is read once; a report of what it holds, of copies on both sides
-of the split and of members that cannot be used comes out, with a contact sheet if asked."""
+"""The command that checks a labelled data set: `python -m datasets.check DATA --task TASK`.
+
+Labelled data goes in, all of it is read once; a report of what it holds, of copies on both sides
+of the split and of members that cannot be used comes out, with a contact sheet if asked.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +38,10 @@ def describe(samples: Samples, findings: Findings) -> list[str]:
     lines = _describe_counts(samples, present) + _describe_sizes(findings)
     for output in samples.task.outputs:
         table = statistics_of(output)
-        found = [findings.values.get((output.name, n), statistics_of(output)) for n in present]
+        stats = [findings.values.get((output.name, n), statistics_of(output)) for n in present]
         lines += ["", f"{output.name} ({output.kind})"]
-        lines += _table(table.title(output), splits, table.rows(output, found))
-        doubt = found[0].num and found[0].doubt(output, samples.files(output.name))
+        lines += _table(table.title(output), splits, table.rows(output, stats))
+        doubt = stats[0].num and stats[0].doubt(output, samples.files(output.name))
         lines += [f"  worth a look: {doubt}"] if doubt else []
     return lines + _describe_copies(samples, findings) + _describe_problems(findings)
 
@@ -46,10 +49,10 @@ def describe(samples: Samples, findings: Findings) -> list[str]:
 def _describe_counts(samples: Samples, present: list[int]) -> list[str]:
     columns, stores = samples.table.columns, samples.table.stores
     used = {
-        place
+        member
         for name in ("", *(output.name for output in samples.task.dense))
-        for place in zip(columns[f"shard:{name}"], columns[f"member:{name}"], strict=True)
-        if place[0] >= 0
+        for member in zip(columns[f"shard:{name}"], columns[f"member:{name}"], strict=True)
+        if member[0] >= 0
     }
     total, num = sum(map(len, stores)), len(samples.table)
     counts = [int((samples.splits == n).sum()) for n in present]
@@ -89,9 +92,9 @@ def _describe_copies(samples: Samples, findings: Findings) -> list[str]:
     digests, lines = np.array(findings.digests, np.uint64), [""]
     within = []
     for number in range(OTHER + 1):
-        found = digests[(samples.splits == number) & (digests > 0)]
-        copies = len(found) - len(np.unique(found))
-        within += [f"{copies} in {COLUMNS[number]}"] if len(found) else []
+        own = digests[(samples.splits == number) & (digests > 0)]
+        copies = len(own) - len(np.unique(own))
+        within += [f"{copies} in {COLUMNS[number]}"] if len(own) else []
     lines.append(f"copies of an image within a split: {', '.join(within) or 'none'}")
     pairs = list(find_copies(samples, findings))
     lines.append(f"copies across splits: {len(pairs)}{', a leak' if pairs else ''}")
@@ -132,6 +135,7 @@ def sheet_path(text: str) -> Path:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The words of a command line."""
     parser = argparse.ArgumentParser(
         prog="python -m datasets.check",
         description="Read labelled data once and report what it holds and what cannot be used. "

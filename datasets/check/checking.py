@@ -1,5 +1,8 @@
-"""Stores and a task go in; what every sample holds, counted, and each member that cannot be used,
-with the reason, come out."""
+"""Reads every sample of a data set.
+
+Stores and a task go in; what every sample holds, counted, and each member that cannot be used,
+with the reason, come out.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ from datasets.stores import Store
 from datasets.task import SPLITS, Output, Sample, Task, UserError
 
 CHUNK = 16  # samples that a process reads at a time
-KEPT = 1000  # problems that are kept by name; all are counted
+MAX_NAMED = 1000  # problems that are listed by name; all are counted
 OTHER = len(SPLITS)  # number of the "split" of samples that are in none
 
 
@@ -77,7 +80,7 @@ class Samples(NamedTuple):
 class Findings:
     """What reading samples tells. sizes: images by (H, W). values: by output name and split.
     digests: uint64, of the bytes of images, in order; 0 where one could not be read. problems: the
-    first KEPT reasons, each naming its member; num_problems: of all."""
+    first MAX_NAMED reasons, each naming its member; num_problems: of all."""
 
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     values: dict[tuple[str, int], Statistics] = field(default_factory=dict)
@@ -86,16 +89,18 @@ class Findings:
     num_problems: int = 0
 
     def refuse(self, error: ValueError) -> None:
+        """Note what is wrong with a sample."""
         self.num_problems += 1
-        if len(self.problems) < KEPT:
+        if len(self.problems) < MAX_NAMED:
             self.problems.append(str(error))
 
     def add(self, other: Findings) -> None:
+        """Take in what another process has counted."""
         self.sizes += other.sizes
         for key, values in other.values.items():
             self.values.setdefault(key, type(values)()).add(values)
         self.digests += other.digests
-        self.problems += other.problems[: KEPT - len(self.problems)]
+        self.problems += other.problems[: MAX_NAMED - len(self.problems)]
         self.num_problems += other.num_problems
 
 
@@ -131,9 +136,9 @@ def examine(samples: Samples, workers: int) -> Findings:
     findings, num = Findings(), len(samples.table)
     chunks = (range(first, min(first + CHUNK, num)) for first in range(0, num, CHUNK))
     with tqdm(total=num, desc="checking", unit="sample", disable=None) as bar:
-        for found in run_in_order(_examine, samples, chunks, workers):
-            findings.add(found)
-            bar.update(len(found.digests))
+        for part in run_in_order(_examine, samples, chunks, workers):
+            findings.add(part)
+            bar.update(len(part.digests))
     return findings
 
 

@@ -1,4 +1,7 @@
-"""Samples and a task go in; a contact sheet, as one PNG or a page of HTML, comes out."""
+"""Draws contact sheets.
+
+Samples and a task go in; a contact sheet, as one PNG or a page of HTML, comes out.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Targets of one output go in, one by one; what they hold, as the rows of a table, comes out, and
+"""What is counted of the targets of each kind.
+
+Targets of one output go in, one by one; what they hold, as the rows of a table, comes out, and
 whether they seem to be read in another way than they are meant.
 
 One class for each kind: `STATISTICS`.

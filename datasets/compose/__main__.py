@@ -23,6 +23,7 @@ SMALLEST = 16  # pixels of a composite's shorter side
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The words of a command line."""
     parser = argparse.ArgumentParser(
         prog="python -m datasets.compose",
         description="Put cut-out figures into rooms: images with exact masks and depth, in shards.",

@@ -1,4 +1,7 @@
-"""What composites are made of and a number go in; one composite and its files come out."""
+"""Makes composites, one after another.
+
+What composites are made of and a number go in; one composite and its files come out.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A room and a cut-out figure go in; a picture of the figure in the room comes out, with its exact
+"""Puts a figure into a room.
+
+A room and a cut-out figure go in; a picture of the figure in the room comes out, with its exact
 mask and, if the room's depth is known, the depth of all that is seen.
 
 The figure is a board upright at its contact point: a drawn pixel of the floor, on which its lowest
@@ -201,21 +203,21 @@ def _stand(
     canvas = Image.new("RGBa", (width, height))
     canvas.paste(small, (column - foot, row + 1 - small.height))
     pixels = np.asarray(canvas.convert("RGBA"), np.float32)
-    whole = pixels[..., 3] / 255
-    if whole.sum() < MIN_INSIDE * np.asarray(small)[..., 3].sum() / 255:
+    coverage = pixels[..., 3] / 255
+    if coverage.sum() < MIN_INSIDE * np.asarray(small)[..., 3].sum() / 255:
         return None
-    opaque = whole >= OPAQUE / 255
+    opaque = coverage >= OPAQUE / 255
     lowest = height - 1 - np.argmax(opaque[::-1], axis=0)
     columns = np.flatnonzero(opaque.any(axis=0) & (lowest > row - 0.25 * small.height))
     feet = lowest[columns], columns
     if not len(columns) or ground[feet].mean() < STANDING:
         return None
-    alpha = whole
+    alpha = coverage
     if view.depth_mm is not None:
         nearer = _nearer(view.depth_mm, depth_mm)
-        if nearer[row, column] or (whole * nearer).sum() > MAX_HIDDEN * whole.sum():
+        if nearer[row, column] or (coverage * nearer).sum() > MAX_HIDDEN * coverage.sum():
             return None
-        alpha = whole * (1 - _filter(nearer, ImageFilter.GaussianBlur(0.6)))  # a soft border
+        alpha = coverage * (1 - _filter(nearer, ImageFilter.GaussianBlur(0.6)))  # a soft border
         alpha = np.where(nearer, np.minimum(alpha, (OPAQUE - 1) / 255), alpha)
     return Figure(pixels[..., :3], alpha, row, column, depth_mm, feet)
 

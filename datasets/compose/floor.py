@@ -1,4 +1,6 @@
-"""A depth map in metres goes in; the floor of the room, as a plane before the camera, comes out.
+"""Finds the floor of a room in its depth map.
+
+A depth map in metres goes in; the floor of the room, as a plane before the camera, comes out.
 
 Camera coordinates: x to the right, y down, z ahead along the optical axis, which depth follows too:
 the point at a pixel is its depth times its ray (x, y, 1).
@@ -72,7 +74,7 @@ def find_floor(depth_m: ndarray, camera: Pinhole) -> Floor | None:
     if points.shape[1] < 3 / MIN_SHARE:
         return None
     first, last = (round(height / BIN_M) for height in SEARCHED_M)
-    most, found = 0.0, None
+    most, best = 0.0, None
     for roll, pitch in itertools.product(ROLLS, PITCHES):
         down = np.array([np.sin(roll), np.cos(roll) * np.cos(pitch), np.cos(roll) * np.sin(pitch)])
         heights = (down.astype(np.float32)[:, None] * points).sum(axis=0) / BIN_M
@@ -81,10 +83,10 @@ def find_floor(depth_m: ndarray, camera: Pinhole) -> Floor | None:
         pairs = share[:-1] + share[1:]  # a floor may lie on the border of two bins
         below = np.cumsum(share[::-1])[::-1][3:]  # leaves out the next bin: the floor's noise
         pairs = np.where(below[:last] <= MAX_BELOW, pairs[:last], 0)[first:]
-        place = int(pairs.argmax())
-        if pairs[place] > max(most, MIN_SHARE):
-            most, found = pairs[place], (down, (first + place + 1) * BIN_M)
-    return _refine(*found, points) if found else None
+        at = int(pairs.argmax())
+        if pairs[at] > max(most, MIN_SHARE):
+            most, best = pairs[at], (down, (first + at + 1) * BIN_M)
+    return _refine(*best, points) if best else None
 
 
 def _refine(down: ndarray, height_m: float, points: ndarray) -> Floor | None:

@@ -1,5 +1,8 @@
-"""Rooms, their depth and cut-out figures go in; what composites are made of, each file checked and
-on one side of the split, comes out."""
+"""Gathers rooms and figures, and checks them.
+
+Rooms, their depth and cut-out figures go in; what composites are made of, each file checked and
+on one side of the split, comes out.
+"""
 
 from __future__ import annotations
 
@@ -190,10 +193,10 @@ def _key(source: ImageSource) -> str:
 
 def _list_pictures(path: Path | str) -> list[ImageSource]:
     """Every picture below a path, in order of name; UserError if there is none."""
-    found = [source for store in open_stores([path]) for source in list_images(store)]
-    if not found:
+    sources = [source for store in open_stores([path]) for source in list_images(store)]
+    if not sources:
         raise UserError(f"{path}: no pictures, expected files of {', '.join(IMAGE_SUFFIXES)}")
-    return sorted(found, key=_key)
+    return sorted(sources, key=_key)
 
 
 def _read_heights(path: Path) -> dict[str, tuple[float, float]]:

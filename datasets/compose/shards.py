@@ -1,4 +1,6 @@
-"""What composites are made of goes in; shards of them come out, those that a folder still lacks.
+"""Writes composites as shards.
+
+What composites are made of goes in; shards of them come out, those that a folder still lacks.
 
 Composite i of a part is drawn from (seed, part, i) alone: neither processes nor interruptions
 change a byte. Names are those of the mask + depth course's zips, with the split as the part:
@@ -53,9 +55,9 @@ def make_set(kit: Kit, recipe: Recipe, out: Path, workers: int) -> str:
     written = sum(path.stat().st_size for path in shards)
     usable = sum(len(side.rooms) for side in plan.sides.values())
     finished = len(shards) - len(lacking)
-    found = f" ({finished} found finished)" if finished else ""
+    earlier = f" ({finished} found finished)" if finished else ""
     return (
-        f"{recipe.num} composites in {len(shards)} shards{found}, {written} bytes, "
+        f"{recipe.num} composites in {len(shards)} shards{earlier}, {written} bytes, "
         f"{written / recipe.num:.0f} each; {usable} of {len(kit.rooms)} backgrounds used"
     )
 

@@ -1,4 +1,7 @@
-"""Opened stores go in; one line about the files in them that nobody will read comes out."""
+"""Notices files that will not be used.
+
+Opened stores go in; one line about the files in them that nobody will read comes out.
+"""
 
 from __future__ import annotations
 
@@ -52,6 +55,7 @@ def _unused(stores: list[Store], task: Task) -> tuple[list[str], list[str]]:
     for number, store in enumerate(stores):
 
         def fits(templates: Iterable[str], store: Store = store, loose: bool = False) -> set[int]:
+            """The numbers of the store's members that one of the templates fits."""
             names = store.names()
             patterns = (compile_lines(template, loose) for template in templates)
             starts = [m.start() for each in patterns for m in each.finditer(names.blob)]

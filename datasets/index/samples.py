@@ -1,4 +1,7 @@
-"""Stores and a task go in; where each sample's image and targets lie comes out, for one split."""
+"""Finds the samples of a task in its stores.
+
+Stores and a task go in; where each sample's image and targets lie comes out, for one split.
+"""
 
 from __future__ import annotations
 
@@ -164,12 +167,12 @@ def _find(
     for output in task.dense:
         located[output.name] = _find_targets(stores, task, output, pattern, images, chosen)
     if drawn:  # among those that have targets; the others, if they may be, are training's to name
-        whole = np.all([shard >= 0 for shard, _ in located.values()], axis=0)
-        whole |= whole.sum() < 2
-        kept = ~whole & (split == "train")
-        kept[whole] = choose(images.text[whole], task, split, split_by)
-        chosen = chosen[kept]
-        located = {name: (shard[kept], member[kept]) for name, (shard, member) in located.items()}
+        complete = np.all([shard >= 0 for shard, _ in located.values()], axis=0)
+        complete |= complete.sum() < 2
+        used = ~complete & (split == "train")
+        used[complete] = choose(images.text[complete], task, split, split_by)
+        chosen = chosen[used]
+        located = {name: (shard[used], member[used]) for name, (shard, member) in located.items()}
     columns = {}
     for output in task.outputs:
         if output.per_image:
@@ -196,6 +199,7 @@ def _find_images(
     ]  # bg_fg_{part}/{key}.jpg fits masks too, but bg_fg_mask_{part}/{key}.jpg says more of a name
 
     def look(match: re.Match[bytes]) -> tuple[bytes, bytes] | None:
+        """The name and its split's text; None of what another template fits more closely."""
         if any(target.match(match[0]) for target in closer):
             return None
         text = divide(match)
@@ -216,7 +220,7 @@ def _scan(
 ) -> list[np.ndarray]:
     """Of all names that fit: shard int32, member int64 and what `look` says of each, (n) every one;
     names of which it gives None are left out. Empty if nothing fits."""
-    found = []
+    by_store = []
     for number, store in enumerate(stores):
         names = store.names()
         matches = ((match.start(), look(match)) for match in pattern.finditer(names.blob))
@@ -224,9 +228,9 @@ def _scan(
         if rows:  # arrays of fixed width: no Python object a name is kept
             starts, *columns = (np.array(column) for column in zip(*rows, strict=True))
             shard = np.full(len(rows), number, np.int32)
-            found.append([shard, np.searchsorted(names.starts, starts), *columns])
+            by_store.append([shard, np.searchsorted(names.starts, starts), *columns])
         store.columns.release()
-    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+    return [np.concatenate(parts) for parts in zip(*by_store, strict=True)]
 
 
 def _find_targets(
@@ -302,6 +306,7 @@ def _join(
     second, free = first.copy(), np.ones(len(shard), bool)
 
     def link(images: np.ndarray, targets: np.ndarray, row: int) -> None:
+        """Give images their targets where both have the same key."""
         images, targets = images[first[images] < 0], targets[free[targets]]
         targets = targets[np.argsort(keys[row][targets], kind="stable")]
         offered, sought = keys[row][targets], wanted[row][images]

@@ -1,4 +1,6 @@
-"""Files, folders and shards that a user names -> the images in them, each with a name for results.
+"""Finds the images to predict.
+
+Files, folders and shards that a user names -> the images in them, each with a name for results.
 
 An image is known by its suffix. A store that is laid out as a task says gives its images alone.
 """
@@ -41,7 +43,7 @@ def find_images(
     for path in files:
         if not path.is_file():
             raise UserError(f"{path}: no such file")
-    found = [ImageSource(path.name, str(path), path.read_bytes) for path in files]
+    sources = [ImageSource(path.name, str(path), path.read_bytes) for path in files]
     others = [parse_path(text) for text in inputs if Path(text) not in files]
     template = compile_template(task.image)
     stores = open_stores(others) if others else []
@@ -52,10 +54,10 @@ def find_images(
         if any(template.fullmatch(source.name) for source in images):
             members = find_groups([store], task).image_member.tolist()  # not their labels
             images = [_member(store, i) for i in members]
-        found += images
-    if not found:
+        sources += images
+    if not sources:
         raise UserError(f"{' '.join(inputs)}: no image found")
-    return found
+    return sources
 
 
 def list_images(store: Store) -> list[ImageSource]:

@@ -1,4 +1,7 @@
-"""Image names and a task go in; what decides each image's split, and the choice, come out."""
+"""Divides samples into training, validation and test.
+
+Image names and a task go in; what decides each image's split, and the choice, come out.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +43,7 @@ def divider(
     read = field_reader(stores, task, fields, split_by[0], f"split by {split_by[0]!r}")
 
     def divide(match: re.Match[bytes]) -> bytes:
+        """What decides on an image's split."""
         text = read(match)
         if text is None:
             key, name = match["key"].decode(), match[0].decode()
@@ -68,6 +72,7 @@ def field_reader(
         raise UserError(f"{asker}: no such field, expected one of {known}{absent}")
 
     def look_up(match: re.Match[bytes]) -> bytes | None:
+        """The field in the image's row."""
         row = rows.get(match["key"].decode())
         return None if row is None else row[field].encode()
 
@@ -90,8 +95,8 @@ def _read_metadata(
             except (UnicodeDecodeError, csv.Error) as error:
                 raise UserError(f"{where}: not a CSV table: {error}") from None
             if "id" not in (read.fieldnames or []):
-                found = ", ".join(read.fieldnames or ["none"])
-                raise UserError(f"{where}: expected a column id, found {found}")
+                names = ", ".join(read.fieldnames or ["none"])
+                raise UserError(f"{where}: expected a column id, found {names}")
             for row in table:
                 if None in row or None in row.values():
                     raise UserError(f"{where}: the row of {row['id']!r} has too many or few values")

@@ -1,4 +1,7 @@
-"""A template such as `image/{key}.*` goes in; a pattern that finds such names comes out."""
+"""Turns name templates into patterns.
+
+A template such as `image/{key}.*` goes in; a pattern that finds such names comes out.
+"""
 
 from __future__ import annotations
 
@@ -39,10 +42,10 @@ def _source(template: str, any_suffix: bool = False) -> str:
     suffixes = IMAGE_SUFFIXES if suffix == ".*" else (suffix,)
     ending = "|".join(map(re.escape, suffixes))
     ending = r"\.[^/.\n]*" if any_suffix and suffix else f"(?i:{ending})"
-    found = list(_FIELD.finditer(body))
-    names = [match[1] for match in found]
+    matches = list(_FIELD.finditer(body))
+    names = [match[1] for match in matches]
     parts, seen, end, taken, choices = [], set(), -1, 0, 0
-    for i, match in enumerate(found):
+    for i, match in enumerate(matches):
         if match.start() == end:
             raise UserError(
                 f"template {template!r}: no text between {match[0]} and what precedes it"
@@ -53,10 +56,10 @@ def _source(template: str, any_suffix: bool = False) -> str:
             parts.append(f"(?P={name})")
             continue
         part = f"(?P<{name}>[^/\\n]+?)" if name else r"[^/\n]*"
-        if i + 1 < len(found):  # what follows decides whether a longer text would ever help
-            text, following = body[end : found[i + 1].start()], names[i + 1]
+        if i + 1 < len(matches):  # what follows decides whether a longer text would ever help
+            text, following = body[end : matches[i + 1].start()], names[i + 1]
             if name and names.count(name) == 1 and (not following or names.count(following) == 1):
-                part, taken = f"(?>{part}{re.escape(text)})", found[i + 1].start()
+                part, taken = f"(?>{part}{re.escape(text)})", matches[i + 1].start()
             else:
                 choices += not text.startswith("/")
         parts.append(part)

@@ -19,6 +19,7 @@ MIB = 2**20
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The words of a command line."""
     parser = argparse.ArgumentParser(
         prog="python -m datasets.pack",
         description="Copy folders, zips, HDF5 shards or ARTeFACT's parquet files into shards, "
@@ -52,8 +53,8 @@ def run(args: argparse.Namespace) -> None:
     packed = pack(args.src, args.dst, args.force, recipe, args.workers)
     if packed.left_out:
         print(f"{packed.left_out} members that the task does not use left out", file=sys.stderr)
-    found = f" ({packed.finished} found finished)" if packed.finished else ""
-    several = f" in {packed.shards} shards{found}" if packed.shards > 1 else ""
+    earlier = f" ({packed.finished} found finished)" if packed.finished else ""
+    several = f" in {packed.shards} shards{earlier}" if packed.shards > 1 else ""
     print(
         f"{args.dst}: {packed.members} members{several}, {packed.before} bytes before, "
         f"{packed.after} bytes after, ratio {packed.after / max(packed.before, 1):.3f}"

@@ -1,4 +1,7 @@
-"""Shards are written, each read back, and an interrupted call is continued."""
+"""Writes shards, and continues what was interrupted.
+
+Shards are written, each read back, and an interrupted call is continued.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Stores and a recipe go in; which member goes into which shard, and as what, comes out."""
+"""Plans what goes into which shard.
+
+Stores and a recipe go in; which member goes into which shard, and as what, comes out.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,7 @@ class PackRecipe(NamedTuple):
 
     @property
     def reencodes(self) -> bool:
+        """Whether pictures are written anew, not copied."""
         return bool(self.size or self.quality)
 
 
@@ -88,8 +92,8 @@ def _rows_of_task(stores: list[Store], task: Task) -> np.ndarray:
     columns = []
     for name in ("", *(output.name for output in task.dense)):
         role = np.full(len(table), TARGET if name else IMAGE)
-        place = table.columns[f"shard:{name}"], table.columns[f"member:{name}"]
-        columns.append(np.stack([*place, role, sample], axis=1))
+        where = table.columns[f"shard:{name}"], table.columns[f"member:{name}"]
+        columns.append(np.stack([*where, role, sample], axis=1))
     rows = np.stack(columns, axis=1).reshape(-1, 4)
     tables = (
         [

@@ -1,4 +1,7 @@
-"""An encoded image or target goes in; the same in another size or quality comes out."""
+"""Makes images smaller on the way into a shard.
+
+An encoded image or target goes in; the same in another size or quality comes out.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A path goes in; bytes of the file at any offset come out, in any process."""
+"""Files that can be read from any process.
+
+A path goes in; bytes of the file at any offset come out, in any process.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ class File(Protocol):
     def read(self, size: int, offset: int) -> bytes:
         """Up to `size` bytes; fewer only at the file's end."""
 
-    def whole(self, length: int) -> Path | BinaryIO:
+    def as_file(self, length: int) -> Path | BinaryIO:
         """What h5py opens."""
 
 
@@ -95,7 +98,7 @@ class LocalFile:
         _open_files.append(weakref.ref(self))
         return self._file
 
-    def whole(self, length: int) -> Path:
+    def as_file(self, length: int) -> Path:
         """What h5py opens."""
         return self.path
 

@@ -1,4 +1,6 @@
-"""An HDF5 shard goes in; names, sizes and places of its members come out, in arrays.
+"""Finds the members in an HDF5 shard.
+
+An HDF5 shard goes in; names, sizes and places of its members come out, in arrays.
 
 Layout: attribute `format`; datasets `data` uint8 (all members' bytes, contiguous), `offsets` uint64
 (n + 1), `names` uint8 (UTF-8), `name_offsets` uint64 (n + 1), `crc32` uint32 (n, of each member's
@@ -67,17 +69,17 @@ def _read(path: Path | str, file: Any, length: int) -> dict[str, np.ndarray]:
         if wrong or (offsets[1:] < offsets[:-1]).any():
             raise UserError(f"{path}: dataset {name}: expected {len(crc) + 1} from 0 up to {end}")
     bounds = zip(index["name_offsets"][:-1], index["name_offsets"][1:], strict=True)
-    listed, kept = Names.collect(path, (names[first:last] for first, last in bounds))
-    size = np.diff(index["offsets"])[kept]
+    listed, usable = Names.collect(path, (names[first:last] for first, last in bounds))
+    size = np.diff(index["offsets"])[usable]
     too_large = size > MAX_MEMBER
     if too_large.any():
         name = listed[int(too_large.argmax())]
         raise UserError(f"{path}: {name}: claims more than {MAX_MEMBER} bytes")
     return {
         **listed.columns(),
-        "offset": index["offsets"][kept] + np.uint64(begin or 0),
+        "offset": index["offsets"][usable] + np.uint64(begin or 0),
         "size": size.astype(np.uint32),
-        "crc": crc[kept],
+        "crc": crc[usable],
     }
 
 

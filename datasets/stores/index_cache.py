@@ -1,4 +1,6 @@
-"""Named arrays go in; a file that any process maps comes out, or nothing where it cannot be kept.
+"""Keeps indexes of large shards on disk.
+
+Named arrays go in; a file that any process maps comes out, or nothing where it cannot be kept.
 
 An index is a copy of what its shards say, so it is trusted only if its key (sizes, times, format)
 is theirs and its checksum is right. It is rebuilt in silence when not: it never causes an error.
@@ -77,6 +79,7 @@ def save(path: Path | None, key: Any, arrays: dict[str, np.ndarray]) -> Columns:
         return Columns(arrays)
 
     def write(part: Path) -> None:
+        """The file's bytes."""
         with open(part, "wb") as file:
             file.writelines(_encode(key, arrays))
 

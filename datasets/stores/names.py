@@ -1,4 +1,6 @@
-"""Encoded member names go in; a sequence of str in one blob, searchable whole, comes out.
+"""Holds millions of member names in little memory.
+
+Encoded member names go in; a sequence of str in one blob, searchable whole, comes out.
 
 This is the door of every kind of store: what is a member's name, and what is none, is said here.
 """
@@ -80,13 +82,13 @@ class Names(Sequence[str]):
             raise UserError(f"{path}: {name.decode(errors='replace')}: the name occurs twice")
         lines = b"\n" + blob.lower()
         skipped = [match.start() for each in (SKIPPED, _FOLDER) for match in each.finditer(lines)]
-        kept = np.delete(np.arange(len(listed)), np.searchsorted(starts, skipped, "right") - 1)
-        if not len(kept):
+        usable = np.delete(np.arange(len(listed)), np.searchsorted(starts, skipped, "right") - 1)
+        if not len(usable):
             raise UserError(f"{path}: holds no files")
         if skipped:
-            return cls.collect(path, map(listed.raw, kept))[0], kept
+            return cls.collect(path, map(listed.raw, usable))[0], usable
         listed._check(path)
-        return listed, kept
+        return listed, usable
 
     def _check(self, path: Path | str) -> None:
         """Refuse unsafe names and names that are not UTF-8."""

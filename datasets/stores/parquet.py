@@ -1,4 +1,7 @@
-"""Parquet files of ARTeFACT's hub layout go in; a store with the names of its export comes out."""
+"""Reads the parquet files of ARTeFACT.
+
+Parquet files of ARTeFACT's hub layout go in; a store with the names of its export comes out.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ class ParquetStore(Store):
     def __init__(self, paths: list[Path]) -> None:
         self._paths = paths
         self._held: tuple[Any, Any] = (None, None)  # (file, group, column), its values
-        names, self._places, facts, self._lengths = [], [], [], []
+        names, self._cells, facts, self._lengths = [], [], [], []
         for number in range(len(paths)):
             for group in range(self._open(number).num_row_groups):
                 rows = self._rows(number, group, list(FACTS))
@@ -36,13 +39,13 @@ class ParquetStore(Store):
                 for column in IMAGES:
                     blobs = self._blobs(number, group, column)
                     names += [f"{column}/{row['id']}.png".encode() for row in rows]
-                    self._places += [(number, group, column, i) for i in range(len(rows))]
+                    self._cells += [(number, group, column, i) for i in range(len(rows))]
                     self._lengths += map(len, blobs)
         table = io.StringIO(newline="")
         csv.writer(table).writerows([FACTS, *facts])
         self._table = table.getvalue().encode()
         self._lengths.append(len(self._table))
-        listed, self._kept = Names.collect(paths[0], [*names, TABLE.encode()])
+        listed, self._usable = Names.collect(paths[0], [*names, TABLE.encode()])
         super().__init__(paths[0], Columns(listed.columns()))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -83,11 +86,13 @@ class ParquetStore(Store):
         return self._held[1]
 
     def read_at(self, index: int) -> bytes:
-        place = int(self._kept[index])
-        if place == len(self._places):
+        """As the base class's: a cell, or the table of the other columns."""
+        position = int(self._usable[index])
+        if position == len(self._cells):
             return self._table
-        number, group, column, row = self._places[place]
+        number, group, column, row = self._cells[position]
         return self._blobs(number, group, column)[row]
 
     def sizes(self) -> np.ndarray:
-        return np.array(self._lengths, np.int64)[self._kept]
+        """As the base class's."""
+        return np.array(self._lengths, np.int64)[self._usable]

@@ -1,4 +1,6 @@
-"""The address of a file elsewhere goes in; bytes of it at any offset come out.
+"""Reads files by address, over the network.
+
+The address of a file elsewhere goes in; bytes of it at any offset come out.
 
 fsspec opens it: `http://` and `https://` with aiohttp, `s3://`, `gs://` and others with the package
 that each needs. What is added here is what a training run cannot do without: attempts after lost
@@ -94,7 +96,7 @@ class RemoteFile:
                 why, self._link = str(error), None
         raise UserError(f"{self.path}: cannot be read, {ATTEMPTS} attempts failed: {why}")
 
-    def whole(self, length: int) -> AbstractBufferedFile:
+    def as_file(self, length: int) -> AbstractBufferedFile:
         """What h5py opens: a file of `length` bytes."""
         return _Whole(self, length)
 
@@ -127,6 +129,7 @@ class _Link:
         self._first, self._total, self._facts, self._led = self._path, None, {}, False
 
     def fingerprint(self) -> dict[str, Any]:
+        """What the server says of the file: its size, and what changes with its content."""
         if self._web:
             self.fetch(1, 0, None)
             size = self._facts["Content-Range"].rpartition("/")[2]
@@ -141,9 +144,9 @@ class _Link:
     def fetch(self, size: int, offset: int, total: int | None) -> bytes:
         """Bytes of a file that is `total` bytes long, or of an unknown length."""
         self._total = total
-        asked = {"headers": UNPACKED, "max_redirects": REDIRECTS} if self._web else {}
+        options = {"headers": UNPACKED, "max_redirects": REDIRECTS} if self._web else {}
         data = self._call(
-            self._system.cat_file, self._path, start=offset, end=offset + size, **asked
+            self._system.cat_file, self._path, start=offset, end=offset + size, **options
         )
         if len(data) != size:
             raise _Lost(f"{len(data)} bytes came of {size}")
@@ -187,8 +190,8 @@ class _Link:
             raise self._error(f"the server gives no parts of files: {status}")
         if answer.status != 206:
             raise self._error(status)
-        found, _, total = (said or "").rpartition("/")
-        if found != f"bytes {span}" or (self._total and total not in (str(self._total), "*")):
+        sent, _, total = (said or "").rpartition("/")
+        if sent != f"bytes {span}" or (self._total and total not in (str(self._total), "*")):
             raise self._error(
                 f"got {said or 'no range'}, expected bytes {span}/{self._total or ''}: it may have "
                 "changed since it was opened"

@@ -1,4 +1,7 @@
-"""A folder, a zip or an HDF5 shard goes in; member names and the bytes of any member come out."""
+"""Stores: what holds the members of a data set.
+
+A folder, a zip or an HDF5 shard goes in; member names and the bytes of any member come out.
+"""
 
 from __future__ import annotations
 
@@ -106,8 +109,8 @@ class FolderStore(Store):
             raw = sorted(map(os.fsencode, self._walk()), key=spelled)
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.filename}: {error.strerror}") from None
-        names, kept = Names.collect(path, raw)
-        listed = ((i, raw[number]) for i, number in enumerate(kept))
+        names, usable = Names.collect(path, raw)
+        listed = ((i, raw[number]) for i, number in enumerate(usable))
         self._on_disk = {i: os.fsdecode(name) for i, name in listed if name != names.raw(i)}
         super().__init__(path, Columns(names.columns()))
 
@@ -133,6 +136,7 @@ class FolderStore(Store):
         return os.path.join(self._root, self._on_disk.get(index) or self._names[index])
 
     def read_at(self, index: int) -> bytes:
+        """As the base class's: a file."""
         try:
             with open(self._file(index), "rb") as file:
                 return file.read()
@@ -143,8 +147,8 @@ class FolderStore(Store):
         """Sizes, of as many as a slow file system tells in seconds; else names."""
         few = len(members) <= index_cache.MIN_MEMBERS
         mark = self._size if few else lambda i: zlib.crc32(self._names.raw(i))
-        found = np.fromiter(map(mark, members.tolist()), np.uint32, len(members))
-        return {"size" if few else "name": found}
+        values = np.fromiter(map(mark, members.tolist()), np.uint32, len(members))
+        return {"size" if few else "name": values}
 
     def _size(self, index: int) -> int:
         """In bytes; 0 of a file whose reading will tell what is wrong."""
@@ -154,6 +158,7 @@ class FolderStore(Store):
             return 0
 
     def sizes(self) -> np.ndarray:
+        """As the base class's, from the file system."""
         try:
             sizes = [os.path.getsize(self._file(index)) for index in range(len(self))]
         except OSError as error:
@@ -181,15 +186,19 @@ class Shard(Store):
         raise NotImplementedError
 
     def marks(self, members: np.ndarray) -> dict[str, np.ndarray]:
+        """As the base class's, and the CRC-32 that the shard holds."""
         return {"crc": self.columns["crc"][members], **super().marks(members)}
 
     def fingerprint(self) -> dict[str, Any]:
+        """The file's, taken when it was opened."""
         return self._fingerprint
 
     def cache_location(self) -> tuple[Path | None, str]:
+        """Beside the file, under its name."""
         return self._file.folder, self._file.name
 
     def sizes(self) -> np.ndarray:
+        """As the base class's, from the index."""
         return self.columns["size"].astype(np.int64)
 
 
@@ -200,6 +209,7 @@ class ZipStore(Shard):
         return read_directory(self._file, length)
 
     def read_at(self, index: int) -> bytes:
+        """As the base class's: checked against the name and the CRC-32 in the zip."""
         columns, name = self.columns.arrays, self._names.raw(index)
         size, packed = columns["size"].item(index), columns["packed"].item(index)
         offset = columns["offset"].item(index)
@@ -229,9 +239,10 @@ class Hdf5Store(Shard):
     they are then read as a zip's are, without h5py."""
 
     def _index(self, length: int) -> dict[str, np.ndarray]:
-        return read_layout(self._file.path, self._file.whole(length), length)
+        return read_layout(self._file.path, self._file.as_file(length), length)
 
     def read_at(self, index: int) -> bytes:
+        """As the base class's: checked against the CRC-32 in the shard."""
         columns = self.columns.arrays
         size = columns["size"].item(index)
         data = self._file.read(size, columns["offset"].item(index))
@@ -252,9 +263,9 @@ def open_stores(paths: Sequence[Path | str], keep: BlockCache | None = None) -> 
     """
     shards, folders = [], []
     for path in paths:
-        found = _expand_address(path) if _is_address(path) else _expand_path(Path(path))
-        shards += found
-        folders += [None if _is_address(path) or found == [path] else path] * len(found)
+        expanded = _expand_address(path) if _is_address(path) else _expand_path(Path(path))
+        shards += expanded
+        folders += [None if _is_address(path) or expanded == [path] else path] * len(expanded)
     if not shards:
         raise UserError("no data paths given")
     real = [path if _is_address(path) else os.path.realpath(path) for path in shards]

@@ -1,4 +1,7 @@
-"""The bytes of a zip go in; names, sizes and places of its members come out, in arrays."""
+"""Finds the members in a zip.
+
+The bytes of a zip go in; names, sizes and places of its members come out, in arrays.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +52,8 @@ def read_directory(file: File, length: int) -> dict[str, np.ndarray]:
     directory, count, shift, limit = _find_directory(file, length)
     positions = array("q")
     raw = _walk_directory(file.path, directory, count, positions)
-    names, kept = Names.collect(file.path, raw)
-    at = np.array(positions, np.int64)[kept]
+    names, usable = Names.collect(file.path, raw)
+    at = np.array(positions, np.int64)[usable]
     # A view of an entry from every byte on: picking rows copies 46 bytes a member, no more.
     room = max(len(directory) - _ENTRY.itemsize + 1, 0)
     entries = np.ndarray((room,), _ENTRY, directory, strides=(1,))[at]
