@@ -21,7 +21,7 @@ LIGHT = np.array([-0.45, 0.8, -0.4], np.float32)  # towards the light
 AMBIENT = 0.62
 CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float32)
 
-# A colour, or across and up in metres on a solid's face (n,) -> colours (n, 3).
+# A colour, or across and up in metres on a form's face (n,) -> colours (n, 3).
 Paint = Vector | Callable[[ndarray, ndarray], ndarray]
 
 
@@ -58,9 +58,7 @@ class View:
             center = np.asarray(at) + np.multiply(middle, half) @ _turn(yaw)
             self.put(name, shape, center, np.multiply(part, half), yaw, paints[color])
 
-    def put(
-        self, name: str, solid: str, at: Vector, half: Vector, yaw: float, paint: Paint
-    ) -> None:
+    def put(self, name: str, form: str, at: Vector, half: Vector, yaw: float, paint: Paint) -> None:
         """A `box`, a `ball` or a `shell` (a box seen from within): its middle (x, y, z), its half
         sizes, both in metres; yaw: how far it is turned about the vertical, in radians."""
         center, half, turn = np.asarray(at, np.float32), np.asarray(half, np.float32), _turn(yaw)
@@ -68,13 +66,13 @@ class View:
         # in the unit solid
         directions = np.tensordot(turn / half[:, None], self.rays[:, *window], 1)
         origin = turn @ (self.position - center) / half
-        t = _hits(solid, origin, directions)
+        t = _hits(form, origin, directions)
         hit = (t > NEAR_M) & (t < self.depth_m[window])
         points = origin + (t[hit] * directions[:, hit]).T
         normals = points / half
-        if solid != "ball":
+        if form != "ball":
             normals = np.eye(3, dtype=np.float32)[np.abs(points).argmax(1)] * np.sign(points)
-        normals *= (-1 if solid == "shell" else 1) / np.linalg.norm(normals, axis=1)[:, None]
+        normals *= (-1 if form == "shell" else 1) / np.linalg.norm(normals, axis=1)[:, None]
         (x, y, z), (aside, up, _) = (points * half).T, np.abs(normals.T) > 0.5
         across, up = np.where(aside, z, x), np.where(up, z, y)  # on the face
         color = paint(across, up) if callable(paint) else np.asarray(paint)
@@ -99,7 +97,7 @@ class View:
         return Scene(image, self.ids, tuple(self.names), shown, {}, self.depth_m, normals)
 
     def _window(self, at: ndarray, half: ndarray, turn: ndarray) -> tuple[slice, slice]:
-        """The rows and columns that a solid may cover."""
+        """The rows and columns that a form may cover."""
         corners = (CORNERS * half) @ turn + at - self.position
         *across, ahead = self.axes @ corners.T
         if ahead.min() < NEAR_M:  # around or behind the camera
@@ -112,13 +110,13 @@ class View:
 
 @lru_cache
 def _turn(yaw: float) -> ndarray:
-    """The rotation (3, 3) that brings the world into a solid's own axes."""
+    """The rotation (3, 3) that brings the world into a form's own axes."""
     cos, sin = np.cos(yaw), np.sin(yaw)
     return np.array([[cos, 0, -sin], [0, 1, 0], [sin, 0, cos]], np.float32)
 
 
 def _hits(shape: str, origin: ndarray, directions: ndarray) -> ndarray:
-    """How far rays (3, H, W) travel to the unit solid, (H, W); inf: they miss it."""
+    """How far rays (3, H, W) travel to the unit form, (H, W); inf: they miss it."""
     if shape == "ball":
         a, b = np.square(directions).sum(0), np.tensordot(origin, directions, 1)
         root = b * b - a * (origin @ origin - 1)
