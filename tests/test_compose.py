@@ -20,7 +20,13 @@ from datasets.check import __main__ as check
 from datasets.check.checking import list_samples
 from datasets.compose import __main__ as compose
 from datasets.compose import composite
-from datasets.compose.composing import PARTS, Plan, Recipe, make_composite, relative_depth
+from datasets.compose.composing import (
+    PARTS,
+    ComposePlan,
+    ComposeRecipe,
+    make_composite,
+    relative_depth,
+)
 from datasets.compose.composing import encode as encode_composite
 from datasets.compose.composite import View, trim
 from datasets.compose.floor import Floor, Pinhole, find_floor
@@ -338,7 +344,7 @@ def test_the_sides_share_no_room_and_no_figure(monkeypatch, sources):
     names = [cutout.name for cutout in kit.cutouts]
     assert seen.cutouts[names.index("copy.png")] == seen.cutouts[names.index("f0.png")]
     assert len(set(seen.cutouts)) == 6
-    plan = Plan(kit, seen, divide(kit, seen, 0.3), Recipe(40, (48, 48), 0, 40, 0.3))
+    plan = ComposePlan(kit, seen, divide(kit, seen, 0.3), ComposeRecipe(40, (48, 48), 0, 40, 0.3))
     used = {part: (set(), set()) for part in PARTS}
     view, cutout = Kit.view, Kit.figure
     for part in PARTS:

@@ -8,7 +8,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from datasets.compose.composing import Recipe
+from datasets.compose.composing import ComposeRecipe
 from datasets.compose.ingredients import open_kit
 from datasets.compose.shards import make_set
 from datasets.stores import parse_path
@@ -51,7 +51,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """Compose as the command line says and print what came of it."""
-    recipe = Recipe(args.num, tuple(args.size), args.seed, args.shard_size, args.val_share)
+    recipe = ComposeRecipe(args.num, tuple(args.size), args.seed, args.shard_size, args.val_share)
     if recipe.val_share and recipe.num < 2:
         raise UserError("--num 1: expected at least two to split, or --val-share 0")
     if min(recipe.size) < SMALLEST:

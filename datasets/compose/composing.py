@@ -22,7 +22,7 @@ IMAGE_QUALITY = 90
 LABEL_QUALITY = 95  # of JPEG: a mask of 0 and 255 keeps each pixel on its side of 128
 
 
-class Recipe(NamedTuple):
+class ComposeRecipe(NamedTuple):
     """How many composites, (H, W), the seed, composites in a shard, and the share of validation."""
 
     num: int
@@ -32,16 +32,16 @@ class Recipe(NamedTuple):
     val_share: float
 
 
-class Plan(NamedTuple):
+class ComposePlan(NamedTuple):
     """All that a composite depends on."""
 
     kit: Kit
     seen: Survey
     sides: dict[str, Side]
-    recipe: Recipe
+    recipe: ComposeRecipe
 
 
-def make_task(plan: Plan) -> Task:
+def make_task(plan: ComposePlan) -> Task:
     """The task that reads the shards as they are: the figure's mask and metric depth."""
     field = "{split}" if plan.recipe.val_share else "{part}"
     outputs = [Mask("mask", f"bg_fg_mask_{field}/{{key}}.jpg", loss="bce+dice")]
@@ -67,7 +67,7 @@ def make_task(plan: Plan) -> Task:
     )
 
 
-def make_composite(plan: Plan, part: str, number: int) -> Composite:
+def make_composite(plan: ComposePlan, part: str, number: int) -> Composite:
     """Composite `number` of a part; UserError if no figure finds a place in many rooms."""
     rng = np.random.default_rng([plan.recipe.seed, PARTS.index(part), number])
     kit, side = plan.kit, plan.sides[part]

@@ -19,7 +19,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from datasets.compose.composing import PARTS, Plan, Recipe, encode, make_composite, make_task
+from datasets.compose.composing import (
+    PARTS,
+    ComposePlan,
+    ComposeRecipe,
+    encode,
+    make_composite,
+    make_task,
+)
 from datasets.compose.ingredients import Kit, divide, survey
 from datasets.processes import run_in_order
 from datasets.stores import open_stores
@@ -30,13 +37,13 @@ from utils.files import write_whole
 VERSION = 2  # of what is drawn: a set begun by another version is not continued
 
 
-def make_set(kit: Kit, recipe: Recipe, out: Path, workers: int) -> str:
+def make_set(kit: Kit, recipe: ComposeRecipe, out: Path, workers: int) -> str:
     """Write all shards that `out` lacks; what was done, as a line.
 
     UserError: a source cannot be used, or `out` holds something else.
     """
     seen = survey(kit, workers)
-    plan = Plan(kit, seen, divide(kit, seen, recipe.val_share), recipe)
+    plan = ComposePlan(kit, seen, divide(kit, seen, recipe.val_share), recipe)
     begin_shards(out / "compose.json", _facts(plan), "*.zip", "choose another --out")
     task = json.dumps(make_task(plan).to_json(), indent=2) + "\n"
     write_whole(out / "task.json", task.encode())
@@ -62,7 +69,7 @@ def make_set(kit: Kit, recipe: Recipe, out: Path, workers: int) -> str:
     )
 
 
-def _list_shards(recipe: Recipe) -> dict[str, list[tuple[str, int]]]:
+def _list_shards(recipe: ComposeRecipe) -> dict[str, list[tuple[str, int]]]:
     """The composites of each shard by its name: part, and number in the part."""
     num, size, num_val = recipe.num, recipe.shard_size, 0
     if recipe.val_share:
@@ -83,11 +90,11 @@ def _members(
         bar.update()
 
 
-def _encode(plan: Plan, item: tuple[str, int]) -> list[tuple[str, bytes]]:
+def _encode(plan: ComposePlan, item: tuple[str, int]) -> list[tuple[str, bytes]]:
     return encode(make_composite(plan, *item), *item)
 
 
-def _facts(plan: Plan) -> dict[str, Any]:
+def _facts(plan: ComposePlan) -> dict[str, Any]:
     """By flag, all that the bytes depend on."""
     kit, recipe = plan.kit, plan.recipe
     return {

@@ -63,13 +63,13 @@ def draw_classes(scene: Scene, output: Classes, lossy: bool) -> ndarray:
         table[i] = classes.index(name) if name in classes else -1
     if "" in scene.names or not (output.ignored or output.ignored_colors):
         table[:IGNORE] = np.maximum(table[:IGNORE], 0)
-    found = table[scene.ids]
+    ids = table[scene.ids]
     if output.ignored_colors and not output.ignored and not output.channel:
         colors = [bytes.fromhex(color) for color in (*output.colors, output.ignored_colors[0])]
-        return np.array([list(color) for color in colors], np.uint8)[found]
+        return np.array([list(color) for color in colors], np.uint8)[ids]
     rest = IGNORE if IGNORE in output.ignored else (*output.ignored, output.values[0])[0]
     values = np.array([*output.values, rest])
-    return values.astype(np.uint8 if values.max() <= 255 else np.uint16)[found]
+    return values.astype(np.uint8 if values.max() <= 255 else np.uint16)[ids]
 
 
 def draw_mask(scene: Scene, output: Mask, lossy: bool) -> ndarray:
