@@ -65,7 +65,7 @@ class Case(NamedTuple):
         device = self.state.compute.device
         plan = make_plan(self.settings, device, build_state, recompute)
         facts = {
-            "plan_bytes": int(plan.peak(plan.asked)),
+            "plan_bytes": int(plan.peak(plan.mode)),
             "tracked_bytes": self.footprint().peak,
         }
         if device.type == "cuda":

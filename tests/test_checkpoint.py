@@ -228,11 +228,11 @@ def test_what_is_not_finite_is_neither_written_nor_read(tmp_path):
     with pytest.raises(ValueError, match="slim.pt: not written: model/w is infinite"):
         checkpoint.slim(path, slim)  # more than half precision can say
     state = checkpoint.load(path) | {"learner": [torch.tensor(float("nan"))]}
-    with pytest.raises(ValueError, match="last.pt: not written: state/0 is infinite"):
+    with pytest.raises(ValueError, match="last.pt: not written: learner/0 is infinite"):
         checkpoint.save(path, state)
     assert "learner" not in checkpoint.load(path)
     torch.save(state, path)
-    with pytest.raises(ValueError, match="last.pt: state/0 is infinite or not a number"):
+    with pytest.raises(ValueError, match="last.pt: learner/0 is infinite or not a number"):
         checkpoint.load(path)
 
 

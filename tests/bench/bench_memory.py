@@ -35,7 +35,7 @@ def test_images_in_8_gib(bench, convs):
         None,
         convs_per_block=convs,
         images=plan.images[0],
-        plan_bytes=int(plan.peak(plan.asked)),
+        plan_bytes=int(plan.peak(plan.mode)),
         seconds=seconds,
     )
     assert plan.fits

@@ -25,7 +25,7 @@ from datasets.task import Task
 from models.recompute import recompute
 from train import build_state
 from utils.compute import amp_dtype, make_compute
-from utils.memory import Plan, make_plan
+from utils.memory import MemoryPlan, make_plan
 from utils.report import table
 
 TINY = ("--size", "32", "32", "--bs", "2", "--width", "4", "--depth", "2", "--centre", "8")
@@ -68,7 +68,7 @@ class Bench:
         (own,) = settings_of(task_name, *self.tiny, *flags).tasks
         return own.task, own.size, own.bs
 
-    def plan(self, task_name: str, *flags: str) -> Plan:
+    def plan(self, task_name: str, *flags: str) -> MemoryPlan:
         """The memory plan that train.py makes with these flags."""
         settings = settings_of(task_name, *self.tiny, *flags)
         device = make_compute(settings.device, False).device
