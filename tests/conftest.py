@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -9,13 +10,17 @@ from typing import NamedTuple
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: more threads would wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import numpy as np
 import pytest
 from examples import EXAMPLES, encode
 
 from datasets.task import Classes, Depth, Mask, Task
 from utils.command import one_line
+
+# below nohup, and in the background of a script, these are ignored, here and in all that is started
+for _name, _usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+    if hasattr(signal, _name) and signal.getsignal(getattr(signal, _name)) is signal.SIG_IGN:
+        signal.signal(getattr(signal, _name), _usual)
 
 SMALL = ("--width", "4", "--depth", "2", "--size", "32", "32", "--bs", "2")
 QUIET = ("--wandb", "disabled", "--device", "cpu", "--workers", "0")

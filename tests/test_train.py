@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -385,7 +386,11 @@ def test_a_signal_to_the_whole_group_is_a_stop_like_any_other(tiny_json, tmp_pat
                 break
             time.sleep(0.1)
         os.killpg(process.pid, number)
-        out, err = process.communicate(timeout=60)
+        try:
+            out, err = process.communicate(timeout=60)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # else a failure would wait for ever
     assert process.returncode == (75 if number == signal.SIGUSR1 else 130), err
     assert "stopped after step" in out
     assert err == ""
