@@ -1,7 +1,5 @@
 """Checkpoint and images in; pictures, scores or an exported network out. `load` is for Python."""
 
-from __future__ import annotations
-
 import gc
 import json
 import sys

@@ -1,7 +1,5 @@
 """Train one encoder with the heads of one or more tasks: flags in, runs/TASK/ out."""
 
-from __future__ import annotations
-
 import gc
 import sys
 from pathlib import Path

@@ -3,8 +3,6 @@
 A labelled data set -> pixels per class -> class weights; counted once, then cached.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

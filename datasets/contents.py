@@ -3,8 +3,6 @@
 What a data set's indexes say of its members -> what tells it from another, no pixel read.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections import Counter
 from functools import reduce

@@ -3,8 +3,6 @@
 Stores + task + split -> samples; a sample is a function of (seed, epoch, index).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace

@@ -3,8 +3,6 @@
 Encoded bytes in, an image or the target of one output out; errors name the store member.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any

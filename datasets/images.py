@@ -3,8 +3,6 @@
 Encoded bytes -> a Pillow image, decoded and upright; errors name where they came from.
 """
 
-from __future__ import annotations
-
 import functools
 import io
 import struct

@@ -3,8 +3,6 @@
 A JSON object -> a dataclass, by the types of its keys.
 """
 
-from __future__ import annotations
-
 import functools
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints

@@ -3,8 +3,6 @@
 Values of a file in, ids of classes out; those that a task does not know are named.
 """
 
-from __future__ import annotations
-
 import functools
 
 import numpy as np

@@ -4,8 +4,6 @@ Samples -> batches for training, without an end, and for evaluation, each sample
 in them is told where they are taken; a worker that dies is one line.
 """
 
-from __future__ import annotations
-
 import errno
 import gc
 import os

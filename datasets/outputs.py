@@ -3,8 +3,6 @@
 This module imports no torch: `train.py --help` reads it.
 """
 
-from __future__ import annotations
-
 import math
 import string
 from dataclasses import asdict, dataclass
@@ -90,7 +88,7 @@ class Output:
         return {"name": self.name, "kind": self.kind} | asdict(self)
 
     @staticmethod
-    def from_json(value: Any) -> Output:
+    def from_json(value: Any) -> "Output":
         """The output that a JSON object describes; UserError names the key that does not fit."""
         if not isinstance(value, dict):
             raise UserError(f"expected an object for output, got {short(value)}")

@@ -3,8 +3,6 @@
 A function and items go in; its results come out in order, computed in several processes.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

@@ -3,8 +3,6 @@
 A number of samples and a seed go in; batches of (epoch, index) come out, from any place on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

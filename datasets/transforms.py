@@ -3,8 +3,6 @@
 A sample in, one of the network's size out: one random draw moves image and targets alike.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

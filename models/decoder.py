@@ -3,8 +3,6 @@
 Features -> one full-size feature map, by blocks that double the size and join a skip.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import zip_longest
 

@@ -3,8 +3,6 @@
 Image -> features: one tensor per scale, finest first, each half the size of the one before.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any

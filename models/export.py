@@ -3,8 +3,6 @@
 A network -> a file of torch.export (.pt2) or ONNX.
 """
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import Any

@@ -5,8 +5,6 @@ Features -> one output: a 1x1 convolution, in the range of its kind.
 `forward` gives what losses and metrics take, `to_labels` what a picture or a file shows.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -4,8 +4,6 @@ It is not counted twice in running statistics, and the same channels are dropped
 from a batch goes through `once`; `recompute.py` says which run it is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any

@@ -3,8 +3,6 @@
 Image -> predictions: a shared encoder, a decoder per group of outputs, a head per output.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -39,7 +37,7 @@ class ModelSpec:
     dropout: float = 0.0
 
     @staticmethod
-    def of(outputs: Iterable[Output], **network: Any) -> ModelSpec:
+    def of(outputs: Iterable[Output], **network: Any) -> "ModelSpec":
         """A network for these outputs; `network` are the other fields, by name."""
         return ModelSpec({output.name: output for output in outputs}, **network)
 
@@ -59,7 +57,7 @@ class ModelSpec:
         return values
 
     @staticmethod
-    def from_json(value: dict[str, Any], outputs: Iterable[Output]) -> ModelSpec:
+    def from_json(value: dict[str, Any], outputs: Iterable[Output]) -> "ModelSpec":
         """The spec that `to_json` wrote, for the same outputs."""
         return ModelSpec.of(outputs, **value | {"convs": tuple(value["convs"])})
 

@@ -1,7 +1,5 @@
 """Scores of labels: of classes, and of a mask's foreground, from confusion matrices."""
 
-from __future__ import annotations
-
 import math
 from typing import ClassVar, Self
 

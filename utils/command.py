@@ -3,8 +3,6 @@
 The work of a command in, its exit status out.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re

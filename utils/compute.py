@@ -3,8 +3,6 @@
 Flags -> the device and the precision a network runs in; tensors on their way there.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import sys

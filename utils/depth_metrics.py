@@ -1,7 +1,5 @@
 """Scores of depth: errors, ratios, and what the best constant would score."""
 
-from __future__ import annotations
-
 import math
 from typing import Self
 

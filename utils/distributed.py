@@ -3,8 +3,6 @@
 A process has a rank, 0 to world size - 1; rank 0, the main one, writes files and speaks.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path

@@ -3,8 +3,6 @@
 Bytes -> a file: whole and on the disk, or as it was before. A folder -> its lock.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 What stands on the command line -> checked values; a mistake becomes one line.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 from argparse import ArgumentTypeError, BooleanOptionalAction, Namespace

@@ -3,8 +3,6 @@
 Named values and pictures in; metrics.jsonl, samples/*.png, a wandb run out.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import json
@@ -15,15 +13,14 @@ import secrets
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
+
+from PIL import Image
 
 from datasets.task import UserError
 from utils.command import printable
 from utils.files import write_whole
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 MODES = ("auto", "online", "offline", "disabled")
 PICTURE_WIDTH = 768  # pixels; what wandb gets is a JPEG no wider than this, a few ms each

@@ -3,8 +3,6 @@
 What happens in training steps -> the line that is logged.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterator

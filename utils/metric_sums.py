@@ -5,8 +5,6 @@ so does the sum of the ranks' `state()` in `load_state`. Nothing waits for the d
 `compute`. A score that no pixel defines is nan.
 """
 
-from __future__ import annotations
-
 import math
 from typing import ClassVar, NamedTuple, Self
 

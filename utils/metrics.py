@@ -1,8 +1,6 @@
 """Predictions and targets go in batch by batch, scores of the whole set come out: a class for each
 kind of output."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from datasets.task import Output

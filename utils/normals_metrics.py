@@ -1,7 +1,5 @@
 """Scores of normals: angles, and what the best constant direction would score."""
 
-from __future__ import annotations
-
 import math
 from typing import Self
 

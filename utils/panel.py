@@ -3,8 +3,6 @@
 Pictures and their captions in, one page of them over a legend out.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -1,8 +1,6 @@
 """Ask a network about images of any size: tile by tile, in memory that a tile sets, or resized to
 its training size. What comes out has the images' own size."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """How far a run is, for a person: a bar on a terminal, a line now and then in a log."""
 
-from __future__ import annotations
-
 import sys
 import time
 from contextlib import suppress

@@ -3,8 +3,6 @@
 Logged values -> text.
 """
 
-from __future__ import annotations
-
 
 def postfix(line: dict[str, float]) -> str:
     """The end of the progress bar."""

@@ -3,8 +3,6 @@
 Predictions -> the files that hold them, known again as results by what they say.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

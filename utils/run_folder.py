@@ -1,7 +1,5 @@
 """A run's folder: its record, its checkpoints, what is said meanwhile, and its conclusion."""
 
-from __future__ import annotations
-
 import errno
 import math
 import shlex
@@ -10,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from PIL import Image
 from torch import Tensor
@@ -80,7 +78,7 @@ class RunFolder:
         self.line: dict[str, float] = {}  # what was logged last
         self.saved = time.monotonic()
 
-    def __enter__(self) -> RunFolder:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

@@ -6,15 +6,13 @@ What is said more than once holds in this order: flags given, flags of the run t
 defaults of the first task (each task's own for `size`, `bs` and `class_weights`), defaults of all.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from datasets import TASKS, load_task
 from datasets.task import Label, Output, Task, UserError
@@ -124,7 +122,7 @@ class Settings:
         """Of all tasks, in their order."""
         return [output for each in self.tasks for output in each.task.outputs]
 
-    def with_tasks(self, tasks: Sequence[Task]) -> Settings:
+    def with_tasks(self, tasks: Sequence[Task]) -> Self:
         """The same with these tasks in their place, of which more is known."""
         each = zip(self.tasks, tasks, strict=True)
         return replace(self, tasks=tuple(replace(own, task=task) for own, task in each))

@@ -3,8 +3,6 @@
 Members that cannot be used -> a list of them, or the end of the run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Settings and numbers of samples -> steps in all, in an epoch, between evaluations.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -3,13 +3,11 @@
 A signal becomes a flag: the step in hand is finished and saved first.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, Self
 
 AGAIN = ("SIGINT", "SIGTERM")  # Ctrl-C and a batch system: a second one means at once
 NOTICES = ("SIGHUP", "SIGUSR1")  # the terminal closes (often told twice), a scheduler's warning
@@ -51,7 +49,7 @@ class StopSignals:
     requested = False
     status = STOPPED
 
-    def __enter__(self) -> StopSignals:
+    def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._request) for number in _numbers()}
         return self
 

@@ -6,8 +6,6 @@ Arrays are numpy or CPU tensors. Colours are "RRGGBB". `PICTURES` says for each 
 it is drawn, and what is written of a prediction.
 """
 
-from __future__ import annotations
-
 import colorsys
 from collections.abc import Sequence
 from typing import Any, ClassVar

@@ -4,8 +4,6 @@ Labelled data goes in, all of it is read once; a report of what it holds, of cop
 of the split and of members that cannot be used comes out, with a contact sheet if asked.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -4,14 +4,12 @@ Stores and a task go in; what every sample holds, counted, and each member that 
 with the reason, come out.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from torch import Tensor
@@ -94,7 +92,7 @@ class Findings:
         if len(self.problems) < MAX_NAMED:
             self.problems.append(str(error))
 
-    def add(self, other: Findings) -> None:
+    def add(self, other: Self) -> None:
         """Take in what another process has counted."""
         self.sizes += other.sizes
         for key, values in other.values.items():

@@ -3,8 +3,6 @@
 Samples and a task go in; a contact sheet, as one PNG or a page of HTML, comes out.
 """
 
-from __future__ import annotations
-
 import base64
 import html
 import io

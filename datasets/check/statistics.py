@@ -6,10 +6,9 @@ whether they seem to be read in another way than they are meant.
 One class for each kind: `STATISTICS`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
+from typing import Self
 
 import numpy as np
 from PIL.Image import Image
@@ -37,7 +36,7 @@ class LabelCounts:
         self.num += 1
         self.counts += np.bincount(target.ravel(), minlength=256)
 
-    def add(self, other: LabelCounts) -> None:
+    def add(self, other: Self) -> None:
         """Add what another process counted."""
         self.num += other.num
         self.counts += other.counts
@@ -53,7 +52,7 @@ class LabelCounts:
         return "share of pixels"
 
     @staticmethod
-    def rows(output: Output, splits: Sequence[LabelCounts]) -> list[Row]:
+    def rows(output: Output, splits: Sequence["LabelCounts"]) -> list[Row]:
         """Shares of labelled pixels, then the unlabelled share of all."""
         labelled = [max(1, int(each.counts[:IGNORE].sum())) for each in splits]
         rows = [
@@ -129,7 +128,7 @@ class Numbers:
             self.low = min(self.low, float(known.min()))
             self.high = max(self.high, float(known.max()))
 
-    def add(self, other: Numbers) -> None:
+    def add(self, other: Self) -> None:
         """Add what another process counted."""
         for name in ("num", "known", "unknown", "total"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -146,7 +145,7 @@ class Numbers:
         raise NotImplementedError
 
     @staticmethod
-    def rows(output: Output, splits: Sequence[Numbers]) -> list[Row]:
+    def rows(output: Output, splits: Sequence["Numbers"]) -> list[Row]:
         """Smallest, mean and largest number, then the share of pixels without one."""
         known = [max(1, each.known) for each in splits]
         pixels = [each.known + each.unknown for each in splits]

@@ -1,7 +1,5 @@
 """Put cut-out figures into rooms: `python -m datasets.compose --backgrounds ... --cutouts ...`."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -3,8 +3,6 @@
 What composites are made of and a number go in; one composite and its files come out.
 """
 
-from __future__ import annotations
-
 import io
 import math
 from typing import NamedTuple

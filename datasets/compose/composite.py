@@ -8,8 +8,6 @@ opaque row stands. Its size follows from its height in metres, the camera and th
 has the depth of the contact point, and what the room has nearer hides it.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

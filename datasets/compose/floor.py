@@ -6,8 +6,6 @@ Camera coordinates: x to the right, y down, z ahead along the optical axis, whic
 the point at a pixel is its depth times its ray (x, y, 1).
 """
 
-from __future__ import annotations
-
 import itertools
 from typing import NamedTuple
 

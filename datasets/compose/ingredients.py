@@ -4,8 +4,6 @@ Rooms, their depth and cut-out figures go in; what composites are made of, each 
 on one side of the split, comes out.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

@@ -8,8 +8,6 @@ change a byte. Names are those of the mask + depth course's zips, with the split
 depth. `task.json` beside the shards is a task that reads them, with `{split}` from the names.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator

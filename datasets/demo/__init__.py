@@ -3,8 +3,6 @@
 The data of a run that names none. Picture i is a function of seed i alone: same code, same bytes.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,8 +1,6 @@
 """A picture goes in; each painter adds one of ARTeFACT's 15 kinds of damage and gives back where:
 (H, W) from 0 to 1, wherever the surface looks changed, soft margins included."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

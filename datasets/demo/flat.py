@@ -1,7 +1,5 @@
 """A seed goes in; a flat thing comes out: an old picture, or a surface, with labelled marks."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Flat shapes as coverage, float32 (H, W) from 0 to 1: noise, strokes, outlines, blobs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 

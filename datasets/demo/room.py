@@ -1,7 +1,5 @@
 """A seed goes in; a furnished room with somebody in it comes out: labels, and true depth."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A scene and an output go in; the pixels of that output's file come out, whatever the task."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

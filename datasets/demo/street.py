@@ -1,7 +1,5 @@
 """A seed goes in; a street seen from a car comes out: labels by class name, and true depth."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ The world's x points right, y up, z ahead of the camera, which stands over (0, 0
 `pitch`. A pixel's ray is (x, y, 1) before the camera: what it travels is depth along the axis.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 

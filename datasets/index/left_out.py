@@ -3,8 +3,6 @@
 Opened stores go in; one line about the files in them that nobody will read comes out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from pathlib import Path
 

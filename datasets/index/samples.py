@@ -3,8 +3,6 @@
 Stores and a task go in; where each sample's image and targets lie comes out, for one split.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

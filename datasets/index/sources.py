@@ -5,8 +5,6 @@ Files, folders and shards that a user names -> the images in them, each with a n
 An image is known by its suffix. A store that is laid out as a task says gives its images alone.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections import Counter

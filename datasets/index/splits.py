@@ -3,8 +3,6 @@
 Image names and a task go in; what decides each image's split, and the choice, come out.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

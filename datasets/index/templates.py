@@ -3,8 +3,6 @@
 A template such as `image/{key}.*` goes in; a pattern that finds such names comes out.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 

@@ -1,7 +1,5 @@
 """Pack stores of any kind into zip or HDF5 shards: `python -m datasets.pack SRC... DST`."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -3,8 +3,6 @@
 Shards are written, each read back, and an interrupted call is continued.
 """
 
-from __future__ import annotations
-
 import glob
 import zlib
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 Stores and a recipe go in; which member goes into which shard, and as what, comes out.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

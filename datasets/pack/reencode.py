@@ -3,8 +3,6 @@
 An encoded image or target goes in; the same in another size or quality comes out.
 """
 
-from __future__ import annotations
-
 import io
 
 from PIL import Image

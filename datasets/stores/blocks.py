@@ -10,8 +10,6 @@ which workers never do, and takes a block for there before it has come: where on
 is lost, one read in eight gave other bytes. `tests/bench/bench_remote.py` measures both.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import zlib

@@ -3,8 +3,6 @@
 A path goes in; bytes of the file at any offset come out, in any process.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 import weakref
@@ -17,7 +15,7 @@ from datasets.task import UserError
 
 MOST_OPEN = 4096  # files that a process reads from, of half of what the system allows
 _SEEKING = threading.Lock()
-_open_files: deque[weakref.ref[LocalFile]] = deque()  # the longest open first
+_open_files: deque[weakref.ref["LocalFile"]] = deque()  # the longest open first
 
 
 def shown(path: Path | str) -> Path | str:

@@ -7,8 +7,6 @@ Layout: attribute `format`; datasets `data` uint8 (all members' bytes, contiguou
 bytes). Attribute `index_crc32`, where there is one: CRC-32 of the last four datasets.
 """
 
-from __future__ import annotations
-
 import zlib
 from pathlib import Path
 from typing import Any, BinaryIO

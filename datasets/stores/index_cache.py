@@ -6,8 +6,6 @@ An index is a copy of what its shards say, so it is trusted only if its key (siz
 is theirs and its checksum is right. It is rebuilt in silence when not: it never causes an error.
 """
 
-from __future__ import annotations
-
 import json
 import mmap
 import os

@@ -5,15 +5,13 @@ Encoded member names go in; a sequence of str in one blob, searchable whole, com
 This is the door of every kind of store: what is a member's name, and what is none, is said here.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -61,7 +59,7 @@ class Names(Sequence[str]):
         self.starts = starts
 
     @classmethod
-    def collect(cls, path: Path | str, names: Iterable[bytes]) -> tuple[Names, np.ndarray]:
+    def collect(cls, path: Path | str, names: Iterable[bytes]) -> tuple[Self, np.ndarray]:
         """The encoded names, `spelled`, and which they are of those given, int64 (n): folders and
         SKIPPED are left out. UserError names the shard, and the name that cannot be a member or
         that there is none."""

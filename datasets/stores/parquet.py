@@ -3,8 +3,6 @@
 Parquet files of ARTeFACT's hub layout go in; a store with the names of its export comes out.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 from pathlib import Path

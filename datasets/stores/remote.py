@@ -8,8 +8,6 @@ connections, a look at the answer's head before its body is read (a server may s
 or another one than a minute ago), and `BlockCache`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re
@@ -84,7 +82,7 @@ class RemoteFile:
             for b in range(offset, end, CHUNK)
         )
 
-    def _patiently(self, call: Callable[[_Link], T]) -> T:
+    def _patiently(self, call: Callable[["_Link"], T]) -> T:
         for attempt in range(ATTEMPTS):
             if attempt > 1:
                 time.sleep(min(PAUSE * 2 ** (attempt - 2), LONGEST_PAUSE))

@@ -3,8 +3,6 @@
 A folder, a zip or an HDF5 shard goes in; member names and the bytes of any member come out.
 """
 
-from __future__ import annotations
-
 import os
 import zlib
 from collections.abc import Iterator, Sequence

@@ -3,8 +3,6 @@
 Names and bytes go in; a zip or HDF5 shard, complete or not there at all, comes out.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 import zipfile

@@ -3,8 +3,6 @@
 The bytes of a zip go in; names, sizes and places of its members come out, in arrays.
 """
 
-from __future__ import annotations
-
 import struct
 from array import array
 from collections.abc import Iterator
