@@ -1,7 +1,4 @@
-"""The Cityscapes tasks.
-
-Cityscapes, read from its official zips: the benchmark's 19 classes, or 24 of those annotated.
-"""
+"""Cityscapes, read from its official zips: the benchmark's 19 classes, or 24 of those annotated."""
 
 from datasets.task import Classes, Task
 

@@ -1,7 +1,4 @@
-"""How much each class counts in the loss, so that rare ones are learnt too.
-
-A labelled data set -> pixels per class -> class weights; counted once, then cached.
-"""
+"""How much each class counts in the loss, so that rare ones are learnt too."""
 
 import hashlib
 import json

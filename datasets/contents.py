@@ -1,7 +1,4 @@
-"""Notices when a run is resumed with other data than it began with.
-
-What a data set's indexes say of its members -> what tells it from another, no pixel read.
-"""
+"""Notices when a run is resumed with other data than it began with, without reading a pixel."""
 
 import zlib
 from collections import Counter

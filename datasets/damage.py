@@ -1,7 +1,4 @@
-"""The damage task.
-
-Damage on photographs, paintings and manuscripts: the 16 classes of ARTeFACT's export.
-"""
+"""Damage on photographs, paintings and manuscripts: the 16 classes of ARTeFACT's export."""
 
 from datasets.task import Classes, Task
 

@@ -1,7 +1,4 @@
-"""The labelled images of a task, one split after another.
-
-Stores + task + split -> samples; a sample is a function of (seed, epoch, index).
-"""
+"""The labelled images of a task and split: a sample is a function of (seed, epoch, index)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

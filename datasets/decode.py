@@ -1,7 +1,4 @@
-"""Decodes images and targets.
-
-Encoded bytes in, an image or the target of one output out; errors name the store member.
-"""
+"""Decodes images and targets of each kind; errors name the store member."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

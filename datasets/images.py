@@ -1,7 +1,4 @@
-"""Opens image files.
-
-Encoded bytes -> a Pillow image, decoded and upright; errors name where they came from.
-"""
+"""Opens image files: decoded and upright; errors name where they came from."""
 
 import functools
 import io

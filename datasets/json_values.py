@@ -1,7 +1,4 @@
-"""Reads what people write in JSON, and says in one line what does not fit.
-
-A JSON object -> a dataclass, by the types of its keys.
-"""
+"""Makes dataclasses of what people write in JSON, and says in one line what does not fit."""
 
 import functools
 from dataclasses import MISSING, fields

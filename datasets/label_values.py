@@ -1,7 +1,4 @@
-"""What the values and colours in label files mean.
-
-Values of a file in, ids of classes out; those that a task does not know are named.
-"""
+"""What the values and colours in label files mean: ids of classes; unknown ones are named."""
 
 import functools
 

@@ -1,7 +1,6 @@
 """Reads samples in processes of its own and puts them together to batches.
 
-Samples -> batches for training, without an end, and for evaluation, each sample once. What is bad
-in them is told where they are taken; a worker that dies is one line.
+What is bad in them is told where they are taken; a worker that dies is one line.
 """
 
 import errno

@@ -1,7 +1,4 @@
-"""The mask and depth task.
-
-Mask and depth of a figure in a room, as in the zips of the mask + depth course.
-"""
+"""Mask and depth of a figure in a room, as in the zips of the mask + depth course."""
 
 from datasets.task import Depth, Mask, Task
 

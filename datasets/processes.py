@@ -1,7 +1,4 @@
-"""Spreads work over processes.
-
-A function and items go in; its results come out in order, computed in several processes.
-"""
+"""Spreads work over processes; results come in the order of the items."""
 
 import multiprocessing
 import os

@@ -1,7 +1,4 @@
-"""The order in which samples are seen.
-
-A number of samples and a seed go in; batches of (epoch, index) come out, from any place on.
-"""
+"""The order in which samples are seen, from any place on."""
 
 from collections.abc import Iterator
 

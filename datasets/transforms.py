@@ -1,7 +1,4 @@
-"""Random crops, flips, turns and zooms for training.
-
-A sample in, one of the network's size out: one random draw moves image and targets alike.
-"""
+"""Random crops, flips, turns and zooms for training, which move image and targets alike."""
 
 import math
 from collections.abc import Callable

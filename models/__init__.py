@@ -1,7 +1,4 @@
-"""The networks. `unet.py` has the one forward to read first.
-
-Batch -> predictions.
-"""
+"""The networks. `unet.py` has the one forward to read first."""
 
 from models.unet import ModelSpec, UNet
 

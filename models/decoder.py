@@ -1,7 +1,4 @@
-"""The expanding path of a U-Net.
-
-Features -> one full-size feature map, by blocks that double the size and join a skip.
-"""
+"""The expanding path of a U-Net: blocks that double the size and join a skip."""
 
 from collections.abc import Sequence
 from itertools import zip_longest

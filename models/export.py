@@ -1,7 +1,4 @@
-"""Exports a network to run without this code.
-
-A network -> a file of torch.export (.pt2) or ONNX.
-"""
+"""Exports a network as a file of torch.export (.pt2) or ONNX, to run without this code."""
 
 import io
 from pathlib import Path

@@ -1,6 +1,4 @@
-"""What turns features into a prediction, for each kind of output.
-
-Features -> one output: a 1x1 convolution, in the range of its kind.
+"""What turns features into predictions, for each kind of output: a 1x1 convolution and a range.
 
 `forward` gives what losses and metrics take, `to_labels` what a picture or a file shows.
 """

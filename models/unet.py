@@ -1,7 +1,4 @@
-"""The network: one encoder, many heads.
-
-Image -> predictions: a shared encoder, a decoder per group of outputs, a head per output.
-"""
+"""The network: a shared encoder, a decoder per group of outputs, a head per output."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass

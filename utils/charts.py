@@ -1,7 +1,4 @@
-"""Draws the learning curves of a run and its confusion matrices.
-
-metrics.jsonl and confusion matrices in, charts out. The first one imports matplotlib.
-"""
+"""Draws learning curves and confusion matrices of a run. The first one imports matplotlib."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""How every script of the project ends, and what it says of an error.
-
-The work of a command in, its exit status out.
-"""
+"""How every script of the project ends, and what it says of an error."""
 
 import errno
 import os

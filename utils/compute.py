@@ -1,7 +1,4 @@
-"""Which device computes, and in which precision.
-
-Flags -> the device and the precision a network runs in; tensors on their way there.
-"""
+"""Which device computes, and in which precision; tensors on their way there."""
 
 import ctypes
 import os

@@ -1,7 +1,4 @@
-"""Writes files so that a crash leaves no half of one, and locks folders.
-
-Bytes -> a file: whole and on the disk, or as it was before. A folder -> its lock.
-"""
+"""Writes files so that a crash leaves no half of one, and locks folders."""
 
 import os
 import socket

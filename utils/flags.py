@@ -1,7 +1,4 @@
-"""The flags of train.py and infer.py.
-
-What stands on the command line -> checked values; a mistake becomes one line.
-"""
+"""The flags of train.py and infer.py, checked; a mistake becomes one line."""
 
 import argparse
 import math

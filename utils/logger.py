@@ -1,7 +1,4 @@
-"""Records a run, in its folder and in wandb.
-
-Named values and pictures in; metrics.jsonl, samples/*.png, a wandb run out.
-"""
+"""Records a run, in its folder and in wandb."""
 
 import contextlib
 import importlib

@@ -1,7 +1,4 @@
-"""Measures training: mean losses, images per second, memory.
-
-What happens in training steps -> the line that is logged.
-"""
+"""Measures training: mean losses, images per second, memory."""
 
 import sys
 import time

@@ -1,5 +1,4 @@
-"""Predictions and targets go in batch by batch, scores of the whole set come out: a class for each
-kind of output."""
+"""Scores of a whole set from batches of predictions and targets, for each kind of output."""
 
 from collections.abc import Sequence
 

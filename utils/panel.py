@@ -1,7 +1,4 @@
-"""Lays out pictures on a page.
-
-Pictures and their captions in, one page of them over a legend out.
-"""
+"""Lays out pictures and their captions on a page, over a legend."""
 
 import math
 from collections.abc import Sequence

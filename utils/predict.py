@@ -1,5 +1,4 @@
-"""Ask a network about images of any size: tile by tile, in memory that a tile sets, or resized to
-its training size. What comes out has the images' own size."""
+"""Asks a network about images of any size, tile by tile or resized to its training size."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

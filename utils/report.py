@@ -1,7 +1,4 @@
-"""The lines that a person reads in the terminal.
-
-Logged values -> text.
-"""
+"""The lines that a person reads in the terminal."""
 
 
 def postfix(line: dict[str, float]) -> str:

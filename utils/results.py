@@ -1,7 +1,4 @@
-"""Writes what was predicted of an image.
-
-Predictions -> the files that hold them, known again as results by what they say.
-"""
+"""Writes what was predicted of an image, as files that are known again as results."""
 
 import csv
 import io

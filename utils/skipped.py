@@ -1,7 +1,4 @@
-"""Counts the damaged members that a run goes on without.
-
-Members that cannot be used -> a list of them, or the end of the run.
-"""
+"""Counts the damaged members that a run goes on without."""
 
 from collections.abc import Callable
 from pathlib import Path

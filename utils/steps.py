@@ -1,7 +1,4 @@
-"""How many optimiser steps a run takes.
-
-Settings and numbers of samples -> steps in all, in an epoch, between evaluations.
-"""
+"""How many optimiser steps a run takes: in all, in an epoch, between evaluations."""
 
 import math
 from collections.abc import Sequence

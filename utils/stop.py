@@ -1,7 +1,4 @@
-"""Ends a run well when a signal asks for it.
-
-A signal becomes a flag: the step in hand is finished and saved first.
-"""
+"""Ends a run well when a signal asks for it: the step in hand is finished and saved first."""
 
 import os
 import signal

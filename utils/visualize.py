@@ -1,9 +1,6 @@
-"""How labels and predictions are drawn, and written as files.
+"""How labels and predictions are drawn, and written as files, by kind of output (`PICTURES`).
 
-Labels and predictions in, pictures of them out.
-
-Arrays are numpy or CPU tensors. Colours are "RRGGBB". `PICTURES` says for each kind of output how
-it is drawn, and what is written of a prediction.
+Arrays are numpy or CPU tensors. Colours are "RRGGBB".
 """
 
 import colorsys

@@ -1,8 +1,4 @@
-"""Reads every sample of a data set.
-
-Stores and a task go in; what every sample holds, counted, and each member that cannot be used,
-with the reason, come out.
-"""
+"""Reads every sample of a data set and counts what it holds, and what cannot be used."""
 
 import hashlib
 from collections import Counter

@@ -1,7 +1,4 @@
-"""Draws contact sheets.
-
-Samples and a task go in; a contact sheet, as one PNG or a page of HTML, comes out.
-"""
+"""Draws contact sheets of samples, as one PNG or a page of HTML."""
 
 import base64
 import html

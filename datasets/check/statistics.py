@@ -1,9 +1,5 @@
-"""What is counted of the targets of each kind.
-
-Targets of one output go in, one by one; what they hold, as the rows of a table, comes out, and
-whether they seem to be read in another way than they are meant.
-
-One class for each kind: `STATISTICS`.
+"""What is counted of the targets of each kind (`STATISTICS`): the rows of a table, and whether they
+seem to be read in another way than they are meant.
 """
 
 from collections.abc import Callable, Iterable, Sequence

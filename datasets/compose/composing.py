@@ -1,7 +1,4 @@
-"""Makes composites, one after another.
-
-What composites are made of and a number go in; one composite and its files come out.
-"""
+"""Makes composites, one after another, and encodes their files."""
 
 import io
 import math

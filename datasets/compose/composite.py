@@ -1,7 +1,4 @@
-"""Puts a figure into a room.
-
-A room and a cut-out figure go in; a picture of the figure in the room comes out, with its exact
-mask and, if the room's depth is known, the depth of all that is seen.
+"""Puts a cut-out figure into a room: a picture, its exact mask and, where the room has one, depth.
 
 The figure is a board upright at its contact point: a drawn pixel of the floor, on which its lowest
 opaque row stands. Its size follows from its height in metres, the camera and the floor; all of it

@@ -1,6 +1,4 @@
-"""Finds the floor of a room in its depth map.
-
-A depth map in metres goes in; the floor of the room, as a plane before the camera, comes out.
+"""Finds the floor of a room in its depth map: a plane before the camera.
 
 Camera coordinates: x to the right, y down, z ahead along the optical axis, which depth follows too:
 the point at a pixel is its depth times its ray (x, y, 1).

@@ -1,8 +1,4 @@
-"""Gathers rooms and figures, and checks them.
-
-Rooms, their depth and cut-out figures go in; what composites are made of, each file checked and
-on one side of the split, comes out.
-"""
+"""Gathers rooms and figures, checks each file, and divides them into training and validation."""
 
 import csv
 import hashlib

@@ -1,6 +1,4 @@
-"""Writes composites as shards.
-
-What composites are made of goes in; shards of them come out, those that a folder still lacks.
+"""Writes composites as shards, those that a folder still lacks.
 
 Composite i of a part is drawn from (seed, part, i) alone: neither processes nor interruptions
 change a byte. Names are those of the mask + depth course's zips, with the split as the part:

@@ -1,6 +1,6 @@
-"""A task goes in; small labelled pictures in its own layout, as shards, come out: its demo.
+"""Small labelled pictures for any task, in its own layout: the data of a run that names none.
 
-The data of a run that names none. Picture i is a function of seed i alone: same code, same bytes.
+Picture i is a function of seed i alone: same code, same bytes.
 """
 
 import hashlib

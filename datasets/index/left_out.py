@@ -1,7 +1,4 @@
-"""Notices files that will not be used.
-
-Opened stores go in; one line about the files in them that nobody will read comes out.
-"""
+"""Notices files in stores that nobody will read."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path

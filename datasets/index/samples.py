@@ -1,7 +1,4 @@
-"""Finds the samples of a task in its stores.
-
-Stores and a task go in; where each sample's image and targets lie comes out, for one split.
-"""
+"""Finds where each sample's image and targets lie in the stores, for one split of a task."""
 
 import hashlib
 import json

@@ -1,6 +1,4 @@
-"""Finds the images to predict.
-
-Files, folders and shards that a user names -> the images in them, each with a name for results.
+"""Finds the images to predict in files, folders and shards, and names their results.
 
 An image is known by its suffix. A store that is laid out as a task says gives its images alone.
 """

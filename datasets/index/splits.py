@@ -1,7 +1,4 @@
-"""Divides samples into training, validation and test.
-
-Image names and a task go in; what decides each image's split, and the choice, come out.
-"""
+"""Divides samples into training, validation and test."""
 
 import csv
 import hashlib

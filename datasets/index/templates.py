@@ -1,7 +1,4 @@
-"""Turns name templates into patterns.
-
-A template such as `image/{key}.*` goes in; a pattern that finds such names comes out.
-"""
+"""Turns name templates such as `image/{key}.*` into patterns that find such names."""
 
 import re
 import unicodedata

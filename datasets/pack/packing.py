@@ -1,7 +1,4 @@
-"""Writes shards, and continues what was interrupted.
-
-Shards are written, each read back, and an interrupted call is continued.
-"""
+"""Writes shards, reads each one back, and continues what was interrupted."""
 
 import glob
 import zlib

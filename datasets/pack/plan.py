@@ -1,7 +1,4 @@
-"""Plans what goes into which shard.
-
-Stores and a recipe go in; which member goes into which shard, and as what, comes out.
-"""
+"""Plans which member goes into which shard, and as what."""
 
 from typing import NamedTuple
 

@@ -1,7 +1,4 @@
-"""Makes images smaller on the way into a shard.
-
-An encoded image or target goes in; the same in another size or quality comes out.
-"""
+"""Makes images smaller, or of another quality, on the way into a shard."""
 
 import io
 

@@ -1,6 +1,4 @@
-"""Keeps parts of remote files on this machine.
-
-Parts of files elsewhere go in; a folder on this machine keeps them, up to so many bytes.
+"""Keeps parts of remote files in a folder on this machine, up to so many bytes.
 
 Each block is a file that begins with the CRC-32 of the rest. One that is damaged does not count as
 there, so a crash, a full disk or a changed bit costs a request and never a wrong byte.

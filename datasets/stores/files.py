@@ -1,7 +1,4 @@
-"""Files that can be read from any process.
-
-A path goes in; bytes of the file at any offset come out, in any process.
-"""
+"""Files of which any process reads bytes at any offset."""
 
 import os
 import threading

@@ -1,7 +1,5 @@
 """Finds the members in an HDF5 shard.
 
-An HDF5 shard goes in; names, sizes and places of its members come out, in arrays.
-
 Layout: attribute `format`; datasets `data` uint8 (all members' bytes, contiguous), `offsets` uint64
 (n + 1), `names` uint8 (UTF-8), `name_offsets` uint64 (n + 1), `crc32` uint32 (n, of each member's
 bytes). Attribute `index_crc32`, where there is one: CRC-32 of the last four datasets.

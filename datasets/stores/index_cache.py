@@ -1,6 +1,4 @@
-"""Keeps indexes of large shards on disk.
-
-Named arrays go in; a file that any process maps comes out, or nothing where it cannot be kept.
+"""Keeps indexes of large shards on disk, as arrays that any process maps.
 
 An index is a copy of what its shards say, so it is trusted only if its key (sizes, times, format)
 is theirs and its checksum is right. It is rebuilt in silence when not: it never causes an error.

@@ -1,6 +1,4 @@
-"""Holds millions of member names in little memory.
-
-Encoded member names go in; a sequence of str in one blob, searchable whole, comes out.
+"""Holds millions of member names in little memory, searchable in one blob.
 
 This is the door of every kind of store: what is a member's name, and what is none, is said here.
 """

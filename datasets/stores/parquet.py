@@ -1,7 +1,4 @@
-"""Reads the parquet files of ARTeFACT.
-
-Parquet files of ARTeFACT's hub layout go in; a store with the names of its export comes out.
-"""
+"""Reads parquet files of ARTeFACT's hub layout as a store with the names of its export."""
 
 import csv
 import io

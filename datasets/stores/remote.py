@@ -1,7 +1,5 @@
 """Reads files by address, over the network.
 
-The address of a file elsewhere goes in; bytes of it at any offset come out.
-
 fsspec opens it: `http://` and `https://` with aiohttp, `s3://`, `gs://` and others with the package
 that each needs. What is added here is what a training run cannot do without: attempts after lost
 connections, a look at the answer's head before its body is read (a server may send the whole file,

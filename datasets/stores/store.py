@@ -1,7 +1,4 @@
-"""Stores: what holds the members of a data set.
-
-A folder, a zip or an HDF5 shard goes in; member names and the bytes of any member come out.
-"""
+"""Stores hold the members of a data set, as names and bytes: a folder, a zip, an HDF5 shard."""
 
 import os
 import zlib

@@ -1,7 +1,4 @@
-"""Writes shards.
-
-Names and bytes go in; a zip or HDF5 shard, complete or not there at all, comes out.
-"""
+"""Writes zip and HDF5 shards, complete or not there at all."""
 
 import json
 import tempfile

@@ -1,7 +1,4 @@
-"""Finds the members in a zip.
-
-The bytes of a zip go in; names, sizes and places of its members come out, in arrays.
-"""
+"""Finds the members in a zip: their names, sizes and places, in arrays."""
 
 import struct
 from array import array
