@@ -16,8 +16,14 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from datasets.dataset import BadMember, DenseDataset, OnBad, TaskData, refuse
-from datasets.sampler import InfiniteBatchSampler
+from datasets.dataset import (
+    BadMember,
+    DenseDataset,
+    InfiniteBatchSampler,
+    OnBad,
+    TaskData,
+    refuse,
+)
 from datasets.task import Batch, Sample, Task, UserError
 
 FILES, FILES_OF_WORKER = 24, 4  # that a process needs open to be handed batches, at most

@@ -95,10 +95,11 @@ class TrainTransform:
         rng = np.random.default_rng(seed)  # torch.Generator would use the lower 32 bits alone
         move = self._draw(sample, rng)
         image = move.apply(sample.image, self.size, smooth=True, fill=0)
-        targets = {}
-        for name, target in sample.targets.items():
-            output = _output(self.task, name)
-            targets[name] = MOVES[output.kind](target, move, self.size, output)
+        outputs = {output.name: output for output in self.task.outputs}
+        targets = {
+            name: MOVES[outputs[name].kind](target, move, self.size, outputs[name])
+            for name, target in sample.targets.items()
+        }
         return Sample(_recolor(image, rng), targets, sample.key)
 
     def _draw(self, sample: Sample, rng: np.random.Generator) -> Move:
@@ -124,11 +125,7 @@ class TrainTransform:
 
     def _place(self, sample: Sample, crop: tuple[int, int], rng: np.random.Generator) -> Box:
         """A position for the crop (height, width), uniform where it, or the image, has room."""
-        labels = [
-            sample.targets[o.name]
-            for o in self.task.outputs
-            if o.labels and not o.per_image and o.name in sample.targets
-        ]
+        labels = [t for t in sample.targets.values() if t.dtype == torch.uint8 and t.ndim == 2]
         rooms = [full - side for full, side in zip(sample.image.shape[-2:], crop, strict=True)]
         best, most = None, -1
         for _ in range(CROP_TRIES if any(rooms) else 1):
@@ -203,7 +200,3 @@ def _count_labels(target: Tensor) -> int:
     """0, 1, or 2 for two and more labels (IGNORE is none) in a target uint8 (H, W)."""
     lowest, highest = target.min(), target.masked_fill(target == IGNORE, 0).max()
     return 0 if lowest == IGNORE else 1 + int(lowest < highest)
-
-
-def _output(task: Task, name: str) -> Output:
-    return next(output for output in task.outputs if output.name == name)

@@ -142,7 +142,7 @@ def test_a_folder_that_may_not_be_written_is_not_trusted(tmp_path, monkeypatch):
     plain = answers(path)
     for name in kept(tmp_path):  # an index that lies: valid, of this shard, but of other contents
         found = index_cache.load(tmp_path / name, json_key(tmp_path / name))
-        lie = {key: array[::-1].copy() for key, array in found.arrays.items()}
+        lie = {key: array[::-1].copy() for key, array in found.items()}
         index_cache.save(tmp_path / name, found.key, lie)
     before = {name: (tmp_path / name).read_bytes() for name in kept(tmp_path)}
     monkeypatch.setattr(os, "access", lambda path, mode: False)

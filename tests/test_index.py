@@ -44,7 +44,7 @@ def zip_of(path, *names, **contents):
 
 def rows(table):
     """(image, targets...) as (shard, name), in the table's order."""
-    fields = [name[7:] for name in table.columns.arrays if name.startswith("member:")]
+    fields = [name[7:] for name in table.columns if name.startswith("member:")]
     places = [tuple(table.target(i, name) for name in fields) for i in range(len(table))]
     return [tuple((s, table.stores[s].names()[m]) for s, m in place) for place in places]
 

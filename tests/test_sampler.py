@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from conftest import members_of
 
-from datasets import sampler
-from datasets.dataset import open_task, overfit
+from datasets import dataset as order
+from datasets.dataset import InfiniteBatchSampler, mix_runs, open_task, overfit
 from datasets.loader import train_loader
-from datasets.sampler import InfiniteBatchSampler, mix_runs
 from datasets.stores import write_hdf5, write_zip
 
 KINDS = ("global", "shards")
@@ -18,8 +17,8 @@ KINDS = ("global", "shards")
 @pytest.fixture(params=KINDS)
 def stream(request, monkeypatch):
     """stream(num, batch, seed, start, part) -> a sampler of either kind, with short runs."""
-    monkeypatch.setattr(sampler, "RUN", 3)
-    monkeypatch.setattr(sampler, "MIXED", 2)
+    monkeypatch.setattr(order, "RUN", 3)
+    monkeypatch.setattr(order, "MIXED", 2)
 
     def make(num, *settings, **named):
         places = np.random.default_rng(9).permutation(num).astype(np.int32)
@@ -69,22 +68,22 @@ def test_ranks_share_each_step(stream, world, start):
 
 def most_runs(taken, length):
     """Of how many runs the samples are, at most, that come within so many."""
-    runs = taken // sampler.RUN
+    runs = taken // order.RUN
     windows = np.lib.stride_tricks.sliding_window_view(runs, length)
     return max(len(set(window.tolist())) for window in windows)
 
 
 def test_few_runs_at_a_time(monkeypatch):
     """Also where all samples lie in one shard: a run is a stretch of it."""
-    monkeypatch.setattr(sampler, "RUN", 8)
-    monkeypatch.setattr(sampler, "MIXED", 3)
+    monkeypatch.setattr(order, "RUN", 8)
+    monkeypatch.setattr(order, "MIXED", 3)
     num, rng = 8 * 40 + 5, np.random.default_rng(0)
     taken = mix_runs(np.arange(num), rng)
     assert sorted(taken) == list(range(num))
     assert most_runs(taken, 24) <= 6  # within the mixed ones, or at the end of some
     assert most_runs(rng.permutation(num), 24) > 12
     assert set((taken[:24] // 8).tolist()) != {0, 1, 2}
-    batches = taken[: num // 8 * 8].reshape(-1, 8) // sampler.RUN
+    batches = taken[: num // 8 * 8].reshape(-1, 8) // order.RUN
     assert np.mean([len(set(batch)) for batch in batches.tolist()]) > 2.5  # and not one by one
 
 
@@ -94,8 +93,8 @@ def test_a_large_epoch_is_a_small_array():
     assert taken.nbytes == places.nbytes == 3_200_000
     assert (np.bincount(taken) == 1).all()
     batch = taken[:16]
-    assert len(set((batch // sampler.RUN).tolist())) > 8
-    assert len(np.unique(taken[: sampler.RUN * sampler.MIXED] // sampler.RUN)) == sampler.MIXED
+    assert len(set((batch // order.RUN).tolist())) > 8
+    assert len(np.unique(taken[: order.RUN * order.MIXED] // order.RUN)) == order.MIXED
 
 
 @pytest.fixture
@@ -125,8 +124,8 @@ def test_neighbours_lie_side_by_side(shards):
 @pytest.mark.parametrize("workers", [0, 2, 4])
 def test_stopped_anywhere_the_rest_comes_as_it_would(shards, monkeypatch, shuffle, workers):
     """What one rank without workers sees of 3 epochs, two ranks with any number of them see too."""
-    monkeypatch.setattr(sampler, "RUN", 3)
-    monkeypatch.setattr(sampler, "MIXED", 2)
+    monkeypatch.setattr(order, "RUN", 3)
+    monkeypatch.setattr(order, "MIXED", 2)
     dataset, steps = shards.train, 8
 
     def seen(workers, start, part, batch):

@@ -27,7 +27,7 @@ _CHECKED = 20  # bytes before what the CRC-32 is of
 _ALIGN = 64
 
 
-class Columns:
+class Columns(dict[str, np.ndarray]):
     """Arrays by name. Those of a file are mapped: processes share its pages, and pickle the path.
 
     path: the file, or None where the arrays are in memory. key: what the file is an index of.
@@ -40,11 +40,8 @@ class Columns:
         key: Any = None,
         mapped: mmap.mmap | None = None,
     ) -> None:
-        self.arrays, self.path, self.key = arrays, path, key
-        self._mapped = mapped
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self.arrays[name]
+        super().__init__(arrays)
+        self.path, self.key, self._mapped = path, key, mapped
 
     def release(self) -> None:
         """After a pass over all of it: the memory of mapped pages goes back to the system, which
@@ -54,7 +51,7 @@ class Columns:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.path is None:
-            return Columns, (self.arrays,)
+            return Columns, (dict(self),)
         return _load_again, (self.path, self.key)
 
 

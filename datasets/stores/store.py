@@ -173,7 +173,7 @@ class Shard(Store):
         if columns is None:
             columns = Columns(self._index(self._fingerprint["size"]))
             if len(columns["starts"]) > index_cache.MIN_MEMBERS:  # starts has one more
-                columns = index_cache.save(cached, key, columns.arrays)
+                columns = index_cache.save(cached, key, columns)
         super().__init__(file.path, columns)
 
     def _index(self, length: int) -> dict[str, np.ndarray]:
@@ -205,7 +205,7 @@ class ZipStore(Shard):
 
     def read_at(self, index: int) -> bytes:
         """As the base class's: checked against the name and the CRC-32 in the zip."""
-        columns, name = self.columns.arrays, self._names.raw(index)
+        columns, name = self.columns, self._names.raw(index)
         size, packed = columns["size"].item(index), columns["packed"].item(index)
         offset = columns["offset"].item(index)
         # The local header may be longer than the central entry says: 64 bytes to spare.
@@ -238,10 +238,9 @@ class Hdf5Store(Shard):
 
     def read_at(self, index: int) -> bytes:
         """As the base class's: checked against the CRC-32 in the shard."""
-        columns = self.columns.arrays
-        size = columns["size"].item(index)
-        data = self._file.read(size, columns["offset"].item(index))
-        return self._checked(index, data, size, columns["crc"].item(index))
+        size = self.columns["size"].item(index)
+        data = self._file.read(size, self.columns["offset"].item(index))
+        return self._checked(index, data, size, self.columns["crc"].item(index))
 
 
 def parse_path(text: str) -> Path | str:
