@@ -80,8 +80,8 @@ class Decoder(nn.Module):
     centre: channels of the bottleneck, which pools the last feature once more; 0 leaves it out, for
     encoders whose last feature is the bottom. With centre = 2^depth * width this is the decoder of
     Ronneberger 2015, its up-convolution taken together with the convolution that follows; with half
-    of that, the one of the mask + depth course. num_upsamples: from the finest feature's size to
-    the image's; blocks for them have no skip. convs: of the centre, of each block.
+    of that, the one of the mask + depth course. steps: doublings past the finest feature, by blocks
+    that have no skip; -1 ends at the second finest. convs: of the centre, of each block.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Decoder(nn.Module):
         features: list[int],
         width: int,
         centre: int,
-        num_upsamples: int,
+        steps: int,
         convs: tuple[int, int],
         norm: str,
         dropout: float,
@@ -100,7 +100,8 @@ class Decoder(nn.Module):
         if centre:
             first = [nn.MaxPool2d(2), conv3x3(features[-1], centre, norm)]
             self.centre = conv_block(first, centre, convs[0], norm, dropout)
-        skips = [0] * num_upsamples + skips
+        self.unread = max(0, -steps)  # finest features that are left out
+        skips = [0] * steps + skips[self.unread :]
         channels = centre or width * 2 ** len(skips)
         self.blocks = nn.ModuleList()
         for skip in reversed(skips):
@@ -112,10 +113,10 @@ class Decoder(nn.Module):
         self.apply(initialise)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Features, finest first -> (N, channels, H, W) at the image's size."""
+        """Features, finest first -> (N, channels, H, W) at the decoder's last scale."""
         if self.centre is not None:
             features = [*features, self.centre(features[-1])]
-        *skips, x = features
+        *skips, x = features[self.unread :]
         for block, skip in zip_longest(self.blocks, reversed(skips)):
             x = block(x) if skip is None else block(x, skip)
         return x

@@ -75,21 +75,25 @@ class UNetEncoder(nn.Module):
     """The contracting path of Ronneberger 2015: blocks of `width`, 2 `width`, ... channels, 2x2
     max pooling between them.
 
-    channels: of each feature, finest first. stride: of the last. num_upsamples: doublings from the
-    first one's size to the image's.
+    scale: image pixels along a side of a pixel of the finest feature. Above 1, every square of
+    scale x scale pixels is one pixel of 3 scale^2 channels before the first convolution.
+
+    channels: of each feature, finest first. finest: the scale of the first, stride: of the last.
     """
 
-    num_upsamples = 0
-
-    def __init__(self, width: int, depth: int, convs: int, norm: str, dropout: float) -> None:
+    def __init__(
+        self, width: int, depth: int, convs: int, norm: str, dropout: float, scale: int = 1
+    ) -> None:
         super().__init__()
         self.channels = [width * 2**i for i in range(depth)]
-        self.stride = 2 ** (depth - 1)
+        self.finest, self.stride = scale, scale * 2 ** (depth - 1)
         self.mean, self.std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
         self.blocks = nn.ModuleList()
-        for inputs, channels in pairwise([3, *self.channels]):
-            pool = [nn.MaxPool2d(2)] if self.blocks else []
-            first = [*pool, conv3x3(inputs, channels, norm)]
+        for inputs, channels in pairwise([3 * scale**2, *self.channels]):
+            smaller: list[nn.Module] = [nn.MaxPool2d(2)] if self.blocks else []
+            if scale > 1 and not self.blocks:
+                smaller = [nn.PixelUnshuffle(scale)]
+            first = [*smaller, conv3x3(inputs, channels, norm)]
             self.blocks.append(conv_block(first, channels, convs, norm, dropout))
         self.apply(initialise)
 
@@ -119,13 +123,12 @@ class TimmEncoder(nn.Module):
             raise UserError(f"encoder {name!r}: timm says: {str(error).splitlines()[0]}") from None
         info: Any = self.net.feature_info
         strides = info.reduction()
-        self.num_upsamples = strides[0].bit_length() - 1
-        if strides != [2 ** (self.num_upsamples + i) for i in range(len(strides))]:
+        if strides != [strides[0] * 2**i for i in range(len(strides))]:
             raise UserError(f"encoder {name!r}: feature strides {strides}, expected to double")
         if isinstance(pretrained, str):
             _load_weights(self.net, name, pretrained)
         self.channels = info.channels()
-        self.stride = strides[-1]
+        self.finest, self.stride = strides[0], strides[-1]
         source = timm.get_pretrained_cfg(name)
         self.mean = tuple(source.mean) if source else (0.485, 0.456, 0.406)
         self.std = tuple(source.std) if source else (0.229, 0.224, 0.225)

@@ -1,4 +1,4 @@
-"""What turns features into predictions, for each kind of output: a 1x1 convolution and a range.
+"""What turns features into predictions: a 1x1 convolution, enlarged, in the range of the kind.
 
 `forward` gives what losses and metrics take, `to_labels` what a picture or a file shows.
 """
@@ -11,13 +11,23 @@ from datasets.task import Depth, Output
 
 
 class Head(nn.Conv2d):
-    """What all heads have: a 1x1 convolution with a channel for each number of the output."""
+    """What all heads have: a 1x1 convolution with a channel for each number of the output.
+
+    scale: image pixels along a side of a pixel of the features; between them it interpolates.
+    """
 
     bias: nn.Parameter
 
-    def __init__(self, inputs: int, output: Output) -> None:
+    def __init__(self, inputs: int, output: Output, scale: int = 1) -> None:
         super().__init__(inputs, output.channels, 1)
-        self.per_image = output.per_image
+        self.per_image, self.scale = output.per_image, scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, h, w) -> (N, channels, scale h, scale w)"""
+        y = super().forward(x)
+        if self.scale == 1:
+            return y
+        return F.interpolate(y, scale_factor=float(self.scale), mode="bilinear")
 
     def to_labels(self, prediction: Tensor) -> Tensor:
         """A prediction (N, channels, ...) -> what targets (N, ...) would say, as in `Batch`."""
@@ -39,8 +49,8 @@ class ClassHead(Head):
     commonest label, and a mask from which features only subtract never says yes.
     """
 
-    def __init__(self, inputs: int, output: Output) -> None:
-        super().__init__(inputs, output)
+    def __init__(self, inputs: int, output: Output, scale: int = 1) -> None:
+        super().__init__(inputs, output, scale)
         nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
         nn.init.zeros_(self.bias)
 
@@ -60,8 +70,8 @@ class MaskHead(ClassHead):
 class DepthHead(Head):
     """Depth in (0, max_depth), in the output's unit. It begins as a flat map."""
 
-    def __init__(self, inputs: int, output: Depth) -> None:
-        super().__init__(inputs, output)
+    def __init__(self, inputs: int, output: Depth, scale: int = 1) -> None:
+        super().__init__(inputs, output, scale)
         self.max_depth = output.max_depth
         nn.init.normal_(self.weight, std=0.01)
         nn.init.zeros_(self.bias)
@@ -78,8 +88,8 @@ class DepthHead(Head):
 class NormalsHead(Head):
     """Unit vectors. They begin near the camera's direction."""
 
-    def __init__(self, inputs: int, output: Output) -> None:
-        super().__init__(inputs, output)
+    def __init__(self, inputs: int, output: Output, scale: int = 1) -> None:
+        super().__init__(inputs, output, scale)
         nn.init.normal_(self.weight, std=0.01)
         with torch.no_grad():
             self.bias.copy_(torch.tensor([0.0, 0.0, 1.0]))
@@ -114,6 +124,6 @@ HEADS: dict[str, type[Head]] = {
 }
 
 
-def make_head(inputs: int, output: Output) -> Head:
-    """The head of this output, on features of `inputs` channels."""
-    return HEADS[output.kind](inputs, output)
+def make_head(inputs: int, output: Output, scale: int = 1) -> Head:
+    """The head of this output, on features of `inputs` channels at 1/scale of the image's size."""
+    return HEADS[output.kind](inputs, output, scale)

@@ -56,6 +56,7 @@ class NetworkSettings:
     convs: tuple[int, int, int]
     norm: str
     dropout: float
+    scale: int
 
 
 @dataclass(frozen=True)
