@@ -17,6 +17,7 @@ and so is its gradient.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ from datasets.task import IGNORE
 from losses.segmentation import focused, soft_dice
 
 SLICE = 1 << 15  # pixels scored at a time: their float32 logits fit a cache
+CPU_CLASSES = 16  # a CPU's softmax over fewer is up to eight times as slow
 nll_backward = torch.ops.aten.nll_loss_backward
 log_softmax_backward = torch.ops.aten._log_softmax_backward_data
 
@@ -121,7 +123,7 @@ class ClassSums(torch.autograd.Function):
             if dice:
                 labelled = (label != IGNORE).float()
                 classes[0].index_add_(0, label, torch.exp(-nll).double())
-                classes[1, : x.shape[1]] += labelled @ log_p.exp_().square_()
+                classes[1, : log_p.shape[1]] += labelled @ log_p.exp_().square_()
                 classes[2].index_add_(0, label, labelled.double())
         classes = classes[:, : logits.shape[1]].float()
         return *scalars, *classes
@@ -134,6 +136,7 @@ class ClassSums(torch.autograd.Function):
         logits, target, table = ctx.saved_tensors
         _, of_ce, of_focal, of_overlap, of_area, _ = gradients
         of_overlap = F.pad(of_overlap, (0, len(table) - len(of_overlap)))  # by label
+        of_area = F.pad(of_area, (0, len(table) - len(of_area)))
         of_logits = torch.empty_like(logits)
         slices = (tensor.split(SLICE) for tensor in (logits, target, of_logits))
         for x, label, out in zip(*slices, strict=True):
@@ -147,15 +150,20 @@ class ClassSums(torch.autograd.Function):
             change = nll_backward(slope, log_p, label, None, 0, IGNORE, none)
             if ctx.dice:
                 labelled = (label != IGNORE).float()
-                change += log_p.exp().square_().mul_(2 * of_area).mul_(labelled[:, None])
-            out.copy_(log_softmax_backward(change, log_p, 1, log_p.dtype))
+                slopes = 2 * of_area[: log_p.shape[1]]
+                change += log_p.exp().square_().mul_(slopes).mul_(labelled[:, None])
+            of_scores = log_softmax_backward(change, log_p, 1, log_p.dtype)
+            out.copy_(of_scores[:, : out.shape[1]])
         return of_logits, None, None, None, None
 
 
 def _scored(logits: Tensor, target: Tensor, table: Tensor) -> tuple[Tensor, ...]:
-    """Logits (P, C), target uint8 (P,) -> float32 log p (P, C); labels, int64, what they weigh, and
-    -log p of the true class, 0 where ignored, each (P,)."""
-    log_p, label = F.log_softmax(logits.float(), dim=1), target.long()
+    """Logits (P, C), target uint8 (P,) -> float32 log p (P, C or more, -inf where no class is);
+    labels, int64, what they weigh, and -log p of the true class, 0 where ignored, each (P,)."""
+    scores, label = logits.float(), target.long()
+    if scores.device.type == "cpu" and scores.shape[1] < CPU_CLASSES:
+        scores = F.pad(scores, (0, CPU_CLASSES - scores.shape[1]), value=-math.inf)
+    log_p = F.log_softmax(scores, dim=1)
     # not `F.cross_entropy` of (N, C, H, W), which has no deterministic kernel on CUDA
     nll = F.nll_loss(log_p, label, ignore_index=IGNORE, reduction="none")
     return log_p, label, table.index_select(0, label), nll

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.compiler import is_compiling
 from torch.nn import functional as F
 
+from models.depthwise import is_slow, use_float32_gradients
 from models.encoder import Block, UNetEncoder
 from models.replay import once
 from models.unet import UNet
@@ -33,6 +34,8 @@ def use_cpu_kernels(model: UNet) -> None:
                 if isinstance(layer, nn.BatchNorm2d) and type(follower) is nn.ReLU:
                     layer.__class__ = BatchNormReLU
                     setattr(module, name, nn.Identity())
+        elif is_slow(module):
+            use_float32_gradients(module)
         elif type(module) is nn.ReLU:
             module.__class__ = BitReLU
         elif type(module) is UNetEncoder:

@@ -75,24 +75,24 @@ class UNetEncoder(nn.Module):
     """The contracting path of Ronneberger 2015: blocks of `width`, 2 `width`, ... channels, 2x2
     max pooling between them.
 
-    scale: image pixels along a side of a pixel of the finest feature. Above 1, every square of
-    scale x scale pixels is one pixel of 3 scale^2 channels before the first convolution.
+    stem: image pixels along a side of a pixel of the finest feature. Above 1, every square of
+    stem x stem pixels is one pixel of 3 stem^2 channels before the first convolution.
 
-    channels: of each feature, finest first. finest: the scale of the first, stride: of the last.
+    channels: of each feature, finest first. finest: the stride of the first, stride: of the last.
     """
 
     def __init__(
-        self, width: int, depth: int, convs: int, norm: str, dropout: float, scale: int = 1
+        self, width: int, depth: int, convs: int, norm: str, dropout: float, stem: int = 1
     ) -> None:
         super().__init__()
         self.channels = [width * 2**i for i in range(depth)]
-        self.finest, self.stride = scale, scale * 2 ** (depth - 1)
+        self.finest, self.stride = stem, stem * 2 ** (depth - 1)
         self.mean, self.std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
         self.blocks = nn.ModuleList()
-        for inputs, channels in pairwise([3 * scale**2, *self.channels]):
+        for inputs, channels in pairwise([3 * stem**2, *self.channels]):
             smaller: list[nn.Module] = [nn.MaxPool2d(2)] if self.blocks else []
-            if scale > 1 and not self.blocks:
-                smaller = [nn.PixelUnshuffle(scale)]
+            if stem > 1 and not self.blocks:
+                smaller = [nn.PixelUnshuffle(stem)]
             first = [*smaller, conv3x3(inputs, channels, norm)]
             self.blocks.append(conv_block(first, channels, convs, norm, dropout))
         self.apply(initialise)

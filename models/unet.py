@@ -21,8 +21,8 @@ class ModelSpec:
     outputs: by name, what it predicts; those that name the same decoder share it. encoder: "unet"
     or a timm name. width: channels of the finest scale; each of the `depth` poolings doubles them.
     centre: channels of the bottleneck, 0 means 2^depth * width. convs: convolutions per block of
-    the encoder, the centre, the decoder. scale: image pixels along a side of a pixel of the decoder's
-    last feature, a power of 2; predictions are enlarged from there.
+    the encoder, the centre, the decoder. output_stride: image pixels along a side of a pixel of the
+    decoder's last feature, a power of 2; predictions are enlarged from there.
     """
 
     outputs: dict[str, Output]
@@ -33,7 +33,7 @@ class ModelSpec:
     convs: tuple[int, int, int] = (2, 2, 2)
     norm: str = "batch"
     dropout: float = 0.0
-    scale: int = 1
+    output_stride: int = 1
 
     @staticmethod
     def of(outputs: Iterable[Output], **network: Any) -> "ModelSpec":
@@ -77,7 +77,7 @@ class UNet(nn.Module):
         self.encoder: UNetEncoder | TimmEncoder
         if spec.encoder == "unet":
             self.encoder = UNetEncoder(
-                spec.width, spec.depth, spec.convs[0], spec.norm, spec.dropout, spec.scale
+                spec.width, spec.depth, spec.convs[0], spec.norm, spec.dropout, spec.output_stride
             )
             centre = spec.centre or spec.width * 2**spec.depth
         else:
@@ -98,7 +98,7 @@ class UNet(nn.Module):
                 self.encoder.channels,
                 width=spec.width,
                 centre=centre,
-                steps=self.encoder.finest.bit_length() - spec.scale.bit_length(),
+                steps=self.encoder.finest.bit_length() - spec.output_stride.bit_length(),
                 convs=spec.convs[1:],
                 norm=spec.norm,
                 dropout=spec.dropout,
@@ -106,7 +106,7 @@ class UNet(nn.Module):
             self.decoders[key] = decoder
             for name in names:
                 output = spec.outputs[name]
-                self.heads[name] = make_head(decoder.channels, output, spec.scale)
+                self.heads[name] = make_head(decoder.channels, output, spec.output_stride)
         for name in ("mean", "std"):
             values = torch.tensor(getattr(self.encoder, name)).view(1, 3, 1, 1)
             self.register_buffer(name, values, persistent=False)

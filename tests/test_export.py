@@ -11,6 +11,7 @@ from models.export import export
 SPECS = {
     "damage": ModelSpec.of(TASKS["damage"].outputs, width=16, centre=128),
     "mixed": ModelSpec.of(OUTPUTS, width=8, centre=64, convs=(2, 1, 3)),
+    "coarse": ModelSpec.of(OUTPUTS, width=8, depth=2, output_stride=4),
 }
 SIZES = [(3, 40, 56), (1, 17, 19), (2, 37, 133), (1, 160, 176)]  # few and many pixels at the bottom
 

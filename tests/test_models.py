@@ -19,6 +19,7 @@ from losses import Criterion
 from models import ModelSpec, UNet
 from models.cpu import BatchNormReLU, BitReLU, branches, use_cpu_kernels
 from models.decoder import JoinConv, UpConv
+from models.depthwise import is_slow, use_float32_gradients
 from models.encoder import NORMS, Block, activation, conv3x3
 from models.recompute import MODES, recompute
 from utils.memory_trace import Tracker
@@ -48,6 +49,44 @@ def test_sizes_about_the_stride(depth, change):
         found = model(images(2, 3, height, width))
         assert found["parts"].shape == (2, 3, height, width)
         assert found["edge"].shape == found["near"].shape == (2, 1, height, width)
+
+
+@pytest.mark.parametrize("stride", [2, 4])
+def test_an_output_stride_predicts_on_larger_pixels_and_enlarges(stride):
+    model = network(output_stride=stride, depth=2).double().eval()
+    assert model.stride == stride * 4
+    image = images(2, 3, 8 * stride, 4 * stride).double()
+    (features,) = features_before(model.heads["parts"], lambda: model(image))
+    assert features.shape == (2, 4, 8, 4)
+    head = model.heads["parts"]
+    small = F.conv2d(features, head.weight, head.bias)
+    large = F.interpolate(small, size=image.shape[2:], mode="bilinear", align_corners=False)
+    assert torch.allclose(model(image)["parts"], large)
+    odd = model(images(2, 3, 5 * stride + 1, 3).double())
+    assert {tuple(prediction.shape[2:]) for prediction in odd.values()} == {(5 * stride + 1, 3)}
+
+
+def features_before(module, run):
+    """What a module takes while something runs."""
+    taken = []
+    with module.register_forward_pre_hook(lambda module, inputs: taken.extend(inputs)):
+        run()
+    return taken
+
+
+def test_with_an_output_stride_every_pixel_is_seen():
+    model = network(output_stride=4, depth=1).double()
+    image = images(1, 3, 16, 16).double().requires_grad_()
+    model(image)["edge"].square().sum().backward()
+    assert (image.grad != 0).all()
+
+
+@pytest.mark.parametrize("mode", ["selective", "full"])
+def test_with_an_output_stride_recomputed_equals_stored(mode):
+    spec = replace(TINY, output_stride=2)
+    stored, recomputed = trained("none", spec, 1), trained(mode, spec, 1)
+    assert torch.equal(stored[0][0], recomputed[0][0])
+    assert all(torch.equal(stored[1][0][n], recomputed[1][0][n]) for n in stored[1][0])
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 17), (2, 3), (5, 64), (33, 31)])
@@ -438,6 +477,15 @@ class TestTimm:
         pairs = zip(encoder.net.parameters(), net.parameters(), strict=True)
         assert all(torch.equal(a.grad, b.grad) for a, b in pairs)
 
+    @pytest.mark.parametrize("stride", [1, 2, 4, 8])
+    def test_a_decoder_ends_at_the_output_stride(self, stride):
+        model = network(
+            encoder="mobilenetv3_small_050", output_stride=stride
+        )  # features from 1/2 on
+        blocks = {len(decoder.blocks) for decoder in model.decoders.values()}
+        assert blocks == {5 - stride.bit_length() + 1}
+        assert model(images(2, 3, 45, 70))["near"].shape == (2, 1, 45, 70)
+
     def test_weights_by_position(self, tmp_path):
         source = network(encoder="mobilenetv3_small_050", seed=3).encoder.net.state_dict()
         renamed = {f"layer{i}": tensor for i, tensor in enumerate(source.values())}
@@ -602,6 +650,46 @@ def test_cpu_kernels_are_put_in_once_and_stay_off_the_plain_network():
         {type(m).__module__ for m in model.modules()} - {"models.cpu", "torch.nn.modules.linear"}
         | {"torch.nn.modules.batchnorm", "torch.nn.modules.activation", "models.encoder"}
     )
+
+
+@pytest.mark.parametrize("stride", [1, 2, (1, 3)])
+@pytest.mark.parametrize("kernel", [3, 5, (1, 7)])
+@pytest.mark.parametrize("same", [False, True])
+def test_depthwise_gradients_are_of_float32(kernel, stride, same):
+    timm_layers = pytest.importorskip("timm.layers")
+    layer = (timm_layers.Conv2dSame if same else torch.nn.Conv2d)(
+        6, 6, kernel, stride, 0 if same else 2, groups=6, bias=False
+    )
+    exact, quick = copy.deepcopy(layer).double(), copy.deepcopy(layer)
+    quick.weight.data = exact.weight.data.bfloat16().float()
+    exact.weight.data = quick.weight.data.double()
+    if is_slow(quick):
+        use_float32_gradients(quick)
+    x = images(3, 6, 13, 18).bfloat16().double().requires_grad_()
+    mine = x.detach().float().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = quick(mine)
+    expected = exact(x)
+    change = torch.randn(y.shape).bfloat16()
+    y.backward(change)
+    expected.backward(change.double())
+    assert y.dtype == torch.bfloat16
+    assert torch.allclose(y.double(), expected, atol=0.02, rtol=0.01)
+    assert torch.allclose(mine.grad.double(), x.grad, atol=0.02, rtol=0.01)
+    if is_slow(layer):  # summed up in float32: closer than half precision can come
+        assert torch.allclose(quick.weight.grad.double(), exact.weight.grad, atol=1e-4)
+        assert sorted(quick.state_dict()) == sorted(layer.state_dict())
+    with torch.no_grad():
+        assert torch.equal(quick(mine), quick.train(False)(mine))
+
+
+def test_only_slow_depthwise_layers_are_changed():
+    conv = torch.nn.Conv2d
+    assert is_slow(conv(4, 4, 5, padding=2, groups=4, bias=False))
+    assert is_slow(conv(4, 4, 3, 2, padding=1, groups=4, bias=False))
+    others = [conv(4, 4, 3, padding=1, groups=4, bias=False), conv(4, 4, 5, bias=False)]
+    others += [conv(4, 8, 5, groups=4, bias=False), conv(4, 4, 5, groups=4)]
+    assert not any(map(is_slow, [*others, torch.nn.ReLU()]))
 
 
 @pytest.mark.parametrize("flags", [(), ("--plain",)])

@@ -76,7 +76,7 @@ def weight(text: str) -> tuple[str, float] | str:
 # What a task may choose under `defaults`: how it is trained, never what is read or written, the
 # device, or where weights come from. A task file is data that people pass on.
 TASK_CHOICES = (
-    *("size", "encoder", "width", "depth", "centre", "convs", "norm", "dropout", "scale"),
+    *("size", "encoder", "width", "depth", "centre", "convs", "norm", "dropout", "output_stride"),
     *("epochs", "steps", "eval_steps", "bs", "accum", "optimizer", "lr", "momentum"),
     *("weight_decay", "schedule", "warmup", "clip", "ema", "losses", "loss_weights"),
     *("class_weights", "amp", "ckpt", "tile", "shuffle"),
@@ -151,10 +151,10 @@ def _add_model(parser: Parser) -> None:
     add("--encoder", default="unet", metavar="unet|TIMM", help="own encoder, or a timm name (unet)")
     text = "timm encoder: weights from its hub, or a state dict on disk"
     add("--pretrained", nargs="?", const=True, default=False, metavar="PATH", help=text)
-    text = "channels at full resolution, doubled per scale (32)"
+    text = "channels at the finest scale, doubled at each below (32)"
     add("--width", type=positive, default=32, help=text)
-    text = "predict at 1/2, 1/4 or 1/8 of the size, and enlarge"
-    add("--scale", type=int, choices=(1, 2, 4, 8), default=1, help=text)
+    text = "predict at 1/N of the size, and enlarge (1; 2 with a timm encoder)"
+    add("--output-stride", type=int, choices=(1, 2, 4, 8), metavar="N", help=text)
     add("--depth", type=positive, default=4, help="number of 2x2 poolings (4)")
     text = "channels at the bottom (2^depth times the width; none below a timm encoder)"
     add("--centre", type=natural, default=0, help=text)

@@ -56,7 +56,7 @@ class NetworkSettings:
     convs: tuple[int, int, int]
     norm: str
     dropout: float
-    scale: int
+    output_stride: int
 
 
 @dataclass(frozen=True)
@@ -200,6 +200,7 @@ def _resolve(
         values["minutes"] = None
     values |= given
     values["convs"] = tuple(values["convs"]) * (3 if len(values["convs"]) == 1 else 1)
+    values["output_stride"] = values["output_stride"] or (1 if values["encoder"] == "unet" else 2)
     values["losses"] = dict(values["losses"])
     values["loss_weights"] = _weights(values["loss_weights"])
     values["fit_batch"] = values["bs"] == "auto"
