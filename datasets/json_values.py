@@ -1,14 +1,19 @@
-"""Makes dataclasses of what people write in JSON, and says in one line what does not fit."""
+"""Makes dataclasses of what people write in JSON, or says in one line what does not fit."""
 
 import functools
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from datasets.errors import UserError
-
 MAX_NUMBER = 10**15  # that a whole number in a task file may be
 
 Noun = TypeVar("Noun")
+
+
+class UserError(ValueError):
+    """A mistake in what came from outside: flags, files, data. One line says what was expected.
+
+    The commands print it and end with status 2. Any other exception is a bug with its traceback.
+    """
 
 
 def build(noun: type[Noun], value: dict[str, Any]) -> Noun:

@@ -8,8 +8,7 @@ import string
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from datasets.errors import UserError
-from datasets.json_values import build, hints, short
+from datasets.json_values import UserError, build, hints, short
 
 IGNORE = 255  # in `classes` and `mask` targets: this pixel moves nothing
 NO_DEPTH = -1.0  # in `depth` targets: no ground truth here

@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from datasets.errors import UserError
-from datasets.json_values import build, short
+from datasets.json_values import UserError, build, short
 from datasets.outputs import (
     CHANNELS,
     IGNORE,
@@ -29,26 +28,6 @@ from datasets.outputs import (
 
 if TYPE_CHECKING:  # the nouns cost no import of torch: `train.py --help` reads them
     from torch import Tensor
-
-__all__ = [
-    "CHANNELS",
-    "IGNORE",
-    "KINDS",
-    "MAX_UINT16",
-    "NO_DEPTH",
-    "SPLITS",
-    "Batch",
-    "Classes",
-    "Depth",
-    "Label",
-    "Mask",
-    "Normals",
-    "Output",
-    "Sample",
-    "Task",
-    "UserError",
-    "read_task",
-]
 
 MAX_TASK_BYTES = 1_000_000
 MAX_OUTPUTS = 64  # of a task; each has a head, and most a decoder

@@ -1,5 +1,3 @@
 """The networks. `unet.py` has the one forward to read first."""
 
 from models.unet import ModelSpec, UNet
-
-__all__ = ["ModelSpec", "UNet"]

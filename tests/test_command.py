@@ -42,7 +42,7 @@ def test_what_people_call_their_files_stays_readable():
 
 
 def test_an_error_out_of_a_worker_is_its_last_line():
-    error = RuntimeError("Traceback:\n  x\ndatasets.errors.UserError: a\u2028b: no image\n")
+    error = RuntimeError("Traceback:\n  x\ndatasets.json_values.UserError: a\u2028b: no image\n")
     assert one_line(error) == r"a\u2028b: no image"
 
 

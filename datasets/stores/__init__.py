@@ -11,16 +11,3 @@ from datasets.stores.store import (
     parse_path,
 )
 from datasets.stores.write import write_hdf5, write_zip
-
-__all__ = [
-    "SHARD_SUFFIXES",
-    "FolderStore",
-    "Hdf5Store",
-    "Shard",
-    "Store",
-    "ZipStore",
-    "open_stores",
-    "parse_path",
-    "write_hdf5",
-    "write_zip",
-]
