@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 from utils.settings import Settings, answer_help, check_norm, parse
-from utils.steps import Steps, count_steps
 from utils.stop import StopSignals, end_on_signals
 
 if __name__ == "__main__":
@@ -33,6 +32,7 @@ from utils.engine import TrainState
 from utils.memory import Weights, fit_to_memory, make_plan
 from utils.metrics import metrics_of
 from utils.predict import Predictor
+from utils.progress import Steps, count_steps
 from utils.run_folder import RunFolder, Validation, announcement, check_best
 from utils.skipped import Skipped
 from utils.visualize import sample_panel
@@ -220,13 +220,8 @@ def validate(
         losses.append(evaluation.scores["loss"])
         scores |= evaluation.scores
         counts |= {name: metric.state().cpu() for name, metric in metrics.items()}
-        names = [output.name for output in task.outputs]
-        samples = evaluation.samples
-        targets = {name: [sample.targets[name] for sample in samples] for name in names}
-        predictions = {name: [sample.predictions[name] for sample in samples] for name in names}
-        images = [sample.image for sample in samples]
-        if images:  # a rank's own samples may all be bad
-            pictures[task.name] = sample_panel(images, targets, predictions, task.outputs)
+        if evaluation.samples:  # a rank's own samples may all be bad
+            pictures[task.name] = sample_panel(evaluation.samples, task.outputs)
     skipped.settle()
     scores["loss"] = sum(losses)
     score = sum(scores[each.task.best] for each in data) / len(data)

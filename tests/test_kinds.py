@@ -19,6 +19,7 @@ from datasets.task import KINDS, Output, Task
 from datasets.transforms import MOVES, Box, Move
 from losses import TERMS
 from models.heads import HEADS
+from utils.engine import EvalSample
 from utils.metrics import METRICS, picking_scores
 from utils.visualize import PICTURES, picture_of, sample_panel
 
@@ -238,7 +239,8 @@ def test_a_picture_has_the_size_of_its_image(example):
         assert view.shape == image.shape
     name = example.output.name
     pixels = torch.from_numpy(image).permute(2, 0, 1)
-    page = sample_panel(pixels, {name: target}, {name: labels}, [example.output])
+    sample = EvalSample("a.png", pixels, {name: target}, {name: labels})
+    page = sample_panel([sample], [example.output])
     assert page.width > 3 * SIZE[1]
     assert all(len(color) == 6 for _, color in picture.legend([labels, target]))
 

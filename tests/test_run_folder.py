@@ -15,10 +15,9 @@ import train
 from utils import checkpoint, compute, engine
 from utils.compute import busy_notice
 from utils.distributed import Distributed
-from utils.meter import Meter
+from utils.progress import Meter, Steps
 from utils.run_folder import RunFolder, next_command
 from utils.settings import RUNS, parse
-from utils.steps import Steps
 
 CPU = torch.device("cpu")
 

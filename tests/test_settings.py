@@ -11,8 +11,8 @@ import torch
 
 from utils import checkpoint
 from utils.flags import CKPT_MODES
+from utils.progress import count_steps
 from utils.settings import DEMO_MINUTES, Settings, check_norm, parse
-from utils.steps import count_steps
 
 OUT = ("--out", "/nonexistent/run")
 FLAGS = [

@@ -20,8 +20,8 @@ from PIL import Image
 import train
 from datasets import TASKS, load_task
 from utils import checkpoint, engine, run_folder
+from utils.progress import OVERFIT_STEPS
 from utils.settings import parse
-from utils.steps import OVERFIT_STEPS
 
 REPOSITORY = Path(__file__).parents[1]
 SMALL = (

@@ -9,15 +9,15 @@ from PIL import Image
 
 from datasets.task import Classes, Depth, Mask
 from utils import visualize
+from utils.engine import EvalSample
 from utils.panel import CELL, panel
 from utils.visualize import (
-    IGNORED_COLOR,
     MASK_COLOR,
     class_colors,
     colorize,
     depth_picture,
-    mask_overlay,
     overlay,
+    picture_of,
     rgb,
     sample_panel,
 )
@@ -37,8 +37,7 @@ def luma(picture):
 def test_colorize_gives_each_class_its_colour(ids):
     painted = colorize(ids, COLORS)
     assert painted.dtype == np.uint8
-    assert painted.tolist() == [[list(rgb(c)) for c in (*COLORS, IGNORED_COLOR)]]
-    assert colorize(ids, COLORS, "5A0007")[0, 3].tolist() == [0x5A, 0, 7]
+    assert painted.tolist() == [[list(rgb(c)) for c in (*COLORS, "000000")]]
 
 
 def test_overlay_blends_colours_spares_black_and_dims_ignored():
@@ -54,13 +53,13 @@ def test_overlay_blends_colours_spares_black_and_dims_ignored():
     assert (image == 100).all()  # the caller's image is not painted over
 
 
-@pytest.mark.parametrize("kind", [bool, np.uint8])
-def test_mask_overlay_paints_the_mask_alone(kind):
+def test_a_mask_is_painted_alone():
     image = np.full((7, 3, 3), 200, np.uint8)
-    mask = np.zeros((7, 3), kind)
+    mask = np.zeros((7, 3), np.uint8)
     mask[2, 1] = 1
-    painted = mask_overlay(image, mask, alpha=1.0)
-    assert painted[2, 1].tolist() == list(rgb(MASK_COLOR))
+    painted = picture_of(MASK).view(image, mask)
+    expected = 0.4 * 200 + 0.6 * np.array(rgb(MASK_COLOR))
+    assert painted[2, 1].tolist() == np.rint(expected).tolist()
     assert ((painted != image).any(-1) == (mask > 0)).all()
 
 
@@ -108,30 +107,30 @@ def test_panel_takes_any_size(size):
 
 def test_sample_panel_shows_truth_beside_prediction():
     rng = np.random.default_rng(0)
-    image = torch.from_numpy(rng.integers(0, 256, (2, 3, 33, 47), np.uint8))
+    image = torch.from_numpy(rng.integers(0, 256, (3, 33, 47), np.uint8))
     targets = {
-        "damage": torch.ones(2, 33, 47, dtype=torch.uint8),
-        "mask": torch.zeros(2, 33, 47, dtype=torch.uint8),
-        "depth": torch.full((2, 33, 47), 2.0),
+        "damage": torch.ones(33, 47, dtype=torch.uint8),
+        "mask": torch.zeros(33, 47, dtype=torch.uint8),
+        "depth": torch.full((33, 47), 2.0),
     }
     outputs = (CLASSES, MASK, DEPTH)
-    page = sample_panel(image, targets, targets, outputs)
-    single = sample_panel(
-        image[0], *[{name: target[0] for name, target in targets.items()}] * 2, outputs
-    )
+    sample = EvalSample("a.png", image, targets, targets)
+    page = sample_panel([sample] * 2, outputs)
+    single = sample_panel([sample], outputs)
     assert single.width == page.width
     assert single.height < page.height < 2 * single.height
-    unlabelled = sample_panel(image, {}, targets, outputs)
+    unlabelled = sample_panel([sample._replace(targets={})], outputs)
     assert unlabelled.width < page.width
-    sample_panel([], targets, targets, outputs)  # a rank without samples
+    sample_panel([], outputs)  # a rank without samples
 
 
 def test_sample_panel_hides_the_prediction_where_nothing_is_scored(monkeypatch):
     shown = []
     monkeypatch.setattr(visualize, "panel", lambda rows, legend: shown.append((rows, legend)))
-    truth = np.uint8([[255, 1]])
-    image = np.full((3, 1, 2), 100, np.uint8)
-    sample_panel(image, {"damage": truth}, {"damage": np.uint8([[2, 0]])}, [CLASSES])
+    truth, prediction = torch.tensor([[[255, 1]], [[2, 0]]], dtype=torch.uint8)
+    image = torch.full((3, 1, 2), 100, dtype=torch.uint8)
+    sample = EvalSample("a.png", image, {"damage": truth}, {"damage": prediction})
+    sample_panel([sample], [CLASSES])
     (rows, legend) = shown[0]
     assert [caption for caption, _ in rows[0]] == ["image", "damage: truth", "damage: prediction"]
     assert rows[0][2][1].tolist() == [[[30] * 3, [100] * 3]]  # dimmed; Clean: as it is

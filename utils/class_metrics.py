@@ -17,7 +17,7 @@ class ClassMetrics(Metrics):
     HEADLINE: ClassVar[tuple[str, ...]] = ("miou",)
 
     def __init__(self, classes: tuple[str, ...]) -> None:
-        super().__init__(torch.zeros(len(classes), len(classes), dtype=torch.int64))
+        self.sums = torch.zeros(len(classes), len(classes), dtype=torch.int64)
         self.classes = classes
 
     @classmethod
@@ -117,12 +117,7 @@ class MaskMetrics(Metrics):
     HEADLINE = ("iou",)
 
     def __init__(self) -> None:
-        super().__init__(torch.zeros(2, 2, dtype=torch.int64))
-
-    @classmethod
-    def of(cls, output: Output) -> Self:
-        """Masks are all alike."""
-        return cls()
+        self.sums = torch.zeros(2, 2, dtype=torch.int64)
 
     @torch.no_grad()
     def update(self, prediction: Tensor, target: Tensor) -> None:

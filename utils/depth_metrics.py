@@ -1,12 +1,10 @@
 """Scores of depth: errors, ratios, and what the best constant would score."""
 
 import math
-from typing import Self
 
 import torch
 from torch import Tensor
 
-from datasets.task import Output
 from utils.metric_sums import Metrics, histogram, ratio
 
 FLOOR = 1e-6  # predicted depths below this count as this in ratios and logarithms
@@ -26,12 +24,7 @@ class DepthMetrics(Metrics):
     HEADLINE = ("delta1", "absrel", "rmse")
 
     def __init__(self) -> None:
-        super().__init__(torch.zeros(NUM_SUMS + 2 * NUM_BINS, dtype=torch.float64))
-
-    @classmethod
-    def of(cls, output: Output) -> Self:
-        """Of depth in any unit."""
-        return cls()
+        self.sums = torch.zeros(NUM_SUMS + 2 * NUM_BINS, dtype=torch.float64)
 
     @torch.no_grad()
     def update(self, prediction: Tensor, target: Tensor) -> None:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,25 +20,10 @@ from datasets.task import Batch, UserError
 from utils.checkpoint import rng_state, set_rng_state
 from utils.compute import Compute
 from utils.distributed import Distributed
+from utils.metric_sums import Metrics
 from utils.optim import Schedule, check_moments, make_optimizer
 from utils.predict import Predictor
 from utils.settings import OptimSettings
-
-
-class Metric(Protocol):
-    """Counts over a whole data set, from which scores follow."""
-
-    def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Count a batch."""
-
-    def compute(self) -> dict[str, float]:
-        """Scores of all that was counted, by name."""
-
-    def state(self) -> Tensor:
-        """The counts, 1-D, to be added to other processes'."""
-
-    def load_state(self, state: Tensor) -> None:
-        """Take over such counts."""
 
 
 def seed_everything(seed: int, deterministic: bool) -> None:
@@ -274,7 +259,7 @@ class Evaluation(NamedTuple):
     """scores: `OUTPUT/METRIC` and mean loss terms. metrics: the counts behind them."""
 
     scores: dict[str, float]
-    metrics: Mapping[str, Metric]
+    metrics: Mapping[str, Metrics]
     samples: list[EvalSample]
 
 
@@ -283,7 +268,7 @@ def evaluate(
     predictor: Predictor,
     batches: Iterable[Batch],
     criterion: Callable[..., tuple[Tensor, dict[str, Tensor]]],
-    metrics: Mapping[str, Metric],
+    metrics: Mapping[str, Metrics],
     distributed: Distributed,
     num_samples: int = 0,
 ) -> Evaluation:

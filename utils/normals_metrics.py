@@ -1,13 +1,11 @@
 """Scores of normals: angles, and what the best constant direction would score."""
 
 import math
-from typing import Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from datasets.task import Output
 from utils.metric_sums import Metrics, histogram, ratio
 
 WITHIN = (11.25, 22.5, 30.0)  # degrees
@@ -26,12 +24,7 @@ class NormalsMetrics(Metrics):
     HEADLINE = ("mean_angle", "within11")
 
     def __init__(self) -> None:
-        super().__init__(torch.zeros(8 + NUM_ANGLES + NUM_CELLS**2, dtype=torch.float64))
-
-    @classmethod
-    def of(cls, output: Output) -> Self:
-        """Of any normals."""
-        return cls()
+        self.sums = torch.zeros(8 + NUM_ANGLES + NUM_CELLS**2, dtype=torch.float64)
 
     @torch.no_grad()
     def update(self, prediction: Tensor, target: Tensor) -> None:

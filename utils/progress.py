@@ -1,12 +1,47 @@
-"""How far a run is, for a person: a bar on a terminal, a line now and then in a log."""
+"""How many steps a run takes, how far it is, and how fast: for a person and for the record."""
 
+import math
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import NamedTuple, TypeVar
 
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
+from utils.settings import Settings
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+OVERFIT_STEPS = 300  # enough to learn a batch by heart
+EVAL_STEPS = 20  # an evaluation of a small set takes as long as some steps
 LINE_SECONDS = 30  # between lines where there is no terminal
+
+T = TypeVar("T")
+
+
+class Steps(NamedTuple):
+    """Optimiser steps: of the whole run, of one epoch, from one evaluation to the next."""
+
+    total: int
+    epoch: int
+    eval: int
+
+
+def count_steps(settings: Settings, samples: Sequence[int], world_size: int) -> Steps:
+    """An epoch is one pass over the longest training split; when overfitting they do not count.
+
+    samples: to train on, of each task. world_size: how many processes take a batch each.
+    """
+    each = zip(samples, settings.tasks, strict=True)
+    epoch = math.ceil(max(num / (task.bs * settings.accum * world_size) for num, task in each))
+    total = settings.steps or (OVERFIT_STEPS if settings.overfit else settings.epochs * epoch)
+    return Steps(total, epoch, min(settings.eval_steps or max(epoch, EVAL_STEPS), total))
 
 
 class Progress:
@@ -68,3 +103,53 @@ def line(step: int, total: int, seconds: float) -> str:
     rate = f"{1 / seconds:.2g} steps/s" if seconds < 1 else f"{seconds:.2g} s/step"
     left = tqdm.format_interval((total - step) * seconds)
     return f"step {step} of {total}, {rate}, {left} left"
+
+
+class Meter:
+    """Collects steps until `flush`. Values stay on the device until then, so that no step waits."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew: what came since the last flush was no training, but an evaluation."""
+        self.terms: dict[str, list[Tensor]] = {}
+        self.images, self.waited = 0, 0.0
+        self.start = time.perf_counter()
+
+    def timed(self, batches: Iterator[T]) -> Iterator[T]:
+        """The same batches; the time that it takes to get them counts as waiting for data."""
+        while True:
+            start = time.perf_counter()
+            batch = next(batches)
+            self.waited += time.perf_counter() - start
+            yield batch
+
+    def add(self, terms: dict[str, Tensor], num_images: int) -> None:
+        """One step: its loss terms and its images."""
+        for name, term in terms.items():
+            self.terms.setdefault(name, []).append(term)
+        self.images += num_images
+
+    def flush(self) -> dict[str, float]:
+        """Means since the last flush: loss terms, `images_per_second`, `waiting` (share of the time
+        spent waiting for data), `memory_gib` (the peak so far, see `peak_memory`)."""
+        means = {name: float(torch.stack(terms).mean()) for name, terms in self.terms.items()}
+        seconds = max(1e-9, time.perf_counter() - self.start)
+        means["images_per_second"] = self.images / seconds
+        means["waiting"] = self.waited / seconds
+        means["memory_gib"] = peak_memory(self.device) / 2**30
+        self.restart()
+        return means
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at the worst moment so far: what torch has allocated on a GPU; on a CPU, the resident
+    memory of the process, Python and libraries included; 0 where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if resource is None:
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -22,12 +22,10 @@ from utils.distributed import Distributed
 from utils.engine import TrainState
 from utils.files import lock_folder, unlock_folder
 from utils.logger import NullLogger, RunLogger
-from utils.meter import Meter
 from utils.metrics import metrics_of, picking_scores
-from utils.progress import Progress
+from utils.progress import Meter, Progress, Steps
 from utils.settings import RUNS, Settings
 from utils.skipped import Skipped
-from utils.steps import Steps
 from utils.stop import STOPPED
 
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # no room on a disk

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from datasets.task import IGNORE, MAX_UINT16, Classes, Depth, Mask, Output
+from utils.engine import EvalSample
 from utils.panel import panel
 
-IGNORED_COLOR = "5A5A5A"
 MASK_COLOR = "FF2D6F"
 IGNORED = ("ignored (dimmed)", "282828")  # in a legend
 MAX_UINT8 = 255
@@ -40,10 +40,9 @@ def class_colors(output: Classes) -> tuple[str, ...]:
     return tuple("".join(f"{round(255 * part):02X}" for part in pick) for pick in picks)
 
 
-def colorize(ids: Any, colors: Sequence[str], ignored_color: str = IGNORED_COLOR) -> np.ndarray:
-    """Class ids uint8 (H, W) -> uint8 (H, W, 3). 255 (no class) is painted in `ignored_color`."""
-    table = np.empty((256, 3), np.uint8)
-    table[:] = rgb(ignored_color)
+def colorize(ids: Any, colors: Sequence[str]) -> np.ndarray:
+    """Class ids uint8 (H, W) -> uint8 (H, W, 3). 255, no class, is black."""
+    table = np.zeros((256, 3), np.uint8)
     table[: len(colors)] = [rgb(color) for color in colors]
     return table[np.asarray(ids, np.uint8)]
 
@@ -54,15 +53,11 @@ def overlay(image: Any, ids: Any, colors: Sequence[str], alpha: float = 0.6) -> 
     A class whose colour is black, such as Clean, leaves the image as it is. 255 dims the image.
     """
     image, ids = np.asarray(image), np.asarray(ids)
-    paint = colorize(ids, colors, "000000")
+    paint = colorize(ids, colors)
     share = np.where(paint.any(-1), alpha, 0.0)  # (H, W)
     share[ids == IGNORE] = 0.7
-    return _blend(image, paint, share)
-
-
-def mask_overlay(image: Any, mask: Any, color: str = MASK_COLOR, alpha: float = 0.6) -> np.ndarray:
-    """Blend one colour where mask (H, W) is 1 or True; pixels with 255 are dimmed."""
-    return overlay(image, np.asarray(mask, np.uint8), ("000000", color), alpha)
+    share = share[..., None].astype(np.float32)
+    return np.rint(image * (1 - share) + paint * share).astype(np.uint8)
 
 
 def depth_picture(depth: Any, max_depth: float | None = None) -> np.ndarray:
@@ -243,29 +238,21 @@ def picture_of(output: Output) -> Picture:
     return PICTURES[output.kind](output)
 
 
-def sample_panel(
-    image: Any, targets: dict[str, Any], predictions: dict[str, Any], outputs: Sequence[Output]
-) -> Image.Image:
+def sample_panel(samples: Sequence[EvalSample], outputs: Sequence[Output]) -> Image.Image:
     """One row per sample: image | for each output truth | prediction, and a legend of what is seen.
 
-    image: uint8 (N, 3, H, W) or a list of (3, H, W), or one (3, H, W). targets and predictions by
-    output name, one for each image, as in `Sample`. An output without a target, as for unlabelled
-    images, has its prediction alone.
+    An output without a target, as for unlabelled images, has its prediction alone.
     """
-    if getattr(image, "ndim", 4) == 3:
-        image = [image]
-        targets = {name: [target] for name, target in targets.items()}
-        predictions = {name: [prediction] for name, prediction in predictions.items()}
     rows: list[Any] = []
     entries: dict[Any, Any] = {}
-    for i, pixels in enumerate(image):
-        pixels = np.asarray(pixels).transpose(1, 2, 0)  # (H, W, 3)
+    for sample in samples:
+        pixels = np.asarray(sample.image).transpose(1, 2, 0)  # (H, W, 3)
         row = [("image", pixels)]
         for output in outputs:
             picture, maps = picture_of(output), {}
-            maps["prediction"] = np.asarray(predictions[output.name][i])
-            if output.name in targets:
-                truth = np.asarray(targets[output.name][i])
+            maps["prediction"] = np.asarray(sample.predictions[output.name])
+            if output.name in sample.targets:
+                truth = np.asarray(sample.targets[output.name])
                 maps = {"truth": truth, "prediction": picture.scored(maps["prediction"], truth)}
             first = next(iter(maps.values()))  # both share its scale
             for what, values in maps.items():
@@ -274,9 +261,3 @@ def sample_panel(
             entries |= dict.fromkeys(picture.legend(list(maps.values())))
         rows.append(row)
     return panel(rows, sorted(entries, key=lambda entry: entry == IGNORED))
-
-
-def _blend(image: np.ndarray, paint: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """image * (1 - share) + paint * share; share (H, W) in [0, 1]."""
-    share = share[..., None].astype(np.float32)
-    return np.rint(image * (1 - share) + paint * share).astype(np.uint8)
