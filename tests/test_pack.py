@@ -15,9 +15,8 @@ from datasets import load_task
 from datasets.index import find_samples
 from datasets.pack import packing
 from datasets.pack.__main__ import main
-from datasets.pack.packing import pack
+from datasets.pack.packing import pack, reencode_image, reencode_target
 from datasets.pack.plan import PackRecipe
-from datasets.pack.reencode import reencode_image, reencode_target
 from datasets.stores import open_stores, parse_path, write_hdf5, write_zip
 from datasets.task import Mask, Task
 

@@ -6,9 +6,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from datasets.compose.composing import ComposeRecipe
+from datasets.compose.composing import ComposeRecipe, make_set
 from datasets.compose.ingredients import open_kit
-from datasets.compose.shards import make_set
 from datasets.stores import parse_path
 from datasets.task import UserError
 from utils.command import run_command
