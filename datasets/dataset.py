@@ -81,12 +81,12 @@ class DenseDataset(Dataset[Sample]):
     def load(self, index: int) -> Sample:
         """One sample at its native size; BadMember names the member that does not fit."""
         key, targets = self.table.key(index), {}
-        image_data, image_name = self._read(*self.table.image(index))
+        image_data, image_name = self.read(index)
         with _blamed(image_name):
             size = header_size(image_data, image_name)
         labels = []
         for output in self.task.dense:  # all headers before any pixel
-            data, name = self.read_target(index, output.name)
+            data, name = self.read(index, output.name)
             with _blamed(name):
                 check_headers(header_size(data, name), size, key, name)
             labels.append((output, data, name))
@@ -107,18 +107,14 @@ class DenseDataset(Dataset[Sample]):
         shard, member = self.table.image_shard[self.indices], self.table.image_member[self.indices]
         return np.lexsort((member, shard)).astype(np.int32)
 
-    def read_target(self, index: int, output: str) -> tuple[bytes, str]:
-        """A target's bytes and its name, as `SHARD: MEMBER`; BadMember if it cannot be read, or if
-        there is none."""
+    def read(self, index: int, output: str = "") -> tuple[bytes, str]:
+        """Bytes and name, as `SHARD: MEMBER`, of a sample's image or of an output's target;
+        BadMember if they cannot be read, or if there is none."""
         shard, member = self.table.target(index, output)
         if shard < 0:
             named = next(each for each in self.task.outputs if each.name == output)
             image = self.table.where(*self.table.image(index))
             raise BadMember(image, self.table.no_target(index, named, self.task))
-        return self._read(shard, member)
-
-    def _read(self, shard: int, member: int) -> tuple[bytes, str]:
-        """A member's bytes and its name, as `SHARD: MEMBER`; BadMember if they cannot be read."""
         name = self.table.where(shard, member)
         with _blamed(name, f"{self.table.stores[shard].path}: "):
             return self.table.read(shard, member), name

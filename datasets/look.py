@@ -55,7 +55,7 @@ def _some_targets(dataset: DenseDataset, output: Output) -> Iterator[tuple[np.nd
             yield decode_target(text, name, output).numpy(), text.encode(), name
             continue
         try:
-            data, name = dataset.read_target(index, output.name)
+            data, name = dataset.read(index, output.name)
             width, height = header_size(data, name)
             pixels += width * height
             if pixels > MAX_PIXELS and pixels > width * height:  # but for the first

@@ -278,7 +278,7 @@ def test_so_many_images_may_have_no_target(tmp_path):
     with pytest.raises(ValueError, match=r"image/0\.png: no target .*2 of 4 images have none"):
         find_samples(stores, task, "train", unlabelled=1)
     with pytest.raises(BadMember, match=r"image/2\.png: no target for mask0, expected mask/2\.png"):
-        DenseDataset(table, task).read_target(2, "mask0")
+        DenseDataset(table, task).read(2, "mask0")
 
 
 def test_what_nobody_reads_is_counted_with_an_example_each(tmp_path):

@@ -52,7 +52,7 @@ def _describe_counts(samples: Samples, present: list[int]) -> list[str]:
         for member in zip(columns[f"shard:{name}"], columns[f"member:{name}"], strict=True)
         if member[0] >= 0
     }
-    total, num = sum(map(len, stores)), len(samples.table)
+    total, num = sum(map(len, stores)), len(samples)
     counts = [int((samples.splits == n).sum()) for n in present]
     rows = [
         ("samples", [f"{count}" for count in counts]),
@@ -119,7 +119,7 @@ def _table(title: str, heads: Sequence[str], rows: Sequence[Row]) -> list[str]:
 def pick(samples: Samples) -> Iterator[tuple[str, Sample]]:
     """Samples spread over all for the contact sheet, each with a caption, without those that cannot
     be used: the report names them."""
-    num = len(samples.table)
+    num = len(samples)
     for i in np.linspace(0, num - 1, min(SHOWN, num)).round().astype(int).tolist():
         with suppress(UserError):
             yield f"{COLUMNS[samples.splits[i]]} {samples.table.key(i)}", samples.load(i)
@@ -158,9 +158,9 @@ def run(args: argparse.Namespace) -> None:
     print(report)
     if args.out:
         sheet = draw_sheet(pick(samples), samples.task.outputs)
-        write_sheet(args.out, f"{task.name}: {len(samples.table)} samples", report, sheet)
+        write_sheet(args.out, f"{task.name}: {len(samples)} samples", report, sheet)
     if findings.num_problems:
-        total = len(samples.table) * (1 + len(task.dense))
+        total = len(samples) * (1 + len(task.dense))
         raise UserError(f"{findings.num_problems} of {total} members cannot be used")
 
 

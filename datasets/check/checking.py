@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 from torch import Tensor
@@ -14,54 +14,33 @@ from tqdm import tqdm
 from datasets.check.statistics import Statistics, statistics_of
 from datasets.dataset import DenseDataset, with_classes
 from datasets.decode import check_same_size, decode_image, decode_target
-from datasets.index import SampleTable, find_groups
+from datasets.index import find_groups
 from datasets.index.splits import choose, divider
 from datasets.index.templates import compile_lines
 from datasets.processes import run_in_order
 from datasets.stores import Store
-from datasets.task import SPLITS, Output, Sample, Task, UserError
+from datasets.task import SPLITS, Output, Task, UserError
 
 CHUNK = 16  # samples that a process reads at a time
 MAX_NAMED = 1000  # problems that are listed by name; all are counted
 OTHER = len(SPLITS)  # number of the "split" of samples that are in none
 
 
-class Samples(NamedTuple):
+class Samples(DenseDataset):
     """Every sample of every split, in order of image name. splits: uint8 (n), a position in SPLITS,
-    or OTHER. The image is the output without a name."""
+    or OTHER."""
 
-    table: SampleTable
-    task: Task
     splits: np.ndarray
-
-    def where(self, i: int, output: str = "") -> str:
-        """`SHARD: MEMBER` of sample i's image or target; UserError if there is no such target."""
-        shard, member = self.table.target(i, output)
-        if shard >= 0:
-            return self.table.where(shard, member)
-        named = next(each for each in self.task.outputs if each.name == output)
-        raise UserError(f"{self.where(i)}: {self.table.no_target(i, named, self.task)}")
-
-    def read(self, i: int, output: str = "") -> tuple[bytes, str]:
-        """Encoded bytes and `where`; UserError names a member that is missing or damaged."""
-        where = self.where(i, output)
-        return self.table.read(*self.table.target(i, output)), where
 
     def target(self, i: int, output: Output, image: Tensor | None) -> Tensor:
         """A target of sample i, as large as its image; UserError names what does not fit."""
         if output.per_image:
-            return decode_target(self.table.text(i, output.name), self.where(i), output)
+            return decode_target(self.table.text(i, output.name), self.table.key(i), output)
         data, where = self.read(i, output.name)
         target = decode_target(data, where, output)
         if image is not None:
             check_same_size(image, target, self.table.key(i), where)
         return target
-
-    def load(self, i: int) -> Sample:
-        """A whole sample; UserError names what does not fit."""
-        for output in self.task.dense:
-            self.where(i, output.name)
-        return DenseDataset(self.table, self.task).load(i)
 
     def files(self, output: str) -> Iterator[tuple[bytes, str]]:
         """Bytes and names of those targets of an output that can be read."""
@@ -106,11 +85,11 @@ def list_samples(
     UserError: no image fits, two targets of one image, or a split_by that does not divide.
     """
     table = find_groups(stores, task)
-    task = with_classes(task, table)
+    samples = Samples(table, with_classes(task, table))
     pattern = compile_lines(task.image)
     divide = divider(stores, task, pattern, split_by)
     texts = [divide(pattern.match(table.key(i).encode())) for i in range(len(table))]
-    splits = np.full(len(texts), OTHER, np.uint8)
+    samples.splits = splits = np.full(len(texts), OTHER, np.uint8)
     divided = np.array([text is not None for text in texts])
     splits[~divided] = SPLITS.index("test")  # what a split by a field leaves alone
     texts = np.array([text for text in texts if text is not None], "S")
@@ -122,12 +101,12 @@ def list_samples(
                 raise
             continue  # a split that the data does not have; the report counts each
         splits[np.flatnonzero(divided)[chosen]] = number
-    return Samples(table, task, splits)
+    return samples
 
 
 def examine(samples: Samples, workers: int) -> Findings:
     """Read and decode every member once."""
-    findings, num = Findings(), len(samples.table)
+    findings, num = Findings(), len(samples)
     chunks = (range(first, min(first + CHUNK, num)) for first in range(0, num, CHUNK))
     with tqdm(total=num, desc="checking", unit="sample", disable=None) as bar:
         for part in run_in_order(_examine, samples, chunks, workers):
