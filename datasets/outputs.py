@@ -31,7 +31,8 @@ class Output:
 
     A kind says of itself: dtype of its targets; fill: what a target holds where nothing is known;
     balanced: whether its losses take class weights; per_image: whether it says one thing of a whole
-    image, for which no decoder is needed.
+    image, for which no decoder is needed; channels: of its head; labels: what the ids in a target
+    mean, in their order.
     """
 
     kind: ClassVar[str]
@@ -40,6 +41,8 @@ class Output:
     default_loss: ClassVar[str]
     balanced: ClassVar[bool] = False
     per_image: ClassVar[bool] = False
+    channels: ClassVar[int] = 1
+    labels: ClassVar[tuple[str, ...]] = ()
 
     name: str
     files: str = ""
@@ -62,16 +65,6 @@ class Output:
     def _default(self, key: str, value: Any) -> None:
         """Fill in a key that was left empty."""
         object.__setattr__(self, key, getattr(self, key) or value)
-
-    @property
-    def channels(self) -> int:
-        """Channels of the head."""
-        return 1
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """What the ids in a target mean, in their order; () where it holds no ids."""
-        return ()
 
     def target_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
         """The shape of a target of an image of that height and width."""
@@ -162,6 +155,7 @@ class Mask(Output):
     """
 
     kind, dtype, fill, default_loss = "mask", "uint8", IGNORE, "bce"
+    labels = ("background", "foreground")
 
     threshold: int = 128
     ignored: tuple[int, ...] = (IGNORE,)
@@ -178,11 +172,6 @@ class Mask(Output):
             raise UserError(f"output {self.name}: ignored_colors, but colors is missing")
         for color in {*map(str.upper, self.colors)} & {*map(str.upper, self.ignored_colors)}:
             raise UserError(f"output {self.name}: colour {color} is in colors and ignored_colors")
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """0 and 1."""
-        return ("background", "foreground")
 
 
 @dataclass(frozen=True)
@@ -217,6 +206,7 @@ class Normals(Output):
     """
 
     kind, dtype, fill, default_loss = "normals", "float32", 0.0, "cosine"
+    channels = 3
 
     invalid: str = "000000"
 
@@ -225,11 +215,6 @@ class Normals(Output):
         if self.channel:
             raise UserError(f"output {self.name}: normals fill three channels, not {self.channel}")
         _check_colors(self.name, (self.invalid,))
-
-    @property
-    def channels(self) -> int:
-        """x, y and z."""
-        return 3
 
     def target_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
         """(3, H, W)"""
