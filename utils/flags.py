@@ -21,7 +21,6 @@ def _number(
     """A parser of numbers from `least` to less than `below`."""
 
     def parse(text: str) -> Number:
-        """The number, between `least` and `below`."""
         try:
             value = kind(text)
         except ValueError:

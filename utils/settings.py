@@ -157,7 +157,6 @@ def answer_help(
     """Answer --help, and refuse what is no flag, before torch is imported, which takes seconds."""
 
     def parse() -> None:
-        """Print the help, or refuse the words."""
         make_parser(TASKS).parse_args(words)
 
     if status := run_command(parse):

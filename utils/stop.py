@@ -28,7 +28,6 @@ def end_on_signals() -> None:
     numbers, owner = _numbers(), os.getpid()
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
-        """End the process with the status of the signal."""
         for each in numbers:
             signal.signal(each, signal.SIG_DFL)
         if os.getpid() == owner:  # what it forks inherits this

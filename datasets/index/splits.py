@@ -38,7 +38,6 @@ def divider(
     read = field_reader(stores, task, fields, split_by[0], f"split by {split_by[0]!r}")
 
     def divide(match: re.Match[bytes]) -> bytes:
-        """What decides on an image's split."""
         text = read(match)
         if text is None:
             key, name = match["key"].decode(), match[0].decode()
@@ -67,7 +66,6 @@ def field_reader(
         raise UserError(f"{asker}: no such field, expected one of {known}{absent}")
 
     def look_up(match: re.Match[bytes]) -> bytes | None:
-        """The field in the image's row."""
         row = rows.get(match["key"].decode())
         return None if row is None else row[field].encode()
 

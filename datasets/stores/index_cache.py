@@ -72,7 +72,6 @@ def save(path: Path | None, key: Any, arrays: dict[str, np.ndarray]) -> Columns:
         return Columns(arrays)
 
     def write(part: Path) -> None:
-        """The file's bytes."""
         with open(part, "wb") as file:
             file.writelines(_encode(key, arrays))
 

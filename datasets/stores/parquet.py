@@ -89,5 +89,4 @@ class ParquetStore(Store):
         return self._blobs(number, group, column)[row]
 
     def sizes(self) -> np.ndarray:
-        """As the base class's."""
         return np.array(self._lengths, np.int64)[self._usable]

@@ -131,7 +131,6 @@ class FolderStore(Store):
         return os.path.join(self._root, self._on_disk.get(index) or self._names[index])
 
     def read_at(self, index: int) -> bytes:
-        """As the base class's: a file."""
         try:
             with open(self._file(index), "rb") as file:
                 return file.read()
@@ -153,7 +152,6 @@ class FolderStore(Store):
             return 0
 
     def sizes(self) -> np.ndarray:
-        """As the base class's, from the file system."""
         try:
             sizes = [os.path.getsize(self._file(index)) for index in range(len(self))]
         except OSError as error:
@@ -193,7 +191,6 @@ class Shard(Store):
         return self._file.folder, self._file.name
 
     def sizes(self) -> np.ndarray:
-        """As the base class's, from the index."""
         return self.columns["size"].astype(np.int64)
 
 

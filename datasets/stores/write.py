@@ -29,7 +29,6 @@ def write_zip(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
     """
 
     def write(part: Path) -> None:
-        """The zip's bytes."""
         with zipfile.ZipFile(part, "w") as file:
             for name, data in _named_once(path, members):
                 info = zipfile.ZipInfo(name)  # 1980-01-01, stored
@@ -47,7 +46,6 @@ def write_hdf5(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
     import h5py
 
     def write(part: Path) -> None:
-        """The shard's bytes."""
         offsets, name_offsets, crcs = array("Q", [0]), array("Q", [0]), array("I")
         names = bytearray()
         with tempfile.TemporaryFile(dir=path.parent) as spool:
