@@ -16,6 +16,7 @@ from datasets.task import IGNORE, NO_DEPTH, Classes, Depth, Label, Mask, Normals
 LENGTH_TOLERANCE = 0.25  # of a coded normal: 8 bits and JPEG make less of an error
 GREY_TOLERANCE = 16  # levels between the channels of a grey picture stored as colour JPEG
 STRIP_PIXELS = 4_000_000  # converted at a time
+COLOR_MODES = ("RGB", "RGBA", "RGBX")
 
 
 def decode_image(data: bytes, name: str) -> Tensor:
@@ -56,9 +57,10 @@ def decode_target(data: bytes | str, name: str, output: Output) -> Tensor:
     """The target of one output, upright, as in `Sample`, from the bytes of its file or the text of
     its field; UserError: what does not fit. Of a file with `output.channel`, that one is its grey.
 
-    `classes`: ids from grey (8, 16 or 32 bits), 1-bit and palette files (the index is the id). A
-        label stored in RGB holds ids if its channels are equal everywhere and each value is known,
-        else colours. JPEG and other lossy compression is refused: it changes labels.
+    `classes`: ids from grey files (1 to 32 bits), or the same spread over 0 to 255 if those of few
+        bits are not known; in palette files the index is the id, unless `output.colors` lists every
+        colour that occurs. A label stored in RGB holds ids if its channels are equal everywhere and
+        each value is known, else colours. Lossy compression is refused: it changes labels.
     `mask`: the alpha channel if any pixel is not opaque, else grey; of RGB and palettes the largest
         channel (VOC's palette starts with dark red). `output.ignored` is honoured from 2 to 253
         only, and in lossless files only: masks themselves are made of 0, 1, 254 and 255, so that an
@@ -79,6 +81,8 @@ def open_target(data: bytes, name: str, output: Output) -> Image.Image:
     UserError as `open_image`, or a file without that channel: of a grey one there is A at most.
     """
     image, channel = open_image(data, name), output.channel
+    if _maxval(image) > 255 and image.mode != "I" and not isinstance(output, Normals):
+        raise UserError(f"{name}: 16 bits a channel, of which 8 are read: expected one channel")
     if not channel:
         return image
     has_color = image.mode in ("RGB", "RGBA", "RGBX", "P", "PA")
@@ -115,9 +119,11 @@ def _other_size(
 ) -> UserError:
     """Sizes are (width, height)."""
     (width, height), (image_width, image_height) = size, expected
+    turned = (width, height) == (image_height, image_width)
     return UserError(
         f"{name}: is {width}x{height}, its image {image_width}x{image_height}: "
         f"expected the same size as {image_name}"
+        + (", which is turned as its EXIF says" if turned else "")
     )
 
 
@@ -149,39 +155,67 @@ def _strip_rgb(image: Image.Image) -> np.ndarray:
 def decode_classes(image: Image.Image, name: str, output: Classes) -> np.ndarray:
     """Class ids and IGNORE, uint8 (H, W)."""
     _refuse_lossy(image, name, "class labels")
-    values, colors = _label_values(image, name)
-    if values is not None:
+    colors = by_color(output.colors, tuple(range(len(output.colors))), output.ignored_colors)
+    if image.mode == "P" and output.colors:
+        ids, known = look_up(_palette(image), colors)
+        indices = np.asarray(image)
+        if np.take(known, indices).all():
+            return np.take(ids, indices)
+    readings = _label_values(image, name)
+    for values in readings:
         ids, known = look_up(values, ids_by_value(output))
         if known.all():
             return ids
-        if colors is None or not output.colors:
-            unseen = [str(value) for value in np.unique(values[~known])]
-            raise unknown_values(name, "label value", unseen, ranges(ids_by_value(output)))
+    if image.mode not in COLOR_MODES or (readings and not output.colors):
+        _, known = look_up(readings[0], ids_by_value(output))
+        unseen = [str(value) for value in np.unique(readings[0][~known])]
+        raise unknown_values(name, "label value", unseen, ranges(ids_by_value(output)))
     if not output.colors:
         raise UserError(f"{name}: coloured labels, but output {output.name} lists no colors")
-    table = by_color(output.colors, tuple(range(len(output.colors))), output.ignored_colors)
-    ids, known = look_up(colors, table)
+    values = _opaque(image).view("<u4")[..., 0]
+    ids, known = look_up(values, colors)
     if not known.all():
-        unseen = [int(c).to_bytes(4, "little")[:3].hex().upper() for c in np.unique(colors[~known])]
+        unseen = [int(c).to_bytes(4, "little")[:3].hex().upper() for c in np.unique(values[~known])]
         listed = dict.fromkeys(color.upper() for color in output.colors + output.ignored_colors)
         raise unknown_values(name, "label colour", unseen, ", ".join(listed))
     return ids
 
 
-def _label_values(image: Image.Image, name: str) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """A label's numbers and its colours (packed as in `by_color`), (H, W), or None."""
-    if image.mode in ("RGB", "RGBA", "RGBX"):
-        rgba = _opaque(image)
-        red, green, blue = rgba[..., 0], rgba[..., 1], rgba[..., 2]
-        is_grey = (red == green).all() and (red == blue).all()
-        return red if is_grey else None, rgba.view("<u4")[..., 0]
+def _label_values(image: Image.Image, name: str) -> list[np.ndarray]:
+    """What a label's numbers (H, W) may be, the likeliest first; nothing of one in colour."""
+    if image.mode in COLOR_MODES:
+        red, green, blue = np.moveaxis(_opaque(image)[..., :3], 2, 0)
+        return [red] if (red == green).all() and (red == blue).all() else []
     if image.mode in ("LA", "PA"):
         image = image.getchannel(0)
     if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
         raise UserError(f"{name}: labels of mode {image.mode}, expected grey, palette or RGB")
     if image.mode == "1":
-        return np.asarray(image.convert("L")) // 255, None
-    return np.asarray(image), None
+        spread = np.asarray(image.convert("L"))
+        return [spread // 255, spread]
+    return [file_numbers(image), np.asarray(image)] if _maxval(image) else [np.asarray(image)]
+
+
+def _maxval(image: Image.Image) -> int:
+    """See `open_image`; 0 where the file's numbers are as they are."""
+    return image.info.get("maxval", 0)
+
+
+def file_numbers(image: Image.Image) -> np.ndarray:
+    """The numbers (H, W) that the file of a grey picture holds, whatever Pillow has made of them,
+    see `open_image`."""
+    values, maxval = np.asarray(image), _maxval(image)
+    full = 255 if values.dtype == np.uint8 else 65535
+    return np.rint(values * (maxval / full)).astype(values.dtype) if maxval else values
+
+
+def _palette(image: Image.Image) -> np.ndarray:
+    """The colours of a palette, packed as in `by_color`, (256)."""
+    colors = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    rgba = np.full((256, 4), 255, np.uint8)
+    rgba[len(colors) :] = 0  # no colour at all
+    rgba[: len(colors), :3] = colors
+    return rgba.view("<u4")[:, 0]
 
 
 def _opaque(image: Image.Image) -> np.ndarray:
@@ -231,7 +265,7 @@ def _colored_mask(image: Image.Image, name: str, output: Mask) -> np.ndarray:
 def mask_values(image: Image.Image, name: str) -> np.ndarray:
     """The numbers (H, W) that a mask's threshold is compared with."""
     if image.mode.startswith("I"):
-        return np.asarray(image)
+        return file_numbers(image)
     if image.has_transparency_data:
         alpha = np.asarray(image.convert("RGBA").getchannel("A"))
         if alpha.min() < 255:
@@ -257,11 +291,12 @@ def decode_depth(image: Image.Image, name: str, output: Depth) -> np.ndarray:
 
 
 def depth_values(image: Image.Image, name: str) -> tuple[np.ndarray, int]:
-    """The file's numbers (H, W) and what counts as full range: 255, 65535, or 1 for floats."""
+    """The file's numbers (H, W) and what counts as full range: 255, 65535, what a file of other
+    numbers says, or 1 for floats."""
     if image.mode == "F":
         return np.asarray(image), 1
-    if image.mode.startswith("I"):
-        return np.asarray(image), 65535
+    if image.mode.startswith("I") or (image.mode == "L" and _maxval(image)):
+        return file_numbers(image), _maxval(image) or 65535
     if image.mode in ("1", "L", "LA"):
         return np.asarray(image.convert("L")), 255
     rgb = _rgb(image)

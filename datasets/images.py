@@ -2,6 +2,7 @@
 
 import functools
 import io
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -51,10 +52,12 @@ def open_image(data: bytes, name: str) -> Image.Image:
     """The first frame, turned as EXIF says, of at most MAX_PIXELS; UserError begins with `name`.
 
     Its `format` says how it was encoded; `info["lossy"]` names the compression that has changed its
-    values, if one has.
+    values, if one has. `info["maxval"]`: the largest number a sample of the file can be, where
+    Pillow has spread these over 8 or 16 bits (PNG of 2 and 4 bits, PGM) or kept the high 8 of 16.
     """
     image = _open(data, name)
-    lossy = _lossy(image, data)
+    _refuse_pages(image, name)
+    noted = {"lossy": _lossy(image, data), "maxval": _maxval(image)}
     is_half = image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(339) == (3,)
     try:
         image.load()
@@ -64,8 +67,7 @@ def open_image(data: bytes, name: str) -> Image.Image:
     if is_half:  # 339 is the format of a sample, 3 a float
         bits = np.asarray(image)
         image = Image.fromarray(bits.view(bits.dtype.str.replace("u", "f")).astype(np.float32))
-    if lossy:
-        image.info["lossy"] = lossy
+    image.info |= {key: value for key, value in noted.items() if value}
     return image
 
 
@@ -98,6 +100,34 @@ def _formats() -> tuple[str, ...]:
     """Those of FORMATS that the installed Pillow reads: older ones have no AVIF."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _refuse_pages(image: Image.Image, name: str) -> None:
+    """UserError if a second page of a TIFF is a picture of its own, not a preview of the first."""
+    if image.format != "TIFF":
+        return
+    width, height = image.size
+    try:
+        image.seek(1)
+        is_preview = image.tag_v2.get(254, 0) & 5  # what it is for: smaller, or a mask of the first
+        is_preview |= image.width * image.height < width * height
+    except BROKEN:  # there is none
+        is_preview = True
+    image.seek(0)
+    if not is_preview:
+        raise UserError(f"{name}: holds 2 pages or more, expected one: split it into files")
+
+
+def _maxval(image: Image.Image) -> int:
+    """See `open_image`; 0 where a number is what the file says."""
+    if not image.tile:
+        return 0
+    codec, _, _, args = image.tile[0]
+    rawmode, *more = args if isinstance(args, tuple) else (args,)
+    if codec.startswith("ppm") and more:
+        return more[0] if more[0] != (65535 if image.mode == "I" else 255) else 0
+    bits = re.fullmatch(r"(?:L|LA|RGB[AXa]?|CMYK);(2|4|16)\D*", str(rawmode))
+    return 2 ** int(bits[1]) - 1 if bits else 0
 
 
 def _lossy(image: Image.Image, data: bytes) -> str:

@@ -14,9 +14,11 @@ from datasets.dataset import DenseDataset, TaskData
 from datasets.decode import decode_target
 from datasets.images import header_size
 from datasets.index.left_out import left_out
+from datasets.index.splits import mixed_folders
 from datasets.task import Output, UserError
 
 MAX_PIXELS = 48_000_000  # of an output's targets: about a second
+NUM_NAMES = 1000  # of images, that are looked at
 ENOUGH = 4  # targets without a single valid pixel, or all there are, end a run
 
 
@@ -28,7 +30,9 @@ def look(data: TaskData) -> list[str]:
     training, which names them. UserError: an output of which no pixel is valid.
     """
     unused = left_out(data.train.table.stores, data.task)
-    lines = [f"{data.task.name}: {unused}"] if unused else []
+    mixed = mixed_folders(*map(_some_names, (data.train, data.val)))
+    mixed = "" if "{split}" in data.task.image else mixed
+    lines = [f"{data.task.name}: {line}" for line in (unused, mixed) if line]
     for output in data.task.outputs:
         counted = statistics_of(output)
         for values, _, _ in _some_targets(data.train, output):
@@ -41,6 +45,12 @@ def look(data: TaskData) -> list[str]:
         if counted.is_void and counted.num >= min(ENOUGH, len(data.train)):
             raise UserError(lines[-1])
     return lines
+
+
+def _some_names(dataset: DenseDataset) -> list[str]:
+    """Names of images, spread over a split."""
+    step = max(1, len(dataset) // NUM_NAMES)
+    return [dataset.table.key(index) for index in dataset.indices[::step].tolist()]
 
 
 def _some_targets(dataset: DenseDataset, output: Output) -> Iterator[tuple[np.ndarray, bytes, str]]:

@@ -174,7 +174,7 @@ def read_task(path: Path) -> Task:
     try:
         if path.stat().st_size > MAX_TASK_BYTES:
             raise UserError(f"larger than {MAX_TASK_BYTES // 10**6} MB")
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
+        value = json.loads(path.read_bytes())  # UTF-8, 16 or 32, with or without a mark of it
         if not isinstance(value, dict):
             raise UserError("expected a JSON object")
         if any("\ud800" <= c <= "\udfff" for c in json.dumps(value, ensure_ascii=False)):

@@ -3,6 +3,7 @@ seem to be read in another way than they are meant.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Self
 
@@ -10,13 +11,14 @@ import numpy as np
 from PIL.Image import Image
 
 from datasets.decode import depth_values, mask_values, open_target
-from datasets.task import IGNORE, Classes, Depth, Mask, Normals, Output
+from datasets.task import IGNORE, MAX_UINT16, Classes, Depth, Mask, Normals, Output, UserError
 
 Row = tuple[str, list[str]]  # a name, and a number as text for each split
 Files = Iterable[tuple[bytes, str]]  # encoded targets, each with its name in errors
 
 NUM_LOOKED_AT = 48  # files that are looked at again where something is odd
 FEW_CLASSES = 4  # all of which should occur
+BETWEEN_SHARE = 0.25  # of a mask that is not 0: more than soft edges are
 IGNORED_SHARE = 0.01  # of the pixels, from which a class may be hidden among them
 
 
@@ -88,18 +90,43 @@ class MaskCounts(LabelCounts):
         """What is odd about these masks, nothing if they are as they should be."""
         if self.is_void:
             return f"all pixels of {self.num} masks are ignored"
-        if self.counts[1]:
-            return ""
+        both, looked = self.counts[:2].all(), f"in {self.num} masks looked at"
         if output.colors:
-            return (
-                f"no foreground in {self.num} masks looked at: no pixel of their files is of a "
-                f"colour in {', '.join(output.colors)}"
-            )
-        most = file_range(files, output, mask_values)[1]
+            listed = ", ".join(output.colors)
+            none = f"no pixel of their files is of a colour in {listed}"
+            return "" if self.counts[1] else f"no foreground {looked}: {none}"
+        if both and output.threshold != Mask.threshold:  # whoever sets it knows what they hold
+            return ""
+        levels = _levels(output, files, both)
+        there, threshold = np.flatnonzero(levels), f'"threshold" is {output.threshold}'
+        if not self.counts[1]:
+            most = f"the largest value in their files is {there.max()}"
+            return f"no foreground {looked}: {most}, {threshold}"
+        if not self.counts[0]:
+            least = f"the smallest value in their files is {there.min()}"
+            colors = 'of masks in colour, list those of the foreground in "colors"'
+            return f"no background {looked}: {least}, {threshold}; {colors}"
+        levels[[0, *output.ignored]] = 0
+        between = levels[1:IGNORE]
+        if between.sum() <= BETWEEN_SHARE * levels.sum():
+            return ""
         return (
-            f"no foreground in {self.num} masks looked at: the largest value in their files is "
-            f'{most}, "threshold" is {output.threshold}'
+            f"{between.sum() / levels.sum():.0%} of what is not 0 {looked} lies between 0 and 255, "
+            f"most of it at {between.argmax() + 1}: {threshold}, below it is background; of values "
+            'that say neither, list those from 2 to 253 in "ignored"'
         )
+
+
+def _levels(output: Mask, files: Files, lossless: bool) -> np.ndarray:
+    """How many pixels of masks (of lossless ones alone) hold each value, int64 (65536)."""
+    levels = np.zeros(MAX_UINT16 + 1, np.int64)
+    for data, name in islice(files, NUM_LOOKED_AT):
+        with suppress(UserError):  # of what cannot be used others tell
+            image = open_target(data, name, output)
+            if not (lossless and "lossy" in image.info):
+                values = mask_values(image, name).clip(0, MAX_UINT16)
+                levels += np.bincount(values.ravel(), minlength=len(levels))
+    return levels
 
 
 class Numbers:

@@ -7,6 +7,7 @@ import numpy as np
 
 from datasets.images import IMAGE_SUFFIXES
 from datasets.index.samples import find_groups
+from datasets.index.splits import SPLIT_LIST
 from datasets.index.templates import compile_lines
 from datasets.stores import FolderStore, Store
 from datasets.task import Task, UserError
@@ -28,6 +29,9 @@ def left_out(stores: list[Store], task: Task | None = None) -> str:
         return ""
     try:
         other, lonely = _unused(stores, task) if task else (_others(stores), [])
+        lists = (
+            _split_lists(stores) if task and not (task.metadata or "{split}" in task.image) else []
+        )
     except UserError:  # of a split that nobody asked for
         return ""
     folders = dict.fromkeys(store.named for store in stores if store.named)
@@ -36,6 +40,7 @@ def left_out(stores: list[Store], task: Task | None = None) -> str:
         (other, "of a suffix that is not read"),
         (lonely, "targets without an image"),
         (beside, "pictures beside a shard"),
+        (lists, 'lists of a split: a CSV as "metadata" and --split-by do the same'),
     )
     parts = [f"{len(names)} {reason} ({names[0]})" for names, reason in reasons if names]
     return f"left out: {', '.join(parts)}" if parts else ""
@@ -65,6 +70,10 @@ def _unused(stores: list[Store], task: Task) -> tuple[list[str], list[str]]:
             used.update(columns[f"member:{name}"][here].tolist())
         lonely += [names[i] for i in sorted(fits(files) - fits([task.image]) - used)]
     return other, lonely
+
+
+def _split_lists(stores: list[Store]) -> list[str]:
+    return [name for store in stores for name in store.names() if SPLIT_LIST.fullmatch(name)]
 
 
 def _others(stores: list[Store]) -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from datasets.index.splits import Divider, choose, divider, field_reader
 from datasets.index.templates import compile_lines, fill_template, literal_length
-from datasets.stores import Store, index_cache
+from datasets.stores import SHARD_SUFFIXES, Store, index_cache
 from datasets.stores.index_cache import Columns
 from datasets.task import Output, Task, UserError
 
@@ -202,7 +202,10 @@ def _find_images(
 
     columns = _scan(stores, pattern, look)
     if not columns:
-        raise UserError(f"{_paths(stores)}: no image fits {task.image}; {_contents(stores)}")
+        folders = {f"; what lies beside shards in {s.named} is not read" for s in stores if s.named}
+        raise UserError(
+            f"{_paths(stores)}: no image fits {task.image}; {_contents(stores)}{''.join(folders)}"
+        )
     order = np.argsort(columns[2], kind="stable")
     shard, member, name, text = (columns.pop(0)[order] for _ in _Images._fields)  # frees each
     return _Images(shard, member, name, text)
@@ -336,7 +339,10 @@ def _contents(stores: list[Store]) -> str:
         for name in store.names()
     )
     more = f" and {len(parts) - 4} other kinds" if len(parts) > 4 else ""
-    return f"there are {', '.join(f'{num} {kind}' for kind, num in parts.most_common(4))}{more}"
+    nested = any(kind.endswith((*SHARD_SUFFIXES, ".parquet")) for kind in parts)
+    hint = "; of shards, name each, or unpack them; python -m datasets.pack reads parquet"
+    kinds = ", ".join(f"{num} {kind}" for kind, num in parts.most_common(4))
+    return f"there are {kinds}{more}{hint if nested else ''}"
 
 
 def _paths(stores: list[Store]) -> str:

@@ -5,7 +5,7 @@ import hashlib
 import io
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -14,6 +14,11 @@ from datasets.stores import Store
 from datasets.task import Task, UserError
 
 _SHOWN = 12  # values listed in an error
+
+_TRAIN, _OTHERS = {"train", "training"}, {"val", "valid", "validation", "dev", "test", "testing"}
+SPLIT_LIST = re.compile(
+    rf"(?:.*/)?(?:{'|'.join(_TRAIN | _OTHERS)})\.(?:txt|lst|csv)", re.IGNORECASE
+)
 
 Divider = Callable[[re.Match[bytes]], bytes | None]
 
@@ -81,12 +86,12 @@ def _read_metadata(
         for match in pattern.finditer(store.names().blob):
             where = f"{store.path}: {match[0].decode()}"
             try:
-                text = _text(store.read(match[0].decode()))
+                text = re.sub(r"\Asep=.\r?\n", "", _text(store.read(match[0].decode())))
                 comma = max(",;\t", key=text.partition("\n")[0].count)
                 read = csv.DictReader(io.StringIO(text, newline=""), delimiter=comma, strict=True)
                 table = list(read)
             except (UnicodeDecodeError, csv.Error) as error:
-                raise UserError(f"{where}: not a CSV table: {error}") from None
+                raise UserError(f"{where}: not a CSV table in UTF-8: {error}") from None
             if "id" not in (read.fieldnames or []):
                 names = ", ".join(read.fieldnames or ["none"])
                 raise UserError(f"{where}: expected a column id, found {names}")
@@ -106,6 +111,16 @@ def _text(data: bytes) -> str:
     """A table as spreadsheets write it: UTF-8, or UTF-16 where it begins so; composed as names."""
     wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
     return unicodedata.normalize("NFC", data.decode("utf-16" if wide else "utf-8-sig"))
+
+
+def mixed_folders(train: Iterable[str], val: Iterable[str]) -> str:
+    """What is to be said where folders in the image names of both sides say train, val or test, and
+    the split does not keep to them."""
+    sides = [{f.lower() for n in names for f in n.split("/")[:-1]} for names in (train, val)]
+    if not (sides[0] & _OTHERS and sides[1] & _TRAIN):
+        return ""
+    folders = ", ".join(sorted((sides[0] | sides[1]) & (_TRAIN | _OTHERS)))
+    return f"images of the folders {folders} are mixed: {{split}} in the templates keeps them apart"
 
 
 def choose(

@@ -36,6 +36,17 @@ def read_layout(path: Path | str, file: Path | BinaryIO, length: int) -> dict[st
         raise UserError(f"{path}: not an HDF5 file, cut short or damaged") from None
 
 
+def is_other(path: Path) -> bool:
+    """Whether a file is HDF5 and whole, but no shard: a network's weights, arrays."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as opened:
+            return "format" not in opened.attrs
+    except (OSError, RuntimeError, KeyError, TypeError):
+        return False
+
+
 def index_crc(arrays: dict[str, np.ndarray]) -> int:
     """CRC-32 of the bytes of the datasets in INDEX, one after the other."""
     crc = 0
@@ -47,7 +58,10 @@ def index_crc(arrays: dict[str, np.ndarray]) -> int:
 def _read(path: Path | str, file: Any, length: int) -> dict[str, np.ndarray]:
     form = file.attrs.get("format", "")
     if form not in (HDF5_FORMAT, HDF5_FORMAT.encode()):
-        raise UserError(f"{path}: format is {form!r}, expected an HDF5 shard {HDF5_FORMAT!r}")
+        raise UserError(
+            f"{path}: format is {form!r}, expected an HDF5 shard {HDF5_FORMAT!r}, as python -m "
+            "datasets.pack writes it"
+        )
     for name, dtype in _KINDS.items():
         _check_dataset(path, file, name, np.dtype(dtype), length)
     index = {name: file[name][:] for name in INDEX}

@@ -22,9 +22,11 @@ MAX_NAME = 1000  # bytes of a member name
 # What no store lists (in lower case): hidden files, and what systems leave among those of a user.
 SKIPPED = re.compile(
     rb"[/\n](?:\.(?!\.?[/\n])|(?:__macosx|@eadir|\$recycle\.bin|system volume information"
-    rb"|lost\+found|thumbs\.db|ehthumbs\.db|desktop\.ini|icon\r)(?=[/\n]))"
+    rb"|lost\+found|#recycle|#snapshot|@recycle|thumbs\.db|ehthumbs\.db|ehthumbs_vista\.db"
+    rb"|desktop\.ini|icon\r)(?=[/\n]))"
 )
 _FOLDER = re.compile(rb"/(?<=[^/\n]/)(?=\n)")
+_PICTURES = {code: 0x2400 + code for code in range(32)} | {0x7F: 0x2421}
 # Not in a name: a root, a drive, `..`, a control character.
 _REFUSED = (
     re.compile(rb"\n(?:/|\n|[A-Za-z]:/)"),
@@ -42,6 +44,18 @@ def spelled(name: bytes) -> bytes:
         return unicodedata.normalize("NFC", name.decode()).encode().replace(b"\\", b"/")
     except UnicodeDecodeError:
         return name
+
+
+def of_a_file(name: bytes) -> bytes:
+    """A file's own name as a member's: one from an old disk, which is not UTF-8, is in Latin-1; its
+    control characters, a line end too, are pictures of such (U+2400 on)."""
+    if name.isascii() and name.decode().isprintable():
+        return name
+    try:
+        text = name.decode()
+    except UnicodeDecodeError:
+        text = name.decode("latin-1")
+    return text.translate(_PICTURES).encode()
 
 
 class Names(Sequence[str]):

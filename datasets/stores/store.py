@@ -13,9 +13,9 @@ import numpy as np
 from datasets.stores import index_cache
 from datasets.stores.blocks import BlockCache, from_environment
 from datasets.stores.files import File, LocalFile, shown
-from datasets.stores.hdf5files import read_layout
+from datasets.stores.hdf5files import is_other, read_layout
 from datasets.stores.index_cache import Columns
-from datasets.stores.names import SKIPPED, Names, spelled
+from datasets.stores.names import SKIPPED, Names, of_a_file, spelled
 from datasets.stores.zipfiles import read_directory, utf8_name
 from datasets.task import UserError
 
@@ -101,10 +101,10 @@ class FolderStore(Store):
         self.path = path
         self._root = os.path.abspath(path)
         try:
-            raw = sorted(map(os.fsencode, self._walk()), key=spelled)
+            raw = sorted(map(os.fsencode, self._walk()), key=lambda name: spelled(of_a_file(name)))
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.filename}: {error.strerror}") from None
-        names, usable = Names.collect(path, raw)
+        names, usable = Names.collect(path, map(of_a_file, raw))
         listed = ((i, raw[number]) for i, number in enumerate(usable))
         self._on_disk = {i: os.fsdecode(name) for i, name in listed if name != names.raw(i)}
         super().__init__(path, Columns(names.columns()))
@@ -122,9 +122,10 @@ class FolderStore(Store):
                 name = below + entry.name
                 if SKIPPED.match(b"\n%s\n" % os.fsencode(entry.name).lower()):
                     continue
-                if entry.is_dir():
-                    (links if entry.is_symlink() else folders).append(f"{name}/")
-                elif entry.is_file() or not os.path.exists(entry):  # read, a broken link is named
+                linked = entry.is_symlink()
+                if os.path.isdir(entry) if linked else entry.is_dir():
+                    (links if linked else folders).append(f"{name}/")
+                elif entry.is_file() if not linked else not _is_special(entry.path):
                     yield name
 
     def _file(self, index: int) -> str:
@@ -147,7 +148,7 @@ class FolderStore(Store):
     def _size(self, index: int) -> int:
         """In bytes; 0 of a file whose reading will tell what is wrong."""
         try:
-            return os.stat(self.path / self._names[index]).st_size & 0xFFFFFFFF
+            return os.stat(self._file(index)).st_size & 0xFFFFFFFF
         except OSError:
             return 0
 
@@ -271,6 +272,12 @@ def open_stores(paths: Sequence[Path | str], keep: BlockCache | None = None) -> 
     return stores
 
 
+def _is_special(path: str) -> bool:
+    """Whether a link leads to a pipe, socket or device. One that leads nowhere is named when it is
+    read."""
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
 def _is_address(path: Path | str) -> bool:
     return isinstance(path, str) and "://" in path
 
@@ -283,13 +290,14 @@ def _expand_address(url: str) -> list[str]:
 
 def _expand_path(path: Path) -> list[Path]:
     if path.is_dir():
-        inside = sorted(p for p in path.iterdir() if _is_shard(p) and p.is_file())
-        return inside or [path]
+        inside = (p for p in path.iterdir() if _is_shard(p) and p.is_file())
+        return sorted(p for p in inside if p.suffix.lower() == ".zip" or not is_other(p)) or [path]
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
     if not (_is_shard(path) and path.is_file()):  # no pipe, socket or device, which may never end
         raise UserError(
-            f"{path}: expected a folder or a regular file of {', '.join(SHARD_SUFFIXES)}"
+            f"{path}: expected a folder or a regular file of {', '.join(SHARD_SUFFIXES)}; "
+            "python -m datasets.pack makes one of folders or parquet"
         )
     return [path]
 
