@@ -18,17 +18,15 @@ from utils.metrics import metrics_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RATES = ("lr", "learning_rate")
 MANY = 60  # points from which a loss is smoothed, and no point is marked
 
 
 def draw_curves(metrics_file: Path, out: Path, outputs: Sequence[Output]) -> None:
     """Chart a metrics.jsonl: loss, each headline score of `val/`, learning rate, over the steps.
 
-    It knows `train/loss` and `val/loss`, the scores of these outputs that their metrics name, such
-    as `val/OUTPUT/miou`, and the last part of `train/lr`.
-    A score's `val/OUTPUT/baseline_miou` is a dashed line beside it. A missing or empty file gives a
-    chart that says so.
+    Scores are those that the metrics of these outputs name, such as `val/OUTPUT/miou`; a score's
+    `val/OUTPUT/baseline_miou` is a dashed line beside it. A missing or empty file gives a chart
+    that says so.
     """
     from matplotlib.figure import Figure
 
@@ -41,11 +39,8 @@ def draw_curves(metrics_file: Path, out: Path, outputs: Sequence[Output]) -> Non
                 values.append(value)
     signs = _headlines(outputs)
     charts = [["train/loss", "val/loss"]]
-    for key in series:
-        group, _, last = key.rpartition("/")
-        if key in signs:
-            charts.append([key, f"{group}/baseline_{last}"])
-    charts.append([key for key in series if key.rpartition("/")[2] in RATES])
+    charts += [[key, "/baseline_".join(key.rsplit("/", 1))] for key in series if key in signs]
+    charts += [["train/lr"]]
     charts = [[key for key in keys if key in series] for keys in charts]
     charts = [keys for keys in charts if keys]
 
@@ -81,7 +76,7 @@ def _draw_chart(axes: Any, series: dict[str, tuple[list, list]], signs: Mapping[
         elif last.startswith("baseline_"):
             axes.plot(steps, values, "--", color="#707070", lw=1.2, label="baseline")
         else:
-            marker = "o" if len(values) < MANY and last not in RATES else None
+            marker = "o" if len(values) < MANY and last != "lr" else None
             axes.plot(steps, values, color=color, marker=marker, ms=3, label=key)
         if key in signs:
             best = int(np.argmax(signs[key] * np.array(values)))
@@ -90,7 +85,7 @@ def _draw_chart(axes: Any, series: dict[str, tuple[list, list]], signs: Mapping[
     values = [value for _, listed in series.values() for value in listed]
     if last == "loss" and 0 < 10 * min(values) <= max(values):
         axes.set_yscale("log")
-    if last in RATES:
+    if last == "lr":
         axes.ticklabel_format(axis="y", scilimits=(-2, 4))
     if len(series) > 1:
         axes.legend(fontsize=9, frameon=False)

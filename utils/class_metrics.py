@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from datasets.task import IGNORE, Output
-from utils import report
 from utils.metric_sums import ClassScore, Metrics, histogram, ratio
+from utils.report import table
 
 
 class ClassMetrics(Metrics):
@@ -22,8 +22,8 @@ class ClassMetrics(Metrics):
 
     @classmethod
     def of(cls, output: Output) -> Self:
-        """One row and column for each class."""
-        return cls(output.labels)
+        """One row and column for each class; two until those of a label are known."""
+        return cls(output.labels or ("", ""))
 
     @property
     def confusion(self) -> Tensor:
@@ -54,7 +54,10 @@ class ClassMetrics(Metrics):
 
     def table(self, name: str) -> str:
         """IoU, F1, precision, recall and share of the pixels, in per cent."""
-        return report.class_table(name, self.per_class())
+        rows: list[tuple[str, ...]] = [(name, "IoU", "F1", "precision", "recall", "share")]
+        for class_name, *values in self.per_class():
+            rows.append((class_name, *("-" if math.isnan(v) else f"{100 * v:.2f}" for v in values)))
+        return table(rows)
 
     def compute(self) -> dict[str, float]:
         """Scores of the whole set, in [0, 1].
@@ -96,18 +99,14 @@ class LabelMetrics(ClassMetrics):
             occur in truth or prediction. balanced_accuracy: mean recall over those in truth.
         baseline_accuracy, baseline_macro_f1: of always saying the most frequent class.
         """
-        rows = self.per_class()
-        shares = [row.share for row in rows if row.share > 0]
-        f1, recall = ([getattr(r, key) for r in rows] for key in ("f1", "recall"))
-        seen = [score for score in f1 if not math.isnan(score)]
-        recalls = [r for r, row in zip(recall, rows, strict=True) if row.share > 0]
-        most = max(shares, default=math.nan)
+        scores = super().compute()
+        most = scores["baseline_accuracy"]
         return {
-            "accuracy": ratio(self.sums.trace().item(), self.sums.sum().item()),
-            "macro_f1": ratio(sum(seen), len(seen)),
-            "balanced_accuracy": ratio(sum(recalls), len(recalls)),
+            "accuracy": scores["pixel_accuracy"],
+            "macro_f1": scores["f1"],
+            "balanced_accuracy": scores["mean_accuracy"],
             "baseline_accuracy": most,
-            "baseline_macro_f1": ratio(2 * most / (1 + most), len(shares)),
+            "baseline_macro_f1": 2 * scores["baseline_miou"] / (1 + most),  # 2 IoU / (1 + IoU)
         }
 
 

@@ -19,25 +19,17 @@ class Distributed:
     """Who takes part. Started by `torchrun`, the processes meet here; otherwise every call is a
     no-op.
 
-    rank, world_size: which process this is, and of how many. alone: as if there were no others.
+    rank, world_size: which process this is, and of how many; part: both, which part of the data is
+    this one's. is_main: whether it writes files. alone: as if there were no others.
     """
 
     def __init__(self, device: torch.device, alone: bool = False) -> None:
         self.device = device
         self.rank = 0 if alone else int(os.environ.get("RANK", 0))
         self.world_size = 1 if alone else int(os.environ.get("WORLD_SIZE", 1))
+        self.part, self.is_main = (self.rank, self.world_size), self.rank == 0
         if self.world_size > 1:
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-
-    @property
-    def part(self) -> tuple[int, int]:
-        """Which part of the data is this process's: (rank, world_size)."""
-        return self.rank, self.world_size
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this is the process that writes files."""
-        return self.rank == 0
 
     def say(self, text: str) -> None:
         """Print a text, unless there is none, once for all ranks."""

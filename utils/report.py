@@ -25,28 +25,17 @@ def evaluation(
 
 def baseline_of(metric: str) -> str:
     """ "damage/miou" -> "damage/baseline_miou": the score of a constant answer."""
-    output, _, name = metric.partition("/")
-    return f"{output}/baseline_{name}"
+    return "/baseline_".join(metric.split("/", 1))
 
 
 def table(rows: list[tuple[str, ...]]) -> str:
     """Rows of text as columns: the first set to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
     lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join(cells).rstrip())
+    for name, *cells in rows:
+        right = [cell.rjust(width) for cell, width in zip(cells, others, strict=True)]
+        lines.append("  ".join([name.ljust(first), *right]).rstrip())
     return "\n".join(lines)
-
-
-def class_table(name: str, scores: list) -> str:
-    """Per class: IoU, F1, precision, recall and share of the pixels, in per cent."""
-    rows: list[tuple[str, ...]] = [(name, "IoU", "F1", "precision", "recall", "share")]
-    for score in scores:
-        values = (score.iou, score.f1, score.precision, score.recall, score.share)
-        rows.append((score.name, *("-" if v != v else f"{100 * v:.2f}" for v in values)))
-    return table(rows)
 
 
 def best(metric: str, scores: dict[str, float], step: int) -> str:
