@@ -1,8 +1,3 @@
-"""What training makes small.
-
-Predictions + targets -> named terms -> total.
-"""
+"""What training makes small: predictions and targets -> named terms -> their total."""
 
 from losses.weighted import TERMS, Criterion, OutputLoss, parse_terms
-
-__all__ = ["TERMS", "Criterion", "OutputLoss", "parse_terms"]

@@ -15,8 +15,6 @@ device to check. A pixel of IGNORE moves nothing; without a labelled pixel every
 and so is its gradient.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -1,13 +1,9 @@
-"""The losses of depth.
-
-Depth and its ground truth go in, one scalar per loss comes out, in float32.
+"""The losses of depth, one scalar each, in float32.
 
 prediction (N, 1, H, W) and target (N, H, W) are depth in the same unit: metres, or relative in
 [0, 1]. A negative target means no ground truth: the pixel moves nothing; with none left every loss
 is exactly 0 and so is its gradient.
 """
-
-from __future__ import annotations
 
 import torch
 import torch.nn.functional as F

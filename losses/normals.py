@@ -1,12 +1,8 @@
-"""The losses of surface normals.
-
-Normals and their ground truth go in, one scalar per loss comes out, in float32.
+"""The losses of surface normals, one scalar each, in float32.
 
 prediction and target (N, 3, H, W), unit vectors. A target of zeros means no ground truth: the pixel
 moves nothing; with none left every loss is exactly 0 and so is its gradient.
 """
-
-from __future__ import annotations
 
 import torch
 from torch import Tensor

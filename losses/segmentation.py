@@ -1,13 +1,9 @@
-"""The losses of masks.
-
-Logits of a mask and uint8 labels go in, one scalar per loss comes out, in float32.
+"""The losses of masks, one scalar each, in float32.
 
 logits (N, 1, H, W); target uint8 (N, H, W): 1 is foreground, 0 background. A pixel of IGNORE moves
 nothing. With no labelled pixel every loss is exactly 0 and so is its gradient. The losses of
 classes are in `class_sums`.
 """
-
-from __future__ import annotations
 
 import torch
 import torch.nn.functional as F

@@ -5,8 +5,6 @@ are. Where a processor has matrix instructions for half precision, convolutions 
 torch's kernels for norm, ReLU and sums of gradients are a third of a training step.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Any
 

@@ -5,8 +5,6 @@ times as long in bfloat16 as in float32, and half of a training step of Efficien
 gradients are made in float32, of one image at a time, which is never in memory beside the others.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

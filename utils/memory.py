@@ -1,9 +1,4 @@
-"""What memory a run will need, and what would fit, said before anything is allocated.
-
-Settings -> the peak memory of one training step; `memory_trace` tells how it is known.
-"""
-
-from __future__ import annotations
+"""What memory a run will need, and what would fit, said before anything is allocated."""
 
 import math
 from bisect import bisect_right
@@ -12,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -139,7 +134,7 @@ class MemoryPlan:
         peak, batch = self.peak(self.mode) / GIB, _sum(self.images)
         return f"memory plan: {peak:.2f} GiB for a batch of {batch}, most of it: {most}"
 
-    def misfit(self, smaller: Iterable[Iterable[tuple[str, MemoryPlan]]]) -> str:
+    def misfit(self, smaller: Iterable[Iterable[tuple[str, Self]]]) -> str:
         """One line for a plan that does not fit: what does, found by trying.
 
         smaller: ways to need less, each a row of ever smaller plans that fit and what they change.

@@ -15,8 +15,6 @@ Scaling the sizes and adding them up again takes milliseconds. With several task
 of its own.
 """
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -66,7 +64,7 @@ class Footprint:
             parts[label] = parts.get(label, 0) + int(change)
         return {label: size for label, size in parts.items() if size}
 
-    def scaled(self, traced: Sequence[int], images: Sequence[int]) -> Footprint:
+    def scaled(self, traced: Sequence[int], images: Sequence[int]) -> "Footprint":
         """The same step over other numbers of images of each task than were traced.
 
         Those traced are different primes and divide the size of nothing else: what they divide

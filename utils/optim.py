@@ -1,9 +1,4 @@
-"""The optimiser and the schedule of its learning rate.
-
-Parameters -> SGD or AdamW, with warm-up and five ways to come down.
-"""
-
-from __future__ import annotations
+"""SGD or AdamW, and the schedule of its learning rate: a warm-up and five ways to come down."""
 
 import math
 from typing import Any
