@@ -240,6 +240,13 @@ def test_local_header_may_be_longer_than_the_central_one(tmp_path):
     assert open_one(path).read("a.bin") == b"payload" * 30
 
 
+@pytest.mark.parametrize("kind", ["zip", "deflated", "h5"])
+def test_a_name_longer_than_its_member(kind, tmp_path):
+    members = {"n" * 900 + f"{i}.bin": bytes([i]) for i in range(3)}
+    store = open_one(make(kind, tmp_path, members))
+    assert [store.read_at(i) for i in range(3)] == [b"\0", b"\1", b"\2"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_hidden_and_system_files_are_in_no_store(kind, tmp_path):
     hidden = (

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from datasets.stores.names import Names
-from datasets.stores.zipfiles import MAX_MEMBER
+from datasets.stores.zipfiles import MAX_MEMBER, PLACE
 from datasets.task import UserError
 
 HDF5_FORMAT = "manyhead-shard-1"
@@ -24,8 +24,8 @@ _KINDS = {"data": "u1", "offsets": "u8", "names": "u1", "name_offsets": "u8", "c
 def read_layout(path: Path | str, file: Path | BinaryIO, length: int) -> dict[str, np.ndarray]:
     """Members of an HDF5 shard of `length` bytes; `path` is its name in errors.
 
-    names uint8 and starts (n + 1) as in `Names`; offset uint64: where a member's bytes begin in the
-    file; size uint32, crc uint32. UserError names what does not fit.
+    names uint8 and starts (n + 1) as in `Names`; places (n): see `PLACE`. UserError names what does
+    not fit.
     """
     import h5py  # a quarter of a second that folders and zips need not pay
 
@@ -85,12 +85,11 @@ def _read(path: Path | str, file: Any, length: int) -> dict[str, np.ndarray]:
     if too_large.any():
         name = listed[int(too_large.argmax())]
         raise UserError(f"{path}: {name}: claims more than {MAX_MEMBER} bytes")
-    return {
-        **listed.columns(),
-        "offset": index["offsets"][usable] + np.uint64(begin or 0),
-        "size": size.astype(np.uint32),
-        "crc": crc[usable],
-    }
+    places = np.zeros(len(listed), PLACE)
+    places["offset"] = index["offsets"][usable] + np.uint64(begin or 0)
+    places["packed"] = places["size"] = size
+    places["crc"] = crc[usable]
+    return {**listed.columns(), "places": places}
 
 
 def _check_dataset(

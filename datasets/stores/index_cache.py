@@ -18,7 +18,7 @@ import numpy as np
 from datasets.task import UserError
 from utils.files import write_whole
 
-FORMAT = 2  # raise it whenever what is stored, or how it is computed, changes
+FORMAT = 3  # raise it whenever what is stored, or how it is computed, changes
 MIN_MEMBERS = 10_000  # smaller sets open in an instant: their folders stay as they are
 
 _MAGIC = b"manyhead-index\r\n"

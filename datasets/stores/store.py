@@ -1,9 +1,9 @@
 """Stores hold the members of a data set, as names and bytes: a folder, a zip, an HDF5 shard."""
 
 import os
+import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,10 +16,14 @@ from datasets.stores.files import File, LocalFile, shown
 from datasets.stores.hdf5files import is_other, read_layout
 from datasets.stores.index_cache import Columns
 from datasets.stores.names import SKIPPED, Names, of_a_file, spelled
-from datasets.stores.zipfiles import read_directory, utf8_name
+from datasets.stores.zipfiles import PLACE, read_directory, utf8_name
 from datasets.task import UserError
 
 SHARD_SUFFIXES = (".zip", ".h5", ".hdf5")
+HEADER = 256  # bytes that are read with a zip's member: most local headers are shorter
+
+ROW = PLACE.itemsize
+_place = struct.Struct("<QIIII?").unpack_from  # a row of PLACE
 
 
 class Store:
@@ -35,14 +39,15 @@ class Store:
     def __init__(self, path: Path | str, columns: Columns) -> None:
         self.path = path
         self.columns = columns
+        self._view()
+
+    def _view(self) -> None:
+        """What reads and names are looked up in, made from the columns, never pickled."""
+        self._names = Names(memoryview(self.columns["names"]), self.columns["starts"])
 
     def names(self) -> Names:
         """Names of all members, in the store's order."""
         return self._names
-
-    @cached_property
-    def _names(self) -> Names:
-        return Names(memoryview(self.columns["names"]), self.columns["starts"])
 
     def __len__(self) -> int:
         return len(self._names)
@@ -86,7 +91,11 @@ class Store:
         return UserError(f"{self.path}: {self._names[index]}: {what}")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_names"}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_names", "_places")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._view()
 
 
 class FolderStore(Store):
@@ -175,13 +184,20 @@ class Shard(Store):
                 columns = index_cache.save(cached, key, columns)
         super().__init__(file.path, columns)
 
+    def _view(self) -> None:
+        super()._view()
+        raw = self.columns["places"].view(np.uint8)
+        few = len(self) < index_cache.MIN_MEMBERS  # a copy that a read looks into at once
+        self._places = raw.tobytes() if few else memoryview(raw)
+
     def _index(self, length: int) -> dict[str, np.ndarray]:
         """The columns, read from a shard of `length` bytes."""
         raise NotImplementedError
 
     def marks(self, members: np.ndarray) -> dict[str, np.ndarray]:
         """As the base class's, and the CRC-32 that the shard holds."""
-        return {"crc": self.columns["crc"][members], **super().marks(members)}
+        crc = self.columns["places"].view(PLACE)["crc"][members]
+        return {"crc": crc, **super().marks(members)}
 
     def fingerprint(self) -> dict[str, Any]:
         """The file's, taken when it was opened."""
@@ -192,7 +208,7 @@ class Shard(Store):
         return self._file.folder, self._file.name
 
     def sizes(self) -> np.ndarray:
-        return self.columns["size"].astype(np.int64)
+        return self.columns["places"].view(PLACE)["size"].astype(np.int64)
 
 
 class ZipStore(Shard):
@@ -203,28 +219,30 @@ class ZipStore(Shard):
 
     def read_at(self, index: int) -> bytes:
         """As the base class's: checked against the name and the CRC-32 in the zip."""
-        columns, name = self.columns, self._names.raw(index)
-        size, packed = columns["size"].item(index), columns["packed"].item(index)
-        offset = columns["offset"].item(index)
-        # The local header may be longer than the central entry says: 64 bytes to spare.
-        data = self._file.read(30 + len(name) + 64 + packed, offset)
+        row = _place(self._places, index * ROW)
+        offset, packed, size, crc, name_crc, deflated = row
+        data = self._file.read(HEADER + packed, offset)
         if len(data) < 30 or data[:4] != b"PK\3\4":
             raise self._error(index, "damaged, no member begins where the zip says")
         end_of_name = 30 + int.from_bytes(data[26:28], "little")
-        local, flags = data[30:end_of_name], int.from_bytes(data[6:8], "little")
-        if local != name and spelled(utf8_name(local, flags)) != name:
-            raise self._error(index, f"damaged, the member that lies there is called {local!r}")
         start = end_of_name + int.from_bytes(data[28:30], "little")
+        if len(data) < start + packed:
+            data = self._file.read(start + packed, offset)
+        if zlib.crc32(data[30:end_of_name]) != name_crc:
+            self._check_name(index, data[30:end_of_name], int.from_bytes(data[6:8], "little"))
         data = data[start : start + packed]
-        if len(data) < packed:
-            data = self._file.read(packed, offset + start)
-        if columns["deflated"].item(index):
+        if deflated:
             inflate = zlib.decompressobj(-zlib.MAX_WBITS)
             try:
                 data = inflate.decompress(data, size + 1)  # never more than one byte too many
             except zlib.error as error:
                 raise self._error(index, f"damaged: {error}") from None
-        return self._checked(index, data, size, columns["crc"].item(index))
+        return self._checked(index, data, size, crc)
+
+    def _check_name(self, index: int, local: bytes, flags: int) -> None:
+        """UserError unless a name that stands before a member is spelled otherwise only."""
+        if spelled(utf8_name(local, flags)) != self._names.raw(index):
+            raise self._error(index, f"damaged, the member that lies there is called {local!r}")
 
 
 class Hdf5Store(Shard):
@@ -236,9 +254,8 @@ class Hdf5Store(Shard):
 
     def read_at(self, index: int) -> bytes:
         """As the base class's: checked against the CRC-32 in the shard."""
-        size = self.columns["size"].item(index)
-        data = self._file.read(size, self.columns["offset"].item(index))
-        return self._checked(index, data, size, self.columns["crc"].item(index))
+        offset, _, size, crc, _, _ = _place(self._places, index * ROW)
+        return self._checked(index, self._file.read(size, offset), size, crc)
 
 
 def parse_path(text: str) -> Path | str:

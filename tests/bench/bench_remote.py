@@ -117,7 +117,7 @@ def test_remote(way, case, bench, tmp_path, monkeypatch):
     write_zip(tmp_path / "s.zip", ((f"{i:05d}.bin", rng.bytes(MEMBER)) for i in range(num)))
     (store,) = open_stores([tmp_path / "s.zip"])
     order = rng.permutation(num)
-    spans = [(int(at), MEMBER) for at in store.columns["offset"][order]]
+    spans = [(int(at), MEMBER) for at in store.columns["places"]["offset"][order]]
     data = (tmp_path / "s.zip").read_bytes()
     crcs = [zlib.crc32(data[at : at + size]) for at, size in spans]
     counts, port = FORK.Array("q", 4), FORK.Value("i", 0)

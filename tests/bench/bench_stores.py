@@ -113,6 +113,39 @@ def test_read_by_processes(places, benchmark, full):
         print(f"\n{4 * num} reads, none wrong, {1e6 * np.median(seconds):.1f} us of a core each")
 
 
+def read_all(plan):
+    """Seconds of this process's time that a read took."""
+    start = process_time()
+    for store, i in plan:
+        store.read_at(i)
+    return (process_time() - start) / len(plan)
+
+
+@pytest.mark.benchmark(group="random reads of 3 kB from one zip and from 500, in turn")
+@pytest.mark.parametrize("write", [write_zip, write_hdf5])
+def test_read_of_many_shards(write, tmp_path, benchmark, full):
+    """What a read of many costs more is memory out of the processor's cache, half of it the
+    system's own, for `os.pread` of 500 files."""
+    num, suffix = 20_000 if full else 500, "zip" if write is write_zip else "h5"
+    data, plans = os.urandom(3000), {}
+    for shards in (1, 500):
+        each = num // shards
+        for s in range(shards):
+            names = (f"image/{i:06d}.jpg" for i in range(s * each, (s + 1) * each))
+            (tmp_path / str(shards)).mkdir(exist_ok=True)
+            path = tmp_path / str(shards) / f"{s:03d}.{suffix}"
+            write(path, ((name, data) for name in names))
+        stores = open_stores([tmp_path / str(shards)])
+        order = np.random.default_rng(0).permutation(num).tolist()
+        plans[shards] = [(stores[i // each], i % each) for i in order]
+    rounds = [{n: read_all(plan) for n, plan in plans.items()} for _ in range(9 if full else 1)]
+    benchmark.pedantic(lambda: None)
+    medians = {n: 1e6 * float(np.median([each[n] for each in rounds])) for n in plans}
+    benchmark.extra_info |= {f"us_per_read_of_{n}_shards": us for n, us in medians.items()}
+    if full:
+        print(f"\n{suffix}: " + ", ".join(f"{us:.2f} us of {n}" for n, us in medians.items()))
+
+
 def ours(places, kind):
     (store,) = open_stores([places[kind]])
     return ((store.read_at(i), store.names()[i]) for i in ORDER)
