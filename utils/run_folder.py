@@ -23,6 +23,7 @@ from utils.engine import TrainState
 from utils.files import lock_folder, unlock_folder
 from utils.logger import NullLogger, RunLogger
 from utils.metrics import metrics_of, picking_scores
+from utils.origin import origin
 from utils.progress import Meter, Progress, Steps
 from utils.settings import RUNS, Settings
 from utils.skipped import Skipped
@@ -63,6 +64,7 @@ class RunFolder:
             "model": model,
             "settings": settings.to_json(),
             "ranks": distributed.world_size,
+            "origin": origin(distributed.device),
         }
         self.progress = Progress(0, 0, distributed.is_main)
         resumed = settings.resume is not None
@@ -116,6 +118,7 @@ class RunFolder:
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
         self.best, self.run_id = saved["best"], saved["run_id"]
+        self.config["origin"] = saved["config"].get("origin", self.config["origin"])
         return saved["step"]
 
     def begin(self, step: int, total: int, about: str) -> None:
