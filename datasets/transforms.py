@@ -14,6 +14,8 @@ from torchvision.transforms.v2 import functional as F
 from datasets.task import IGNORE, NO_DEPTH, Depth, Label, Normals, Output, Sample, Task
 
 CROP_TRIES = 3  # positions looked at before a crop of a single label is accepted
+RARE_SHARE = 1 / 3  # of the crops, placed so that they hold a pixel of a class drawn at random
+RARE_PIXELS = 1 << 18  # of a larger image every second, third, ... row and column is looked at
 ROTATE_SHARE = 0.5
 JITTER_SHARE, JITTER = 0.8, 0.3  # brightness, contrast, saturation: times 1 - JITTER to 1 + JITTER
 BLUR_SHARE, BLUR_SIGMA = 0.1, (0.3, 1.5)
@@ -83,8 +85,10 @@ class TrainTransform:
     Fergus 2014, "Depth Map Prediction from a Single Image using a Multi-Scale Deep Network"), and
     becomes NO_DEPTH where that exceeds `max_depth`. Relative depth is kept.
 
-    Labels can be sparse: of CROP_TRIES positions the first is taken whose crop (before rotation)
-    holds two labels of a `classes` or `mask` target, otherwise one that holds any label.
+    Labels can be sparse, and classes rare. A third of the crops hold a pixel of a class that is
+    drawn from those of the image, each as likely, as nnU-Net does (Isensee et al. 2021). For the
+    others, of CROP_TRIES positions the first is taken whose crop (before rotation) holds two labels
+    of a `classes` or `mask` target, otherwise one that holds any label.
     """
 
     task: Task
@@ -127,6 +131,15 @@ class TrainTransform:
         """A position for the crop (height, width), uniform where it, or the image, has room."""
         labels = [t for t in sample.targets.values() if t.dtype == torch.uint8 and t.ndim == 2]
         rooms = [full - side for full, side in zip(sample.image.shape[-2:], crop, strict=True)]
+        if labels and any(rooms) and rng.random() < RARE_SHARE:
+            pixel = _pixel_of_a_class(labels[rng.integers(len(labels))], rng)
+            if pixel:
+                tops = (at - int(rng.integers(side)) for at, side in zip(pixel, crop, strict=True))
+                top, left = (
+                    min(max(at, min(room, 0)), max(room, 0))
+                    for at, room in zip(tops, rooms, strict=True)
+                )
+                return Box(top, left, *crop)
         best, most = None, -1
         for _ in range(CROP_TRIES if any(rooms) else 1):
             top, left = (int(rng.integers(min(room, 0), max(room, 0) + 1)) for room in rooms)
@@ -137,6 +150,18 @@ class TrainTransform:
             if most >= 2:
                 break
         return best
+
+
+def _pixel_of_a_class(target: Tensor, rng: np.random.Generator) -> tuple[int, int] | None:
+    """Row and column of a pixel of one of the classes of a target uint8 (H, W), None without."""
+    step = math.ceil(math.sqrt(target.numel() / RARE_PIXELS))
+    thin = target[::step, ::step].numpy()
+    present = np.flatnonzero(np.bincount(thin.ravel(), minlength=256)[:IGNORE])
+    if not len(present):
+        return None
+    rows, columns = np.nonzero(thin == rng.choice(present))
+    one = rng.integers(len(rows))
+    return step * int(rows[one]), step * int(columns[one])
 
 
 def _resize(pixels: Tensor, size: tuple[int, int], smooth: bool) -> Tensor:

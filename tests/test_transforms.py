@@ -233,6 +233,27 @@ def test_crops_prefer_sparse_labels(monkeypatch):
     assert three > 1.5 * hits()
 
 
+def test_a_third_of_the_crops_hold_a_class_drawn_at_random(monkeypatch):
+    label = torch.zeros(300, 300, dtype=torch.uint8)
+    label[:, 150:], label[6:9, 288:291] = 1, 2  # so that nearly every crop holds two labels
+    label[:, ::7] = IGNORE
+    sample = Sample(torch.zeros(3, 300, 300, dtype=torch.uint8), {"row": label}, "")
+    transform = TrainTransform(coordinates_task(), (64, 64))
+
+    def hits():
+        boxes = [transform._draw(sample, np.random.default_rng(s)).box for s in range(300)]
+        return [bool((box.cut(label) == 2).any()) for box in boxes]
+
+    share = sum(hits()) / 300  # one of three classes in a third of them, and few by chance
+    monkeypatch.setattr(transforms, "RARE_SHARE", 0.0)
+    by_chance = sum(hits()) / 300
+    assert by_chance < 0.03
+    assert abs(share - by_chance - 1 / 9) < 0.05
+    monkeypatch.setattr(transforms, "RARE_SHARE", 1.0)
+    monkeypatch.setattr(transforms, "RARE_PIXELS", 300 * 300 // 9)  # every third row and column
+    assert 0.2 < sum(hits()) / 300 < 0.75
+
+
 def test_crops_avoid_what_is_all_ignored():
     label = torch.full((200, 200), IGNORE, dtype=torch.uint8)
     label[:, :100] = 3
