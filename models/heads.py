@@ -13,21 +13,32 @@ from datasets.task import Depth, Output
 class Head(nn.Conv2d):
     """What all heads have: a 1x1 convolution with a channel for each number of the output.
 
-    scale: image pixels along a side of a pixel of the features; between them it interpolates.
+    stride: image pixels along a side of a pixel of the features. From 2 on the convolution predicts
+    2x2 parts of each such pixel (sub-pixel convolution, Shi et al. 2016), which begin alike;
+    between these it interpolates.
     """
 
     bias: nn.Parameter
 
-    def __init__(self, inputs: int, output: Output, scale: int = 1) -> None:
-        super().__init__(inputs, output.channels, 1)
-        self.per_image, self.scale = output.per_image, scale
+    def __init__(self, inputs: int, output: Output, stride: int = 1) -> None:
+        parts = min(2, stride)
+        super().__init__(inputs, output.channels * parts**2, 1)
+        self.per_image, self.parts, self.zoom = output.per_image, parts, stride // parts
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, h, w) -> (N, channels, scale h, scale w)"""
+        """(N, inputs, h, w) -> (N, channels, stride h, stride w)"""
         y = super().forward(x)
-        if self.scale == 1:
-            return y
-        return F.interpolate(y, scale_factor=float(self.scale), mode="bilinear")
+        if self.parts > 1:
+            y = F.pixel_shuffle(y, self.parts)
+        if self.zoom > 1:
+            y = F.interpolate(y, scale_factor=float(self.zoom), mode="bilinear")
+        return y
+
+    @torch.no_grad()
+    def begin_alike(self) -> None:
+        """Give the parts of a pixel the weights of the first one."""
+        parts = self.parts**2
+        self.weight.copy_(self.weight[::parts].repeat_interleave(parts, 0))
 
     def to_labels(self, prediction: Tensor) -> Tensor:
         """A prediction (N, channels, ...) -> what targets (N, ...) would say, as in `Batch`."""
@@ -49,10 +60,11 @@ class ClassHead(Head):
     commonest label, and a mask from which features only subtract never says yes.
     """
 
-    def __init__(self, inputs: int, output: Output, scale: int = 1) -> None:
-        super().__init__(inputs, output, scale)
+    def __init__(self, inputs: int, output: Output, stride: int = 1) -> None:
+        super().__init__(inputs, output, stride)
         nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
         nn.init.zeros_(self.bias)
+        self.begin_alike()
 
     def to_labels(self, logits: Tensor) -> Tensor:
         """(N, classes, ...) -> class ids, uint8 (N, ...)"""
@@ -70,8 +82,8 @@ class MaskHead(ClassHead):
 class DepthHead(Head):
     """Depth in (0, max_depth), in the output's unit. It begins as a flat map."""
 
-    def __init__(self, inputs: int, output: Depth, scale: int = 1) -> None:
-        super().__init__(inputs, output, scale)
+    def __init__(self, inputs: int, output: Depth, stride: int = 1) -> None:
+        super().__init__(inputs, output, stride)
         self.max_depth = output.max_depth
         nn.init.normal_(self.weight, std=0.01)
         nn.init.zeros_(self.bias)
@@ -88,11 +100,11 @@ class DepthHead(Head):
 class NormalsHead(Head):
     """Unit vectors. They begin near the camera's direction."""
 
-    def __init__(self, inputs: int, output: Output, scale: int = 1) -> None:
-        super().__init__(inputs, output, scale)
+    def __init__(self, inputs: int, output: Output, stride: int = 1) -> None:
+        super().__init__(inputs, output, stride)
         nn.init.normal_(self.weight, std=0.01)
         with torch.no_grad():
-            self.bias.copy_(torch.tensor([0.0, 0.0, 1.0]))
+            self.bias.copy_(torch.tensor([0.0, 0.0, 1.0]).repeat_interleave(self.parts**2))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) -> float32 (N, 3, H, W), also where autocast has half precision"""
@@ -124,6 +136,6 @@ HEADS: dict[str, type[Head]] = {
 }
 
 
-def make_head(inputs: int, output: Output, scale: int = 1) -> Head:
-    """The head of this output, on features of `inputs` channels at 1/scale of the image's size."""
-    return HEADS[output.kind](inputs, output, scale)
+def make_head(inputs: int, output: Output, stride: int = 1) -> Head:
+    """The head of this output, on features of `inputs` channels at 1/stride of the image's size."""
+    return HEADS[output.kind](inputs, output, stride)

@@ -172,14 +172,15 @@ def test_a_step_that_never_fits():
 
 
 def test_average_follows_the_weights():
-    state = make_state(ema=0.75, spec=replace(SPEC, norm="batch"))
+    state = make_state(ema=0.25, spec=replace(SPEC, norm="batch"))
     train_step(state, [batch_of(2)])
     expected = {k: v.clone() for k, v in state.model.state_dict().items()}
     for step in range(1, 4):
         train_step(state, [batch_of(2, seed=step)])
         for name, value in state.model.state_dict().items():
             if value.is_floating_point():
-                expected[name] = 0.75 * expected[name] + 0.25 * value
+                decay = min(0.25, (1 + step) / (10 + step))
+                expected[name] = decay * expected[name] + (1 - decay) * value
     assert state.averaged is state.ema.module
     for name, value in state.averaged.state_dict().items():
         if value.is_floating_point():

@@ -59,9 +59,11 @@ def test_an_output_stride_predicts_on_larger_pixels_and_enlarges(stride):
     (features,) = features_before(model.heads["parts"], lambda: model(image))
     assert features.shape == (2, 4, 8, 4)
     head = model.heads["parts"]
-    small = F.conv2d(features, head.weight, head.bias)
+    numbers = F.conv2d(features, head.weight, head.bias).view(2, 3, 2, 2, 8, 4)
+    small = numbers.permute(0, 1, 4, 2, 5, 3).reshape(2, 3, 16, 8)  # each pixel as 2x2 of them
     large = F.interpolate(small, size=image.shape[2:], mode="bilinear", align_corners=False)
     assert torch.allclose(model(image)["parts"], large)
+    assert torch.equal(numbers[:, :, 0, 0], numbers[:, :, 1, 1])
     odd = model(images(2, 3, 5 * stride + 1, 3).double())
     assert {tuple(prediction.shape[2:]) for prediction in odd.values()} == {(5 * stride + 1, 3)}
 

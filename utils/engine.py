@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -74,7 +75,7 @@ class TrainState:
         model = model.to(compute.device).to(memory_format=torch.channels_last)
         criterion = criterion.to(compute.device)
         optimizer = make_optimizer([model, criterion], settings)
-        average = get_ema_multi_avg_fn(settings.ema)
+        average = partial(average_weights, settings.ema)
         ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True) if settings.ema else None
         half = compute.dtype == torch.float16
         return cls(
@@ -153,6 +154,18 @@ def train_step(state: TrainState, batches: Sequence[Batch], accum: int = 1) -> d
         state.ema.update_parameters(state.model)
     means = {name: torch.stack(terms).mean() for name, terms in sums.items()}
     return means | {"loss": torch.stack(sums["loss"]).sum() / accum}
+
+
+def average_weights(
+    decay: float, averages: list[Tensor], values: list[Tensor], count: Tensor
+) -> None:
+    """Move averages towards the values of a further step, in place.
+
+    decay: share of an average that stays; after `count` steps at most (1 + count) / (10 + count),
+    so that a short run is not an average of its beginning (TensorFlow's ExponentialMovingAverage).
+    """
+    few = int(count)
+    get_ema_multi_avg_fn(min(decay, (1 + few) / (10 + few)))(averages, values, count)
 
 
 def _gradients(state: TrainState, batches: Sequence[Batch], accum: int) -> dict[str, list[Tensor]]:

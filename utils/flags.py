@@ -182,8 +182,8 @@ def _add_learning(parser: Parser) -> None:
     add("--schedule", choices=SCHEDULES, default="cosine", help="of the learning rate (cosine)")
     add("--warmup", type=natural, default=20, help="steps of quadratic rise (20)")
     add("--clip", type=real, default=0.0, help="largest gradient norm, 0 is unlimited (0)")
-    text = "decay of averaged weights per step, such as 0.99; 0 is off"
-    add("--ema", type=share, default=0.0, help=text)
+    text = "weights that are scored and kept: averages that decay so per step; 0 is off (0.99)"
+    add("--ema", type=share, default=0.99, help=text)
 
 
 def _add_losses(parser: Parser) -> None:
