@@ -5,7 +5,7 @@ times as long in bfloat16 as in float32, and half of a training step of Efficien
 gradients are made in float32, of one image at a time, which is never in memory beside the others.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,9 @@ def is_slow(module: nn.Module) -> bool:
 
 def use_float32_gradients(module: nn.Module) -> None:
     """Give a layer that is slow the gradients of this file; its weights and their names stay."""
-    module.same = type(module).__name__ == "Conv2dSame"  # timm's, padded as TensorFlow does
+    same = type(module).__name__ == "Conv2dSame"  # timm's, padded as TensorFlow does
     module.__class__ = DepthwiseConv
+    cast(DepthwiseConv, module).same = same
 
 
 class DepthwiseConv(nn.Conv2d):
