@@ -38,7 +38,7 @@ def look(data: TaskData) -> list[str]:
         for values, _, _ in _some_targets(data.train, output):
             counted.count(values)
         files = ((raw, name) for _, raw, name in _some_targets(data.train, output))
-        doubt = counted.num and counted.doubt(output, files)
+        doubt = counted.num and counted.doubt(files)
         if not doubt:
             continue
         lines.append(f"{data.task.name}: {output.name}: {doubt}")

@@ -97,11 +97,11 @@ def test_those_of_the_demo_are_those_of_its_surfaces():
 
 
 def test_another_convention_is_doubted():
-    angles = STATISTICS["normals"]()
+    angles = STATISTICS["normals"](OUTPUT)
     angles.count(np.float32([0.6, 0, 0.8])[:, None, None].repeat(9, 1))
-    assert angles.doubt(OUTPUT, []) == ""
+    assert angles.doubt([]) == ""
     angles.count(np.float32([0.6, 0, -0.8])[:, None, None].repeat(20, 1))
-    assert "face away from the camera" in angles.doubt(OUTPUT, [])
-    nothing = STATISTICS["normals"]()
+    assert "face away from the camera" in angles.doubt([])
+    nothing = STATISTICS["normals"](OUTPUT)
     nothing.count(np.zeros((3, 4, 5), np.float32))
-    assert "no unit vector in 1 files" in nothing.doubt(OUTPUT, [])
+    assert "no unit vector in 1 files" in nothing.doubt([])

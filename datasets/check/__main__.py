@@ -35,11 +35,10 @@ def describe(samples: Samples, findings: Findings) -> list[str]:
     splits = [COLUMNS[n] for n in present]
     lines = _describe_counts(samples, present) + _describe_sizes(findings)
     for output in samples.task.outputs:
-        table = statistics_of(output)
         stats = [findings.values.get((output.name, n), statistics_of(output)) for n in present]
         lines += ["", f"{output.name} ({output.kind})"]
-        lines += _table(table.title(output), splits, table.rows(output, stats))
-        doubt = stats[0].num and stats[0].doubt(output, samples.files(output.name))
+        lines += _table(stats[0].title, splits, stats[0].rows(stats))
+        doubt = stats[0].num and stats[0].doubt(samples.files(output.name))
         lines += [f"  worth a look: {doubt}"] if doubt else []
     return lines + _describe_copies(samples, findings) + _describe_problems(findings)
 

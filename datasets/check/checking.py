@@ -71,7 +71,7 @@ class Findings:
         """Take in what another process has counted."""
         self.sizes += other.sizes
         for key, values in other.values.items():
-            self.values.setdefault(key, type(values)()).add(values)
+            self.values.setdefault(key, statistics_of(values.output)).add(values)
         self.digests += other.digests
         self.problems += other.problems[: MAX_NAMED - len(self.problems)]
         self.num_problems += other.num_problems

@@ -2,16 +2,15 @@
 seem to be read in another way than they are meant.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
-from PIL.Image import Image
 
 from datasets.decode import depth_values, mask_values, open_target
-from datasets.task import IGNORE, MAX_UINT16, Classes, Depth, Mask, Normals, Output, UserError
+from datasets.task import IGNORE, MAX_UINT16, Depth, Mask, Output, UserError
 
 Row = tuple[str, list[str]]  # a name, and a number as text for each split
 Files = Iterable[tuple[bytes, str]]  # encoded targets, each with its name in errors
@@ -23,10 +22,12 @@ IGNORED_SHARE = 0.01  # of the pixels, from which a class may be hidden among th
 
 
 class LabelCounts:
-    """Pixels of each label, and of none."""
+    """Pixels of each label, and of none. title: what the rows tell."""
 
-    def __init__(self) -> None:
-        self.num = 0  # of targets
+    title = "share of pixels"
+
+    def __init__(self, output: Output) -> None:
+        self.output, self.num = output, 0  # of targets
         self.counts = np.zeros(256, np.int64)
 
     def count(self, target: np.ndarray) -> None:
@@ -45,17 +46,12 @@ class LabelCounts:
         return not self.counts[:IGNORE].any()
 
     @staticmethod
-    def title(output: Output) -> str:
-        """What the rows tell."""
-        return "share of pixels"
-
-    @staticmethod
-    def rows(output: Output, splits: Sequence["LabelCounts"]) -> list[Row]:
+    def rows(splits: Sequence["LabelCounts"]) -> list[Row]:
         """Shares of labelled pixels, then the unlabelled share of all."""
         labelled = [max(1, int(each.counts[:IGNORE].sum())) for each in splits]
         rows = [
             (name, [_share(each.counts[i], n) for each, n in zip(splits, labelled, strict=True)])
-            for i, name in enumerate(output.labels)
+            for i, name in enumerate(splits[0].output.labels)
         ]
         return [*rows, ("(unlabelled)", [percent(each.ignored) for each in splits])]
 
@@ -64,8 +60,9 @@ class LabelCounts:
         """Share of the pixels without a label; NaN of nothing."""
         return self.counts[IGNORE] / self.counts.sum() if self.counts.any() else np.nan
 
-    def doubt(self, output: Classes, files: Files) -> str:
-        """What is odd about these labels, nothing if they are as they should be."""
+    def doubt(self, files: Files) -> str:
+        """What is odd about these targets, nothing if they are as they should be."""
+        output: Any = self.output
         what, values = "", ", ".join(map(str, output.ignored))
         if self.is_void:
             return f"all pixels of {self.num} labels are ignored (file value {values})"
@@ -86,8 +83,11 @@ class LabelCounts:
 class MaskCounts(LabelCounts):
     """Pixels of the foreground, of the background, and of neither."""
 
-    def doubt(self, output: Mask, files: Files) -> str:
-        """What is odd about these masks, nothing if they are as they should be."""
+    output: Mask
+
+    def doubt(self, files: Files) -> str:
+        """As of other labels, and whether the threshold lies where it should."""
+        output = self.output
         if self.is_void:
             return f"all pixels of {self.num} masks are ignored"
         both, looked = self.counts[:2].all(), f"in {self.num} masks looked at"
@@ -132,7 +132,10 @@ def _levels(output: Mask, files: Files, lossless: bool) -> np.ndarray:
 class Numbers:
     """Pixels with and without a number; of those with one the sum, the smallest and the largest."""
 
-    def __init__(self) -> None:
+    title: str
+
+    def __init__(self, output: Output) -> None:
+        self.output = output
         self.num, self.known, self.unknown, self.total = 0, 0, 0, 0.0
         self.low, self.high = np.inf, -np.inf
 
@@ -163,12 +166,7 @@ class Numbers:
         return not self.known
 
     @staticmethod
-    def title(output: Output) -> str:
-        """What the rows tell."""
-        raise NotImplementedError
-
-    @staticmethod
-    def rows(output: Output, splits: Sequence["Numbers"]) -> list[Row]:
+    def rows(splits: Sequence["Numbers"]) -> list[Row]:
         """Smallest, mean and largest number, then the share of pixels without one."""
         known = [max(1, each.known) for each in splits]
         pixels = [each.known + each.unknown for each in splits]
@@ -180,24 +178,27 @@ class Numbers:
             ("(invalid)", [percent(share) for share in invalid]),
         ]
 
-    def doubt(self, output: Output, files: Files) -> str:
-        """Nothing is known to be odd."""
-        return ""
+    def doubt(self, files: Files) -> str:
+        """What is odd about these targets, nothing if they are as they should be."""
+        raise NotImplementedError
 
 
 class Depths(Numbers):
     """Depths, in the output's unit."""
 
-    @staticmethod
-    def title(output: Depth) -> str:
-        """What the rows tell."""
-        return output.unit or "relative depth"
+    output: Depth
 
-    def doubt(self, output: Depth, files: Files) -> str:
-        """What is odd about these depths, nothing if they are as they should be."""
+    def __init__(self, output: Depth) -> None:
+        super().__init__(output)
+        self.title = output.unit or "relative depth"
+
+    def doubt(self, files: Files) -> str:
+        """Whether none is valid, and what their files hold instead."""
         if not self.is_void:
             return ""
-        least, most = file_range(files, output, lambda *file: depth_values(*file)[0])
+        output, some = self.output, islice(files, NUM_LOOKED_AT)
+        each = [depth_values(open_target(*file, output), file[1])[0] for file in some]
+        least, most = min(map(np.min, each)), max(map(np.max, each))
         return (
             f"no valid pixel in {self.num} depths: their files hold {least} to {most}; see "
             f'"scale" ({output.scale or "1 / full range"}), "max_depth" ({output.max_depth:g}) and '
@@ -208,17 +209,14 @@ class Depths(Numbers):
 class Angles(Numbers):
     """Of normals: how far they are turned away from the camera."""
 
+    title = "degrees from the camera"
+
     def numbers(self, target: np.ndarray) -> np.ndarray:
         """Degrees between the known ones and the z axis."""
         return np.degrees(np.arccos(target[2, target.any(0)].clip(-1, 1)))
 
-    @staticmethod
-    def title(output: Output) -> str:
-        """What the rows tell."""
-        return "degrees from the camera"
-
-    def doubt(self, output: Normals, files: Files) -> str:
-        """What is odd about these normals, nothing if they are as they should be."""
+    def doubt(self, files: Files) -> str:
+        """Whether none is valid, or most face away."""
         if self.is_void:
             return f"no unit vector in {self.num} files of normals, expected n * 0.5 + 0.5 as RGB"
         if self.total / self.known <= 90:
@@ -232,18 +230,18 @@ class Angles(Numbers):
 class ImageCounts(LabelCounts):
     """Images of each label, and of none."""
 
-    @staticmethod
-    def title(output: Output) -> str:
-        """What the rows tell."""
-        return "share of images"
+    title = "share of images"
 
-    def doubt(self, output: Output, files: Files) -> str:
-        """What is odd about these labels, nothing if they are as they should be."""
+    def doubt(self, files: Files) -> str:
+        """Whether there are at least two."""
         known = self.counts[:IGNORE]
         if self.is_void:
-            return f"none of {self.num} images has a class: field {output.source!r} says others"
+            return (
+                f"none of {self.num} images has a class: field {self.output.source!r} says others"
+            )
         if np.count_nonzero(known) == 1:
-            return f"{output.labels[int(known.argmax())]} is the only class of {self.num} images"
+            only = self.output.labels[int(known.argmax())]
+            return f"{only} is the only class of {self.num} images"
         return ""
 
 
@@ -259,16 +257,7 @@ STATISTICS: dict[str, type[Statistics]] = {
 
 def statistics_of(output: Output) -> Statistics:
     """Empty statistics of this output."""
-    return STATISTICS[output.kind]()
-
-
-def file_range(
-    files: Files, output: Output, numbers: Callable[[Image, str], np.ndarray]
-) -> tuple[float, float]:
-    """The smallest and the largest number in an output's files, before they are given a meaning."""
-    some = islice(files, NUM_LOOKED_AT)
-    each = [numbers(open_target(data, name, output), name) for data, name in some]
-    return min(values.min() for values in each), max(values.max() for values in each)
+    return STATISTICS[output.kind](output)
 
 
 def percent(share: float) -> str:
