@@ -1,12 +1,10 @@
 """Draws learning curves and confusion matrices of a run. The first one imports matplotlib."""
 
-from __future__ import annotations
-
-import io
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +12,6 @@ from datasets.task import Output
 from utils.files import write_whole
 from utils.logger import read_metrics
 from utils.metrics import metrics_of
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 MANY = 60  # points from which a loss is smoothed, and no point is marked
 
@@ -135,11 +130,9 @@ def _percent(share: float) -> str:
     return "< 0.1 %" if share < 0.1 else f"{share:.1f} %"
 
 
-def _save_figure(figure: Figure, path: Path) -> None:
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=110)
+def _save_figure(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, data.getvalue())
+    write_whole(path, partial(figure.savefig, format="png", dpi=110))
 
 
 def _smooth(values: list[float]) -> np.ndarray:

@@ -62,7 +62,8 @@ class Skipped:
             if member in self.listed:
                 continue
             if len(self.listed) == self.limit:
-                raise UserError(f"{member}: {reason}{self._already()}")
+                before = f"; {self.limit} skipped before it, --skip-bad {self.limit} is the limit"
+                raise UserError(f"{member}: {reason}{before if self.limit else ''}")
             self.listed[member] = reason
             if self.distributed.is_main:
                 self._write()
@@ -72,11 +73,6 @@ class Skipped:
     def count(self) -> dict[str, int]:
         """How many, under the name it is logged by; nothing as long as there is none."""
         return {"skipped": len(self.listed)} if self.listed else {}
-
-    def _already(self) -> str:
-        if not self.limit:
-            return ""
-        return f"; {self.limit} skipped before it, --skip-bad {self.limit} is the limit"
 
     def _write(self) -> None:
         """The whole list: a crash leaves the old one or the new."""
