@@ -162,14 +162,19 @@ def count_classes(settings: Settings, data: list[TaskData], skipped: Skipped) ->
 
 def model_spec(settings: Settings) -> ModelSpec:
     """The network that the flags and the tasks' outputs ask for."""
-    return ModelSpec.of(settings.outputs, **vars(settings.network))
+    return ModelSpec.of(settings.outputs, **vars(settings.network), aux=settings.aux > 0)
 
 
 def make_criterion(settings: Settings, weights: Weights) -> Criterion:
     """The loss of every output: its task's terms and weight, unless flags say otherwise."""
-    fixed, terms = settings.loss_weights, settings.losses
     try:
-        return Criterion.of(settings.outputs, losses=terms, weights=fixed, class_weights=weights)
+        return Criterion.of(
+            settings.outputs,
+            losses=settings.losses,
+            weights=settings.loss_weights,
+            class_weights=weights,
+            aux=settings.aux,
+        )
     except UserError as error:
         raise UserError(f"--losses, or the task's own: {error}") from None
 

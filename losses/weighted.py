@@ -100,8 +100,23 @@ class OutputLoss(nn.Module):
         return loss, {name: values[name].detach() for name in functions}
 
 
+def at_scale(target: Tensor, scale: int) -> Tensor:
+    """A target (N, ..., H, W) as a prediction `scale` times smaller, rounded up, is to say it: the
+    pixels in the middle of each `scale` x `scale` of them."""
+    rows, columns = (
+        torch.arange(scale // 2, size + scale // 2, scale, device=target.device).clamp(max=size - 1)
+        for size in target.shape[-2:]
+    )
+    return target.index_select(-2, rows).index_select(-1, columns)
+
+
 class Criterion(nn.Module):
     """Sum of the outputs' losses, by fixed or by learned weights.
+
+    aux: share of the loss of the finest auxiliary prediction, `NAME@2` beside `NAME`; it halves
+    from scale to scale (deep supervision, Lee et al. 2015, by the weights of nnU-Net, Isensee et
+    al. 2021). Their targets are the full ones with as few pixels: a third of the full loss's work
+    for all of them. What they add to an output's loss is its term `aux`.
 
     With uncertainty, an output of loss L adds exp(-s) L + s / 2 to the total, s being its learned
     log variance (Kendall et al. 2018, the form for cross entropy; the 1/2 before a regression's L
@@ -110,8 +125,11 @@ class Criterion(nn.Module):
     pixel has L = 0 and moves neither the network nor s.
     """
 
-    def __init__(self, losses: Mapping[str, OutputLoss], uncertainty: bool = False) -> None:
+    def __init__(
+        self, losses: Mapping[str, OutputLoss], uncertainty: bool = False, aux: float = 0.0
+    ) -> None:
         super().__init__()
+        self.aux = aux
         self.names = list(losses)
         self.outputs = nn.ModuleList(losses.values())
         make = nn.Parameter if uncertainty else nn.Buffer
@@ -124,6 +142,7 @@ class Criterion(nn.Module):
         losses: Mapping[str, str] = NOTHING,
         weights: Mapping[str, float] | Literal["uncertainty"] = NOTHING,
         class_weights: Mapping[str, Sequence[float]] = NOTHING,
+        aux: float = 0.0,
     ) -> Criterion:
         """The loss of these outputs. By output name: terms and weights in place of an output's own,
         and class weights. UserError names a term that does not fit."""
@@ -137,6 +156,7 @@ class Criterion(nn.Module):
                 for o in outputs
             },
             uncertainty=learned,
+            aux=aux,
         )
 
     def forward(
@@ -157,6 +177,12 @@ class Criterion(nn.Module):
                 if name not in targets:
                     continue
                 loss, values = output(predictions[name], targets[name])
+                coarse = [key for key in predictions if key.startswith(f"{name}@")]
+                for i, key in enumerate(coarse):  # finest first
+                    target = at_scale(targets[name], int(key.removeprefix(f"{name}@")))
+                    auxiliary = self.aux / 2**i * output(predictions[key], target)[0]
+                    loss = loss + auxiliary
+                    values["aux"] = values.get("aux", 0) + auxiliary.detach()
                 total = total + torch.exp(-s) * loss + torch.where(loss > 0, s / 2, 0)
                 logged |= {f"{name}/{term}": value for term, value in values.items()}
         return total, {"loss": total.detach(), **logged}

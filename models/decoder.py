@@ -81,7 +81,9 @@ class Decoder(nn.Module):
     encoders whose last feature is the bottom. With centre = 2^depth * width this is the decoder of
     Ronneberger 2015, its up-convolution taken together with the convolution that follows; with half
     of that, the one of the mask + depth course. steps: doublings past the finest feature, by blocks
-    that have no skip; -1 ends at the second finest. convs: of the centre, of each block.
+    that have no skip; -1 ends at the second finest. convs: of the centre, of each block. coarse:
+    whether what the other blocks put out has readers too, in training. channels: of every block,
+    finest first.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Decoder(nn.Module):
         convs: tuple[int, int],
         norm: str,
         dropout: float,
+        coarse: bool = False,
     ) -> None:
         super().__init__()
         skips, deep = (features, centre) if centre else (features[:-1], features[-1])
@@ -104,19 +107,24 @@ class Decoder(nn.Module):
         skips = [0] * steps + skips[self.unread :]
         channels = centre or width * 2 ** len(skips)
         self.blocks = nn.ModuleList()
+        self.channels: list[int] = []
         for skip in reversed(skips):
             channels = max(width, channels // 2)
             join = JoinConv(deep, skip, channels, norm) if skip else UpConv(deep, channels)
             self.blocks.append(conv_block([join], channels, convs[1], norm, dropout))
             deep = channels
-        self.channels = deep
+            self.channels.insert(0, deep)
+        self.coarse = coarse
         self.apply(initialise)
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Features, finest first -> (N, channels, H, W) at the decoder's last scale."""
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Features, finest first -> (N, channels, H, W) at the decoder's last scale, then the
+        coarser ones if they have readers."""
         if self.centre is not None:
             features = [*features, self.centre(features[-1])]
         *skips, x = features[self.unread :]
+        scales: list[Tensor] = []
         for block, skip in zip_longest(self.blocks, reversed(skips)):
             x = block(x) if skip is None else block(x, skip)
-        return x
+            scales = [x, *scales] if self.coarse and self.training else [x]
+        return scales

@@ -52,8 +52,10 @@ def recompute(model: nn.Module, mode: str) -> None:
             module.full = mode == "full"
             module.min_bytes = 0 if module.full else MIN_SAVED_BYTES
         elif isinstance(module, Decoder):
-            for block in filter(None, [module.centre, *module.blocks]):
-                block.in_chain = True
+            *blocks, last = filter(None, [module.centre, *module.blocks])
+            for block in blocks:
+                block.in_chain = not module.coarse or block is module.centre
+            last.in_chain = True
 
 
 class Pending(NamedTuple):
@@ -96,12 +98,12 @@ class RecomputedBlock(Block):
 class RecomputedDecoder(Decoder):
     """Runs what its last block leaves pending."""
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """As the plain one's."""
-        x, last = super().forward(features), cast(RecomputedBlock, self.blocks[-1])
+        (x, *coarse), last = super().forward(features), cast(RecomputedBlock, self.blocks[-1])
         if isinstance(x, Pending):
             x = _run_again(x.layers, last.min_bytes, x.x)
-        return x
+        return [x, *coarse]
 
 
 class RecomputedUNet(UNet):

@@ -22,7 +22,8 @@ class ModelSpec:
     or a timm name. width: channels of the finest scale; each of the `depth` poolings doubles them.
     centre: channels of the bottleneck, 0 means 2^depth * width. convs: convolutions per block of
     the encoder, the centre, the decoder. output_stride: image pixels along a side of a pixel of the
-    decoder's last feature, a power of 2; predictions are enlarged from there.
+    decoder's last feature, a power of 2; predictions are enlarged from there. aux: whether dense
+    outputs have heads on the coarser scales of their decoders too, for training alone.
     """
 
     outputs: dict[str, Output]
@@ -34,6 +35,7 @@ class ModelSpec:
     norm: str = "batch"
     dropout: float = 0.0
     output_stride: int = 1
+    aux: bool = False
 
     @staticmethod
     def of(outputs: Iterable[Output], **network: Any) -> "ModelSpec":
@@ -50,15 +52,22 @@ class ModelSpec:
         return decoders
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values of all but the outputs, which stand in their tasks."""
+        """Plain values of all but the outputs, which stand in their tasks, and what is for training
+        alone."""
         values = asdict(self)
-        del values["outputs"]
+        del values["outputs"], values["aux"]
         return values
 
     @staticmethod
     def from_json(value: dict[str, Any], outputs: Iterable[Output]) -> "ModelSpec":
         """The spec that `to_json` wrote, for the same outputs."""
         return ModelSpec.of(outputs, **value | {"convs": tuple(value["convs"])})
+
+
+def split_key(key: str) -> tuple[str, int]:
+    """`NAME` or `NAME@4`, a prediction's key -> the output's name, and how much smaller it is."""
+    name, _, scale = key.partition("@")
+    return name, int(scale or 1)
 
 
 class UNet(nn.Module):
@@ -84,7 +93,7 @@ class UNet(nn.Module):
             self.encoder = TimmEncoder(spec.encoder, pretrained)
             centre = spec.centre
         self.stride = self.encoder.stride * (2 if centre else 1)  # divides every H and W inside
-        self.decoders, self.heads = nn.ModuleDict(), nn.ModuleDict()
+        self.decoders, self.heads, self.aux = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         for output in spec.outputs.values():
             for name in {output.decoder, output.name}:
                 if hasattr(nn.ModuleDict(), name) or not name or "." in name:
@@ -102,11 +111,17 @@ class UNet(nn.Module):
                 convs=spec.convs[1:],
                 norm=spec.norm,
                 dropout=spec.dropout,
+                coarse=spec.aux,
             )
             self.decoders[key] = decoder
             for name in names:
                 output = spec.outputs[name]
-                self.heads[name] = make_head(decoder.channels, output, spec.output_stride)
+                last, *coarse = decoder.channels
+                self.heads[name] = make_head(last, output, spec.output_stride)
+                if decoder.coarse:
+                    self.aux[name] = nn.ModuleList(make_head(num, output) for num in coarse)
+        if spec.aux and not any(len(heads) for heads in self.aux.values()):  # type: ignore[arg-type]
+            raise UserError("--aux: this network has no decoder with a coarser scale")
         for name in ("mean", "std"):
             values = torch.tensor(getattr(self.encoder, name)).view(1, 3, 1, 1)
             self.register_buffer(name, values, persistent=False)
@@ -115,15 +130,20 @@ class UNet(nn.Module):
         """Image (N, 3, H, W) in [0, 1] -> predictions by output name, each (N, channels, H, W).
 
         Classes and masks are logits; depth is in (0, max_depth), in float32.
-        outputs: the ones to compute; None means all.
+        outputs: the ones to compute; None means all. In training, a network with auxiliary heads
+        adds `NAME@2` of half the size, `NAME@4` of a quarter, and so on, of its decoders' scales.
         """
         height, width = image.shape[-2:]
         if height % self.stride or width % self.stride:
             image = self.pad_to_stride(image)
         predictions = self.forward_padded(image, outputs)
-        rows, columns = slice(height), slice(width)
         heads: Any = self.heads
-        return {name: heads[name].part(p, rows, columns) for name, p in predictions.items()}
+        parts = {}
+        for key, prediction in predictions.items():
+            name, scale = split_key(key)
+            rows, columns = slice(-(-height // scale)), slice(-(-width // scale))
+            parts[key] = heads[name].part(prediction, rows, columns)
+        return parts
 
     def forward_padded(
         self, image: Tensor, outputs: tuple[str, ...] | None = None
@@ -134,10 +154,16 @@ class UNet(nn.Module):
         per_image = [name for name in chosen if self.heads[name].per_image]
         predictions = {name: self.heads[name](features[-1]) for name in per_image}
         for decoder, names in self.spec.decoders(outputs).items():
-            x = self.decoders[decoder](features)  # (N, width, H, W)
+            x, *coarse = self.decoders[decoder](features)  # (N, width, H, W)
             predictions |= {name: self.heads[name](x) for name in names}
             del x  # which recomputation does not keep
-        return {name: predictions[name] for name in outputs or self.spec.outputs}
+            for name in names if coarse else ():
+                auxiliary: Any = self.aux[name]
+                scale = self.spec.output_stride
+                for head, feature in zip(auxiliary, coarse, strict=True):
+                    scale *= 2
+                    predictions[f"{name}@{scale}"] = head(feature)
+        return {name: predictions.pop(name) for name in chosen} | predictions
 
     def normalise(self, image: Tensor) -> Tensor:
         """Image in [0, 1] -> what the encoder was made for."""

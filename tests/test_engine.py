@@ -53,12 +53,14 @@ def split(batch, num):
     ]
 
 
-def make_state(spec=SPEC, uncertainty=False, device=CPU, half=None, distributed=None, **settings):
+def make_state(
+    spec=SPEC, uncertainty=False, device=CPU, half=None, distributed=None, aux=0.0, **settings
+):
     torch.manual_seed(0)
     distributed = distributed or Distributed(device)
     model = UNet(spec)
     weights = "uncertainty" if uncertainty else {}
-    criterion = Criterion.of(OUTPUTS, losses=TERMS, weights=weights)
+    criterion = Criterion.of(OUTPUTS, losses=TERMS, weights=weights, aux=aux)
     given = {"optimizer": "sgd", "lr": 0.1, "schedule": "constant", "warmup": 0} | settings
     compute, optim = Compute(device, half), OptimSettings(**given)
     return TrainState.of(model, criterion, optim, 10, compute, distributed, partial_outputs=True)
@@ -106,10 +108,11 @@ def test_gradients_are_clipped(limit):
     assert norm == pytest.approx(min(limit, all_of_it), rel=1e-3)
 
 
-@pytest.mark.parametrize("parts", [2, 3, 8])
-def test_a_batch_in_parts_has_the_gradient_of_the_whole(parts):
+@pytest.mark.parametrize(("parts", "aux"), [(2, 0.0), (3, 0.0), (8, 0.0), (2, 0.4)])
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(parts, aux):
     """Dice and class means are no means over parts, and images have unequal numbers of labels."""
-    whole, parted = make_state(), make_state()
+    spec = replace(SPEC, depth=2, aux=aux > 0)
+    whole, parted = make_state(spec, aux=aux), make_state(spec, aux=aux)
     parted.micro_batches = parts
     for step in range(2):
         batch = batch_of(5, seed=step)

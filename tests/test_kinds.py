@@ -262,6 +262,7 @@ def test_it_trains_resumes_predicts_and_exports(example, run_train, run_infer, t
     (tmp_path / "one.json").write_text(json.dumps(task.to_json()))
     data = put(tmp_path / "data", members_of(task))
     words = ("--task", "one.json", "--data", data, "--schedule", "constant", "--lr", "0.01")
+    words += () if output.per_image else ("--aux", "0.4")
     assert run_train(*words, "--steps", "3", "--out", "whole").status == 0
     assert run_train(*words, "--steps", "2", "--out", "parts").status == 0
     ran = run_train("--resume", "parts/last.pt", "--steps", "3")
@@ -270,6 +271,7 @@ def test_it_trains_resumes_predicts_and_exports(example, run_train, run_infer, t
     models = [state["learner"]["model"] for state in states]
     assert models[0].keys() == models[1].keys()
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+    assert any(name.startswith("aux.") for name in models[0]) != output.per_image
 
     assert run_infer("--weights", "whole/best.pt", "--export", "net.pt2").status == 0
     program = torch.export.load("net.pt2").module()

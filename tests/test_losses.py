@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from datasets.task import IGNORE, Classes, Depth, Mask
 from losses import TERMS, Criterion, class_sums, depth, parse_terms, segmentation
+from losses.weighted import at_scale
 
 NUM_CLASSES = 5
 SIZE = (2, 11, 13)  # odd, so that the coarse scales of the gradient loss do not divide it
@@ -220,6 +221,41 @@ def test_the_total_is_the_weighted_sum_of_the_named_terms():
     torch.testing.assert_close(total, expected)
     assert torch.equal(total.detach(), logged["loss"])
     torch.testing.assert_close(logged["depth/l1"], depth.l1(predictions["depth"], targets["depth"]))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (7, 8), (9, 3)])
+@pytest.mark.parametrize("scale", [2, 4])
+def test_a_coarse_target_is_the_middle_of_each_square(size, scale):
+    target = torch.rand(2, 3, *size)
+    found = at_scale(target, scale)
+    rows, columns = ([*range(0, side, scale)] for side in size)
+    assert found.shape == (2, 3, len(rows), len(columns))
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            square = target[..., row : row + scale, column : column + scale]
+            height, width = square.shape[-2:]
+            middle = square[..., min(scale // 2, height - 1), min(scale // 2, width - 1)]
+            assert torch.equal(found[..., i, j], middle)
+
+
+def test_auxiliary_predictions_add_less_the_coarser_they_are():
+    predictions, targets = batch("damage", "depth")
+    outputs, losses = list(OUTPUTS.values()), {"damage": "ce+dice"}
+    plain = Criterion.of(outputs, losses=losses, class_weights={"damage": WEIGHTS})
+    criterion = Criterion.of(outputs, losses=losses, class_weights={"damage": WEIGHTS}, aux=0.4)
+    scales = {"damage@2": (2, 0.4), "damage@4": (4, 0.2), "depth@2": (2, 0.4)}
+    expected, coarse = plain(predictions, targets)[0], {}
+    for key, (scale, weight) in scales.items():
+        name = key.split("@")[0]
+        target = {name: at_scale(targets[name], scale)}
+        channels, size = predictions[name].shape[1], target[name].shape[-2:]
+        coarse[key] = torch.rand(2, channels, *size, requires_grad=True)
+        expected = expected + weight * plain({name: coarse[key]}, target)[0]
+    total, logged = criterion(predictions | coarse, targets)
+    torch.testing.assert_close(total, expected)
+    assert all(torch.autograd.grad(total, p, retain_graph=True)[0].any() for p in coarse.values())
+    assert [name for name in logged if name.endswith("/aux")] == ["damage/aux", "depth/aux"]
+    assert criterion(predictions, targets)[0] == plain(predictions, targets)[0]
 
 
 def test_only_outputs_with_a_target_count():

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from datasets import TASKS, load_task
-from datasets.task import Classes, Depth, Mask
+from datasets.task import Classes, Depth, Label, Mask
 from losses import Criterion
 from models import ModelSpec, UNet
 from models.cpu import BatchNormReLU, BitReLU, branches, use_cpu_kernels
@@ -22,6 +22,7 @@ from models.decoder import JoinConv, UpConv
 from models.depthwise import is_slow, use_float32_gradients
 from models.encoder import NORMS, Block, activation, conv3x3
 from models.recompute import MODES, recompute
+from utils import checkpoint
 from utils.memory_trace import Tracker
 
 pytestmark = pytest.mark.usefixtures("small_is_worth_it")
@@ -278,7 +279,7 @@ def test_the_joined_convolution_is_that_of_the_concatenation(size, channels):
         assert torch.allclose(mine, other, atol=1e-12)
 
 
-def trained(mode, spec, steps=3, plain=False):
+def trained(mode, spec, steps=3, plain=False, aux=0.0):
     """Losses, gradients, and the state of network and average after some steps of SGD."""
     model = network(spec)
     if not plain:
@@ -286,7 +287,7 @@ def trained(mode, spec, steps=3, plain=False):
     recompute(model, mode)
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
     losses = {"parts": "ce+dice", "edge": "bce", "near": "silog+grad"}
-    criterion = Criterion.of(spec.outputs.values(), losses=losses)
+    criterion = Criterion.of(spec.outputs.values(), losses=losses, aux=aux)
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     torch.manual_seed(7)
     losses, gradients = [], []
@@ -323,6 +324,51 @@ def test_recomputed_equals_stored_to_the_bit(mode, norm, dropout, plain):
         assert a.keys() == b.keys()
         assert [name for name in a if not torch.equal(a[name], b[name])] == []
     assert torch.equal(stored[4], recomputed[4])
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "none"])
+@pytest.mark.parametrize("plain", [False, True])
+def test_recomputed_equals_stored_with_auxiliary_heads(mode, plain):
+    """What a block puts out has two readers then."""
+    spec = replace(TINY, dropout=0.3, aux=True, depth=3)
+    stored, recomputed = (trained(each, spec, plain=plain, aux=0.5) for each in ("none", mode))
+    for a, b in zip(stored[1], recomputed[1], strict=True):
+        assert a.keys() == b.keys()
+        assert [name for name in a if not torch.equal(a[name], b[name])] == []
+    for a, b in zip(stored[2:4], recomputed[2:4], strict=True):
+        assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+@pytest.mark.parametrize("size", [(1, 1), (17, 30), (5, 64)])
+def test_auxiliary_heads_are_there_for_training_alone(size):
+    plain, model = network(depth=3), network(depth=3, aux=True)
+    found = model.train()(images(2, 3, *size), ("parts", "near"))
+    half, quarter = (tuple(math.ceil(side / scale) for side in size) for scale in (2, 4))
+    assert {key: (p.shape[1], tuple(p.shape[2:])) for key, p in found.items()} == {
+        "parts": (3, size),
+        "parts@2": (3, half),
+        "parts@4": (3, quarter),
+        "near": (1, size),
+        "near@2": (1, half),
+        "near@4": (1, quarter),
+    }
+    assert list(found)[:2] == ["parts", "near"]
+    coarser = network(depth=3, aux=True, output_stride=2)(images(2, 3, *size), ("edge",))
+    assert [*coarser] == ["edge", "edge@4", "edge@8"]
+    assert coarser["edge@4"].shape[-2:] == quarter
+    weights = checkpoint.weights({"model": model.state_dict()})
+    plain.load_state_dict(weights)
+    assert len(weights) < len(model.state_dict())
+    both = (net.eval()(images(2, 3, *size)) for net in (plain, model))
+    for (name, expected), (same, value) in zip(*(each.items() for each in both), strict=True):
+        assert name == same
+        assert torch.equal(expected, value)
+
+
+def test_auxiliary_heads_need_a_coarser_scale():
+    for settings in ({"depth": 1}, {"outputs": {"paper": Label("paper", field="paper")}}):
+        with pytest.raises(ValueError, match="--aux: this network has no decoder with a coarser"):
+            network(aux=True, **settings)
 
 
 def test_running_statistics_count_each_batch_once():

@@ -160,14 +160,16 @@ def find_weights(task: str | None, runs: Path, shipped: Path) -> Path:
 
 
 def weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The network's weights in best.pt or last.pt: the averaged ones where there are any."""
+    """The network's weights in best.pt or last.pt, the averaged ones where there are any, without
+    auxiliary heads, which are for training alone."""
     if "model" in state:
-        return state["model"]
-    training = state["learner"]
-    if "ema" not in training:
-        return training["model"]
-    prefix = "module."  # torch's AveragedModel keeps its copy, and a counter, under this name
-    return {k[len(prefix) :]: v for k, v in training["ema"].items() if k.startswith(prefix)}
+        found = state["model"]
+    elif "ema" not in state["learner"]:
+        found = state["learner"]["model"]
+    else:  # torch's AveragedModel keeps its copy, and a counter, under this name
+        named = state["learner"]["ema"].items()
+        found = {k.removeprefix("module."): v for k, v in named if k.startswith("module.")}
+    return {name: value for name, value in found.items() if not name.startswith("aux.")}
 
 
 def slim(path: Path, out: Path) -> None:

@@ -226,14 +226,15 @@ def _backward_in_micro_batches(
     statistics, rng = [b.clone() for b in state.model.buffers()], rng_state()
     with torch.no_grad():
         chunks = [_predict(state, image, outputs) for image in images]
+    names = list(chunks[0])  # outputs, and auxiliary predictions of them
     predictions = {
-        name: torch.cat([chunk[name] for chunk in chunks]).requires_grad_() for name in outputs
+        name: torch.cat([chunk[name] for chunk in chunks]).requires_grad_() for name in names
     }
     del chunks
     loss, terms = state.criterion(predictions, targets)
     state.scaler.scale(loss / accum).backward()
     del loss
-    gradients: list[Any] = [predictions.pop(name).grad for name in outputs]
+    gradients: list[Any] = [predictions.pop(name).grad for name in names]
     shares = zip(*(gradient.chunk(state.micro_batches) for gradient in gradients), strict=True)
     del gradients
 
@@ -242,7 +243,7 @@ def _backward_in_micro_batches(
     set_rng_state(rng)  # dropout repeats itself
     for image, share in zip(images, shares, strict=True):
         predictions = _predict(state, image, outputs)
-        torch.autograd.backward([predictions[name] for name in outputs], share)
+        torch.autograd.backward([predictions[name] for name in names], share)
     return terms
 
 

@@ -77,7 +77,7 @@ def weight(text: str) -> tuple[str, float] | str:
 TASK_CHOICES = (
     *("size", "encoder", "width", "depth", "centre", "convs", "norm", "dropout", "output_stride"),
     *("epochs", "steps", "eval_steps", "bs", "accum", "optimizer", "lr", "momentum"),
-    *("weight_decay", "schedule", "warmup", "clip", "ema", "losses", "loss_weights"),
+    *("weight_decay", "schedule", "warmup", "clip", "ema", "losses", "loss_weights", "aux"),
     *("class_weights", "amp", "ckpt", "tile", "shuffle"),
 )
 
@@ -193,6 +193,9 @@ def _add_losses(parser: Parser) -> None:
     add("--losses", nargs="+", type=pair, default=[], metavar="OUTPUT=TERMS", help=text)
     text = "share of an output in the total, or `uncertainty`: learn them"
     add("--loss-weights", nargs="+", type=weight, default=[], metavar="OUTPUT=W", help=text)
+    text = "share of the loss of heads at half size, halved at each coarser scale, such as 0.4; "
+    text += "they are there for training alone (0: none)"
+    add("--aux", type=real, default=0.0, metavar="W", help=text)
     text = "rare classes count more (square root of median frequency)"
     add("--class-weights", action=BooleanOptionalAction, help=text)
 

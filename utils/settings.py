@@ -80,9 +80,10 @@ class Settings:
     """All of a run's settings, named as their flags.
 
     losses: terms by output name, of those that do not take their task's. loss_weights: the same of
-    weights, or "uncertainty": learn them. fit_batch: `--bs auto`, the batch is not known yet.
-    minutes: most that the steps may take, None once they are counted. vram: GiB. out: the run
-    folder, None for a new one. resume: the checkpoint to go on from.
+    weights, or "uncertainty": learn them. aux: share of auxiliary heads in the loss. fit_batch:
+    `--bs auto`, the batch is not known yet. minutes: most that the steps may take, None once they
+    are counted. vram: GiB. out: the run folder, None for a new one. resume: the checkpoint to go on
+    from.
     """
 
     tasks: tuple[TaskSettings, ...]
@@ -90,6 +91,7 @@ class Settings:
     optim: OptimSettings
     losses: dict[str, str]
     loss_weights: dict[str, float] | Literal["uncertainty"]
+    aux: float
     epochs: int
     steps: int | None
     minutes: float | None
