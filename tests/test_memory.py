@@ -82,7 +82,7 @@ def test_plan_equals_the_tracked_peak_of_a_real_step(task):
     [
         "--task damage maskdepth",
         "--task damage --optimizer sgd --ema 0.9 --clip 1 --loss-weights uncertainty",
-        "--task damage maskdepth --aux 0.4",
+        "--task damage maskdepth --aux 0.4 --optimizer muon",
         "--task maskdepth --norm group --dropout 0.2 --accum 3",
         pytest.param(
             "--task damage --encoder resnet10t",

@@ -2,13 +2,16 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from outputs import OUTPUTS
 from torch import nn
 
+from models import ModelSpec, UNet
 from utils.flags import SCHEDULES
-from utils.optim import Schedule, check_moments, make_optimizer
+from utils.optim import Schedule, check_moments, hidden_filters, make_optimizer, orthogonal
 from utils.settings import OptimSettings
 
 
@@ -143,15 +146,106 @@ def test_optimizers_take_the_textbook_step():
     assert step("adamw", 0.9, 0.5) == pytest.approx(shrunk, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize("shape", [(5, 5), (3, 40), (40, 3), (1, 9), (16, 17)])
+def test_newton_and_schulz_leave_the_directions_of_a_matrix(shape):
+    generator = torch.Generator().manual_seed(0)
+    left, _, right = torch.linalg.svd(torch.randn(shape, generator=generator), full_matrices=False)
+    matrix = left * torch.logspace(-0.5, 2, len(right))[: left.shape[1]] @ right
+    found = orthogonal(matrix)
+    spread = left.T @ found @ right.T
+    assert spread.diagonal().min() > 0.6
+    assert spread.diagonal().max() < 1.25
+    assert (spread - spread.diagonal().diag()).abs().max() < 0.02
+
+    a, b, c = 3.4445, -4.7750, 2.0315  # as it is written down, in the other order
+    plain = matrix.double() / matrix.double().norm()
+    for _ in range(5):
+        square = plain @ plain.T
+        plain = a * plain + b * square @ plain + c * square @ square @ plain
+    torch.testing.assert_close(found.double(), plain, atol=5e-3, rtol=0)
+
+
+def hidden_net():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3), nn.ConvTranspose2d(6, 5, 3, bias=False),
+        nn.Conv2d(5, 5, 3, groups=5),
+    )  # fmt: skip
+
+
+def test_muon_moves_hidden_filters_alone_and_all_their_directions_alike():
+    model = hidden_net()
+    assert hidden_filters(model) == {"1.weight": "plain", "2.weight": "transposed"}
+    settings = OptimSettings("muon", 0.1, 0.5, 0.25)
+    optimizer, twin = make_optimizer([model], settings), hidden_net()
+    adamw = make_optimizer([twin], replace(settings, optimizer="adamw"))
+    before = copy.deepcopy(model)
+    gradients = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        gradients.append([model[i].weight.grad.clone() for i in (1, 2)])
+        optimizer.step()
+        adamw.step()
+    for i in (0, 3):
+        assert torch.equal(model[i].weight, twin[i].weight)
+        assert torch.equal(model[i].bias, twin[i].bias)
+    for i, turned in ((1, False), (2, True)):
+        first, second = (each[i - 1].double() for each in gradients)
+        weight, moment = before[i].weight.double(), 0.5 * first
+        for gradient in (first, second):
+            moment = moment if gradient is first else 0.5 * moment + 0.5 * second
+            ahead = 0.5 * gradient + 0.5 * moment
+            matrix = (ahead.transpose(0, 1) if turned else ahead).flatten(1)
+            change = orthogonal(matrix).reshape(
+                ahead.transpose(0, 1).shape if turned else ahead.shape
+            )
+            change = change.transpose(0, 1) if turned else change
+            weight = weight * (1 - 0.1 * 0.25) - 0.1 * 0.2 * max(matrix.shape) ** 0.5 * change
+        torch.testing.assert_close(model[i].weight.double(), weight, atol=2e-4, rtol=0)
+        moved = model[i].weight - twin[i].weight
+        assert moved.abs().max() > 0.01
+
+
+def test_a_network_knows_its_hidden_filters():
+    spec = ModelSpec.of(OUTPUTS, width=4, depth=2, aux=True)
+    found, model = hidden_filters(UNet(spec)), UNet(spec)
+    shapes = {name: p.ndim for name, p in model.named_parameters() if p.ndim == 4}
+    others = {name for name in shapes if name not in found}
+    assert {name.split(".")[0] for name in others} == {"heads", "aux", "encoder"}
+    assert others - {name for name in others if name.startswith(("heads", "aux"))} == {
+        "encoder.blocks.0.0.weight"
+    }
+    assert {name for name, kind in found.items() if kind == "transposed"} == {
+        name for name in shapes if name.endswith(".deep.weight")
+    }
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])
+def test_an_encoder_may_learn_at_its_own_rate(name):
+    model = UNet(ModelSpec.of(OUTPUTS, width=4, depth=2))
+    settings = OptimSettings(name, 0.1, encoder_lr=0.25)
+    schedule = Schedule(make_optimizer([model], settings), "constant", 2, 9)
+    assert schedule.lr == 0.1 / 4  # in its warm-up
+    slow = set(model.encoder.parameters())
+    seen = []
+    for group in schedule.optimizer.param_groups:
+        seen += group["params"]
+        assert {p in slow for p in group["params"]} == {group["lr"] == 0.1 / 16}
+    assert len(seen) == len(set(seen)) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])
 def test_moments_are_of_their_parameters_shapes_and_types(name):
-    layer = torch.nn.Linear(3, 2)
+    layer = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 3, 1, bias=False))
     optimizer = make_optimizer([layer], OptimSettings(name))
     check_moments(optimizer, optimizer.state_dict())
-    layer(torch.ones(1, 3)).sum().backward()
+    layer(torch.ones(1, 3, 1, 1)).sum().backward()
     optimizer.step()
     check_moments(optimizer, optimizer.state_dict())
-    key = {"adamw": "exp_avg_sq", "sgd": "momentum_buffer"}[name]
+    key = "exp_avg_sq" if name == "adamw" else "momentum_buffer"
     for spoil in (
         lambda moments: moments.update({key: moments[key].flatten()[:1]}),
         lambda moments: moments.update({key: moments[key][None]}),
@@ -161,7 +255,7 @@ def test_moments_are_of_their_parameters_shapes_and_types(name):
         lambda moments: moments.update({f"{key}_2": moments.pop(key)}),
         lambda moments: moments.update(step=torch.zeros(2)),
     ):
-        for number in (0, 1):
+        for number in (2,) if name == "muon" else (0, 1):
             state = copy.deepcopy(optimizer.state_dict())
             spoil(state["state"][number])
             with pytest.raises(ValueError, match="its optimizer"):

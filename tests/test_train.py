@@ -205,8 +205,9 @@ def test_the_comparison_would_see_a_difference(uninterrupted):
     [
         ("--optimizer", "sgd", "--schedule", "plateau", "--shuffle", "shards"),
         ("--loss-weights", "uncertainty", "--ckpt", "--schedule", "rsqrt", "--norm", "group"),
+        ("--optimizer", "muon", "--encoder-lr", "0.5", "--aux", "0.4"),
     ],
-    ids=["plateau", "uncertainty"],
+    ids=["plateau", "uncertainty", "muon"],
 )
 def test_other_settings_resume_too(run_train, tiny_json, tmp_path, stop_after, words):
     path, data = tiny_json

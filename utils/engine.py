@@ -109,8 +109,9 @@ class TrainState:
         """
         try:
             groups = state["optimizer"]["param_groups"], self.optimizer.param_groups
-            if len({"betas" in group for group, *_ in groups}) > 1:  # torch would not notice
-                raise UserError("its optimizer is another one")
+            kinds = [[("betas" in g, g.get("filters")) for g in some] for some in groups]
+            if kinds[0] != kinds[1]:  # torch would not notice
+                raise UserError("its optimizer, or its --encoder-lr, is another one")
             check_moments(self.optimizer, state["optimizer"])
             settings = [{k: v for k, v in group.items() if k != "params"} for group in groups[1]]
             late = self.ema is not None and "ema" not in state

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 from datasets.task import Task, UserError
 
 Number = TypeVar("Number", int, float)
-OPTIMIZERS = ("sgd", "adamw")
+OPTIMIZERS = ("sgd", "adamw", "muon")
 SCHEDULES = ("plateau", "poly", "cosine", "rsqrt", "constant")
 CKPT_MODES = ("none", "selective", "full")  # what is recomputed, from the most memory to the least
 
@@ -76,7 +76,7 @@ def weight(text: str) -> tuple[str, float] | str:
 # device, or where weights come from. A task file is data that people pass on.
 TASK_CHOICES = (
     *("size", "encoder", "width", "depth", "centre", "convs", "norm", "dropout", "output_stride"),
-    *("epochs", "steps", "eval_steps", "bs", "accum", "optimizer", "lr", "momentum"),
+    *("epochs", "steps", "eval_steps", "bs", "accum", "optimizer", "lr", "encoder_lr", "momentum"),
     *("weight_decay", "schedule", "warmup", "clip", "ema", "losses", "loss_weights", "aux"),
     *("class_weights", "amp", "ckpt", "tile", "shuffle"),
 )
@@ -177,7 +177,9 @@ def _add_learning(parser: Parser) -> None:
     add("--accum", type=positive, default=1, help="batches per optimiser step (1)")
     add("--optimizer", choices=OPTIMIZERS, default="adamw", help="(adamw)")
     add("--lr", type=real, default=1e-3, help="highest learning rate (0.001)")
-    add("--momentum", type=share, default=0.9, help="of SGD; first beta of AdamW (0.9)")
+    text = "learning rate of the encoder, as a share of --lr, such as 0.1 (1)"
+    add("--encoder-lr", type=real, default=1.0, metavar="SHARE", help=text)
+    add("--momentum", type=share, default=0.9, help="of SGD and Muon; first beta of AdamW (0.9)")
     add("--weight-decay", type=real, default=1e-2, help="biases and norms are left alone (0.01)")
     add("--schedule", choices=SCHEDULES, default="cosine", help="of the learning rate (cosine)")
     add("--warmup", type=natural, default=20, help="steps of quadratic rise (20)")

@@ -1,29 +1,125 @@
-"""SGD or AdamW, and the schedule of its learning rate: a warm-up and five ways to come down."""
+"""SGD, AdamW or Muon, and the schedule of the learning rate: a warm-up, five ways to come down."""
 
 import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from datasets.task import UserError
 from utils.settings import OptimSettings
 
 
 def make_optimizer(modules: list[nn.Module], settings: OptimSettings) -> torch.optim.Optimizer:
-    """SGD with momentum, or AdamW (betas `momentum` and 0.999), fused into one kernel per step.
+    """SGD with momentum, AdamW (betas `momentum` and 0.999), fused into one kernel per step, or
+    `Muon`.
 
-    Weight decay leaves biases and norm parameters (everything of one dimension) alone.
+    Weight decay leaves biases and norm parameters (everything of one dimension) alone. Parameters
+    of an `encoder` have `encoder_lr` times the learning rate.
     """
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
     lr, momentum = settings.lr, settings.momentum
+    filters = hidden_filters(modules[0]) if settings.optimizer == "muon" else {}
+    parts: dict[tuple[bool, str, bool], list[nn.Parameter]] = {}
+    for name, parameter in [pair for module in modules for pair in module.named_parameters()]:
+        own_lr = name.startswith("encoder.") and settings.encoder_lr != 1
+        key = own_lr, filters.get(name, ""), parameter.ndim <= 1
+        parts.setdefault(key, []).append(parameter)
+    groups: list[dict[str, Any]] = []
+    for own_lr, kind, small in sorted(parts):
+        decay = 0.0 if small else settings.weight_decay
+        group = {"params": parts[own_lr, kind, small], "weight_decay": decay}
+        group["lr"] = lr * settings.encoder_lr if own_lr else lr
+        groups.append(group | ({"filters": kind} if settings.optimizer == "muon" else {}))
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=True)
-    return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=True)
+    adaptive = Muon if settings.optimizer == "muon" else torch.optim.AdamW
+    return adaptive(groups, lr=lr, betas=(momentum, 0.999), fused=True)
+
+
+def hidden_filters(model: nn.Module) -> dict[str, str]:
+    """Names of the weights of convolutions from features to features, and whether one is "plain" or
+    "transposed". All but the first convolution, the heads, and those of a channel each."""
+    convs = [
+        (name, conv)
+        for name, conv in model.named_modules()
+        if isinstance(conv, nn.Conv2d | nn.ConvTranspose2d)
+    ]
+    return {
+        f"{name}.weight": "transposed" if conv.transposed else "plain"
+        for name, conv in convs[1:]
+        if conv.groups == 1 and not name.startswith(("heads.", "aux."))
+    }
+
+
+class Muon(torch.optim.AdamW):
+    """Muon for the filters of hidden convolutions, AdamW for everything else.
+
+    A filter W, seen as a matrix (outputs, inputs k k), with the gradient G and momentum m moves by
+
+        M <- m M + (1 - m) G
+        W <- (1 - lr decay) W - 0.2 lr sqrt(max(rows, columns)) O(m M + (1 - m) G)
+
+    O gives a matrix of the same directions with all singular values about 1, so that no direction
+    of a filter waits for another (Jordan et al. 2024, "Muon: an optimizer for hidden layers", where
+    filters are seen so too; Nesterov's momentum as there). The factor, of Liu et al. 2025 ("Muon is
+    scalable for LLM training"), makes a step as long as AdamW's usually is, so that both have use
+    for the same learning rate and decay. One moment is kept of a filter, where AdamW keeps two.
+
+    Groups of `filters` "plain" or "transposed" move so, those of "" by AdamW.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], **settings: Any) -> None:
+        super().__init__(groups, **settings)
+        self._step_supports_amp_scaling = False  # a scaler is to unscale gradients itself
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        torch.optim.Optimizer.__setstate__(self, state)  # AdamW's expects its moments of all
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Move every parameter that has a gradient."""
+        every = self.param_groups
+        for group in every:
+            for parameter in group["params"] if group["filters"] else ():
+                if parameter.grad is not None:
+                    self._move(parameter, parameter.grad, group)
+        self.param_groups = [group for group in every if not group["filters"]]
+        try:
+            super().step(closure)
+        finally:
+            self.param_groups = every
+
+    def _move(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state, momentum = self.state[parameter], group["betas"][0]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        moment = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
+        ahead = gradient.lerp(moment, momentum)
+        filters = ahead.transpose(0, 1) if group["filters"] == "transposed" else ahead
+        matrix = filters.permute(0, 2, 3, 1).flatten(1)  # in the order of memory
+        change = orthogonal(matrix).unflatten(1, (*filters.shape[2:], -1)).permute(0, 3, 1, 2)
+        change = change.transpose(0, 1) if group["filters"] == "transposed" else change
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.add_(change, alpha=-0.2 * group["lr"] * math.sqrt(max(matrix.shape)))
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """U V^T, roughly, of a matrix U S V^T in float32: singular values come to lie between 0.7 and
+    1.2, but for those below a few thousandths of the largest.
+
+    Five steps X <- (a + b X X^T + c (X X^T)^2) X of Newton and Schulz, with the factors of Jordan
+    et al. What X is multiplied by follows from X X^T alone, and so do its next values: the steps
+    are taken on that small square matrix, with less than half of the multiplications.
+    """
+    wide = matrix.float() if matrix.shape[0] <= matrix.shape[1] else matrix.float().T
+    wide = wide / (torch.linalg.vector_norm(wide) + 1e-7)
+    gram, total = wide @ wide.T, torch.eye(len(wide), device=wide.device)
+    for _ in range(5):
+        step = -4.7750 * gram + 2.0315 * (gram @ gram)
+        step.diagonal().add_(3.4445)
+        gram, total = step @ gram @ step, step @ total
+    wide = total @ wide
+    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
 
 
 def check_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
@@ -31,11 +127,14 @@ def check_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> No
 
     torch compares neither shapes nor types, and a fused step reads and writes beyond what is short.
     """
-    adamw = isinstance(optimizer, torch.optim.AdamW)
-    names = {"step", "exp_avg", "exp_avg_sq"} if adamw else {"momentum_buffer"}
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    adamw, one = {"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"}
+    expected = [
+        (p, adamw if "betas" in group and not group.get("filters") else one)
+        for group in optimizer.param_groups
+        for p in group["params"]
+    ]
     saved = [number for group in state["param_groups"] for number in group["params"]]
-    for number, parameter in zip(saved, parameters, strict=True):
+    for number, (parameter, names) in zip(saved, expected, strict=True):
         moments = state["state"].get(number, {})
         if moments and moments.keys() != names:
             known = ", ".join(map(str, moments))

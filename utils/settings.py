@@ -61,8 +61,9 @@ class NetworkSettings:
 
 @dataclass(frozen=True)
 class OptimSettings:
-    """How weights are learnt. momentum: of SGD, or the first beta of AdamW. warmup: steps. clip:
-    largest norm of the gradient, 0 is unlimited. ema: decay of averaged weights per step, 0 is off.
+    """How weights are learnt. momentum: of SGD and Muon, or the first beta of AdamW. encoder_lr:
+    the encoder's share of the learning rate. warmup: steps. clip: largest norm of the gradient, 0
+    is unlimited. ema: decay of averaged weights per step, 0 is off.
     """
 
     optimizer: str = "adamw"
@@ -73,6 +74,7 @@ class OptimSettings:
     warmup: int = 20
     clip: float = 0.0
     ema: float = 0.0
+    encoder_lr: float = 1.0
 
 
 @dataclass(frozen=True)
