@@ -18,8 +18,8 @@ MAX_RATIO = 1100  # deflate cannot shrink more than 1032 to 1, so a larger claim
 STORED, DEFLATED = 0, 8
 UTF8_FLAG = 0x800  # else a name that is not UTF-8 is in IBM code page 437
 
-# Where a member lies: from which byte on, bytes that it takes there, its bytes, CRC-32 of them, and of
-# its name as it stands in the shard. One row of plain bytes, because a read of one of hundreds of
+# Where a member lies: from which byte on, bytes that it takes there, its bytes, CRC-32 of them, and
+# of its name as it stands in the shard. One row of plain bytes, because a read of one of hundreds of
 # shards finds nothing in the processor's cache: an array for each field cost it a microsecond more.
 PLACE = np.dtype(
     [("offset", "<u8"), ("packed", "<u4"), ("size", "<u4"), ("crc", "<u4"), ("name", "<u4")]
