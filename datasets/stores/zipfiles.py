@@ -19,8 +19,8 @@ STORED, DEFLATED = 0, 8
 UTF8_FLAG = 0x800  # else a name that is not UTF-8 is in IBM code page 437
 
 # Where a member lies: from which byte on, bytes that it takes there, its bytes, CRC-32 of them, and
-# of its name as it stands in the shard. One row of plain bytes, because a read of one of hundreds of
-# shards finds nothing in the processor's cache: an array for each field cost it a microsecond more.
+# of its name as it stands in the shard. One row of plain bytes, because a read of one of hundreds
+# of shards finds nothing in the processor's cache: an array for each field cost a microsecond more.
 PLACE = np.dtype(
     [("offset", "<u8"), ("packed", "<u4"), ("size", "<u4"), ("crc", "<u4"), ("name", "<u4")]
     + [("deflated", "?")]
