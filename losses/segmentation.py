@@ -5,11 +5,15 @@ nothing. With no labelled pixel every loss is exactly 0 and so is its gradient. 
 classes are in `class_sums`.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from datasets.task import IGNORE
+
+HARD_P, HARD_SHARE = 0.7, 16  # see `hardest`
 
 
 def bce(logits: Tensor, target: Tensor) -> Tensor:
@@ -37,6 +41,39 @@ def dice(logits: Tensor, target: Tensor) -> Tensor:
     return 1 - soft_dice(overlap, area, truth.sum())
 
 
+def tversky(logits: Tensor, target: Tensor) -> Tensor:
+    """1 - `tversky_index` of the foreground over the whole batch."""
+    return 1 - _index_of_foreground(logits, target)
+
+
+def focal_tversky(logits: Tensor, target: Tensor) -> Tensor:
+    """`tversky` to the power of 3/4, see `focused_tversky`."""
+    return focused_tversky(1 - _index_of_foreground(logits, target))
+
+
+def ohem(logits: Tensor, target: Tensor) -> Tensor:
+    """`bce` of the `hardest` pixels alone."""
+    nll = _cross_entropy(logits, target)
+    kept = hardest(nll.detach(), target)
+    return torch.where(kept, nll, 0).sum() / kept.sum().clamp(min=1)
+
+
+def hardest(nll: Tensor, target: Tensor) -> Tensor:
+    """Which labelled pixels are hard, bool (N, ...): those whose true side or class has a
+    probability of at most 0.7, and at least the sixteenth of them where it is lowest.
+
+    Online hard example mining (Shrivastava et al. 2016), by the rule that networks of streets are
+    trained with (Yu et al. 2018, BiSeNet). Class weights have no say in it.
+    nll: -log p of the truth, 0 where ignored, (N, ...).
+    """
+    labelled = target != IGNORE
+    known = F.pad(nll.flatten(), (0, 1))  # one more, for a batch without a pixel
+    worst = known.topk(-(-len(known) // HARD_SHARE)).values
+    last = ((labelled.sum() - 1) // HARD_SHARE).clamp(min=0)
+    least = worst.index_select(0, last[None]).clamp(max=-math.log(HARD_P))
+    return labelled & (nll >= least)
+
+
 def focused(nll: Tensor, gamma: float) -> Tensor:
     """(1 - p)^gamma times -log p, from -log p."""
     return (-torch.expm1(-nll)) ** gamma * nll
@@ -45,6 +82,25 @@ def focused(nll: Tensor, gamma: float) -> Tensor:
 def soft_dice(overlap: Tensor, area: Tensor, truth: Tensor) -> Tensor:
     """Soft Dice from sums of p g, of p^2 and of g."""
     return (2 * overlap + 1) / (area + truth + 1)
+
+
+def tversky_index(overlap: Tensor, mass: Tensor, truth: Tensor) -> Tensor:
+    """TP / (TP + 0.3 FP + 0.7 FN), 1 added to both, from sums of p g, of p and of g: what is missed
+    costs more than what is made up (Salehi et al. 2017, their best pair)."""
+    return (overlap + 1) / (0.3 * mass + 0.7 * truth + 1)
+
+
+def focused_tversky(lost: Tensor) -> Tensor:
+    """lost^(3/4), which counts what is nearly found more (Abraham and Khan 2019, gamma 4/3); its
+    slope at 0, infinite, is softened below 0.001."""
+    return (lost + 1e-3) ** 0.75 - 1e-3**0.75
+
+
+def _index_of_foreground(logits: Tensor, target: Tensor) -> Tensor:
+    probs = logits.squeeze(1).float().sigmoid()
+    truth, labelled = target == 1, target != IGNORE
+    overlap = torch.where(truth, probs, 0).sum()
+    return tversky_index(overlap, torch.where(labelled, probs, 0).sum(), truth.sum())
 
 
 def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.task import Output, UserError
-from losses import class_sums, depth, normals, segmentation
+from losses import class_sums, depth, lovasz, normals, segmentation
 from losses.class_sums import FUSED, class_terms
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -24,11 +24,19 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 # kind -> term -> function of (prediction, target); those of balanced kinds take class weights too,
 # a Tensor or None
 TERMS: dict[str, dict[str, Callable[..., Tensor]]] = {
-    "classes": {"ce": class_sums.cross_entropy, "dice": class_sums.dice, "focal": class_sums.focal},
-    "mask": {"bce": segmentation.bce, "dice": segmentation.dice, "focal": segmentation.focal},
+    "classes": {**FUSED, "ohem": class_sums.ohem, "lovasz": lovasz.lovasz_softmax},
+    "mask": {
+        "bce": segmentation.bce,
+        "dice": segmentation.dice,
+        "focal": segmentation.focal,
+        "tversky": segmentation.tversky,
+        "focal_tversky": segmentation.focal_tversky,
+        "ohem": segmentation.ohem,
+        "lovasz": lovasz.lovasz_hinge,
+    },
     "depth": {"l1": depth.l1, "silog": depth.silog, "grad": depth.grad, "bce": depth.bce},
     "normals": {"cosine": normals.cosine, "l1": normals.l1},
-    "label": {"ce": class_sums.cross_entropy, "focal": class_sums.focal},
+    "label": {name: FUSED[name] for name in ("ce", "smooth", "focal")},
 }
 LOG_VARIANCE_LIMIT = 6.0  # an uncertain output's loss is scaled by exp(-6) to exp(6), about 400
 

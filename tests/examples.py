@@ -65,6 +65,10 @@ class Example:
         there is none."""
         raise NotImplementedError
 
+    def truth(self, target, term):
+        """The prediction that a loss term likes best."""
+        return self.certain(target)
+
     def followed(self, values, move):
         """What becomes of known values when the image is moved."""
         return values
@@ -87,8 +91,19 @@ class Labels(Example):
     def unknown(self, target):
         return target == IGNORE
 
+    def truth(self, target, term):
+        """Smoothed labels are least where a tenth is said of all classes alike."""
+        certain = super().truth(target, term)
+        return certain if term != "smooth" else (0.9 * (certain > 0) + 0.1 / 3).log()
+
+
+def smoothed_entropy(target):
+    sure, rest = 0.9 + 0.1 / 3, 0.1 / 3
+    return -sure * math.log(sure) - 2 * rest * math.log(rest)
+
 
 class ClassExample(Labels):
+    floor = {"smooth": smoothed_entropy}
     output = Classes(
         "parts",
         "parts/{key}.png",
@@ -271,7 +286,8 @@ class NormalsExample(Example):
         return found
 
 
-class LabelExample(Example):
+class LabelExample(Labels):
+    floor = {"smooth": smoothed_entropy}
     output = Label("material", field="material", classes=("glass", "paper", "wood"))
 
     def target(self, rng, size):
@@ -282,9 +298,6 @@ class LabelExample(Example):
 
     def source(self, file):
         return file if isinstance(file, str) else file[self.output.name]
-
-    def unknown(self, target):
-        return target == IGNORE
 
     def certain(self, target):
         return torch.from_numpy(50 * np.eye(3, dtype=np.float32)[np.where(target < 3, target, 0)])

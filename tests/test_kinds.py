@@ -159,7 +159,7 @@ def test_an_unknown_pixel_moves_nothing(example, term):
 @pytest.mark.parametrize(("kind", "term"), KINDS_AND_TERMS)
 def test_the_truth_costs_least(example, term):
     loss, target = TERMS[example.output.kind][term], targets_of(example)
-    truth, given = example.certain(target), torch.from_numpy(target)
+    truth, given = example.truth(target, term), torch.from_numpy(target)
     cost = loss(truth.requires_grad_(), given)
     assert torch.autograd.grad(cost, truth)[0].isfinite().all()
     least, truth = cost.item(), truth.detach()

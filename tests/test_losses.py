@@ -323,7 +323,10 @@ def test_losses_do_not_depend_on_the_memory_format():
     torch.testing.assert_close(criterion(last, targets)[0], criterion(predictions, targets)[0])
 
 
-@pytest.mark.parametrize("terms", ["ce", "dice", "focal", "ce+2*dice+focal"])
+@pytest.mark.parametrize(
+    "terms",
+    [*class_sums.FUSED, "ce+2*dice+focal", "smooth+dice+tversky+focal+focal_tversky+ce"],
+)
 @pytest.mark.parametrize("gamma", [2.0, 0.5])
 def test_sums_in_slices_have_the_gradient_of_their_formulas(terms, gamma, monkeypatch):
     monkeypatch.setattr(class_sums, "SLICE", 50)  # 286 pixels
@@ -337,7 +340,18 @@ def test_sums_in_slices_have_the_gradient_of_their_formulas(terms, gamma, monkey
     p = plain.movedim(1, -1).flatten(0, 2)[labelled].softmax(1)  # (P, C)
     true_p, weight = (p * truth).sum(1), truth @ weights.double()
     overlap, area, count = (p * truth).sum(0), p.square().sum(0), truth.sum(0)
+    made_up, missed = (p * (1 - truth)).sum(0), ((1 - p) * truth).sum(0)
+    index = (overlap + 1) / (overlap + 0.3 * made_up + 0.7 * missed + 1)
+    smoothed = F.cross_entropy(
+        plain.movedim(1, -1).flatten(0, 2)[labelled],
+        target.long().flatten()[labelled],
+        weights.double(),
+        label_smoothing=0.1,
+    )
     formulas = {
+        "smooth": smoothed,
+        "tversky": (1 - index).mean(),
+        "focal_tversky": ((1 - index + 1e-3) ** 0.75 - 1e-3**0.75).mean(),
         "ce": -(weight * true_p.log()).sum() / weight.sum(),
         "focal": -(weight * (1 - true_p) ** gamma * true_p.log()).sum() / weight.sum(),
         "dice": (1 - (2 * overlap + 1) / (area + count + 1)).mean(),
@@ -351,6 +365,108 @@ def test_sums_in_slices_have_the_gradient_of_their_formulas(terms, gamma, monkey
             for value, source in ((found[name], logits), (formulas[name], plain))
         )
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-8)
+
+
+def jaccard_loss(wrong, truth):
+    """1 - IoU of a foreground where the pixels `wrong` are answered the other way round."""
+    said = truth ^ wrong
+    both = (said | truth).sum()
+    return 1 - (said & truth).sum() / both if both else 0.0
+
+
+def lovasz_extension(errors, truth):
+    """As it is defined: pixels go wrong one after the other, the worst first."""
+    total, wrong, before = 0.0, np.zeros(len(errors), bool), 0.0
+    for i in np.argsort(-errors, kind="stable"):
+        wrong[i] = True
+        after = jaccard_loss(wrong, truth)
+        total, before = total + errors[i] * (after - before), after
+    return total
+
+
+@pytest.mark.parametrize("present", [(0, 1, 2, 3, 4), (2, 4), (1,)])
+def test_lovasz_is_the_extension_of_the_jaccard_loss(present, monkeypatch):
+    monkeypatch.setattr("losses.lovasz.SLICE", 50)
+    logits, target = scene("classes")
+    target = torch.where(
+        target == IGNORE, IGNORE, torch.tensor(present)[target.long() % len(present)]
+    )
+    target = target.to(torch.uint8)
+    logits.requires_grad_()
+    found = TERMS["classes"]["lovasz"](logits, target)
+    known = (target != IGNORE).numpy()
+    p = logits.detach().softmax(1).movedim(1, -1).numpy()[known].astype(np.float64)
+    label = target.numpy()[known]
+    expected = np.mean(
+        [lovasz_extension(np.abs((label == c) - p[:, c]), label == c) for c in present]
+    )
+    assert found.item() == pytest.approx(expected, rel=1e-4)
+
+    (gradient,) = torch.autograd.grad(found, logits)
+    change = torch.randn(logits.shape, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        ahead, behind = (
+            TERMS["classes"]["lovasz"](logits.double() + sign * 1e-4 * change, target).item()
+            for sign in (1, -1)
+        )
+    slope = (gradient * change).sum().item()
+    assert slope == pytest.approx((ahead - behind) / 2e-4, rel=0.02, abs=2e-3)
+
+
+@pytest.mark.parametrize("foreground", [True, False])
+def test_lovasz_of_a_mask_is_that_of_its_hinges(foreground):
+    logits, target = scene("mask")
+    target = target if foreground else torch.where(target == 1, 0, target)
+    logits.requires_grad_()
+    found = TERMS["mask"]["lovasz"](logits, target)
+    known = (target != IGNORE).numpy()
+    truth, score = target.numpy()[known] == 1, logits.detach()[:, 0].numpy()[known]
+    errors = np.maximum(0, 1 - np.where(truth, score, -score))
+    assert found.item() == pytest.approx(lovasz_extension(errors, truth), rel=1e-5)
+    (gradient,) = torch.autograd.grad(found, logits)
+    assert (gradient[:, 0][target == 1] <= 0).all()
+    assert (gradient[:, 0][target == 0] >= 0).all()
+    assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("kind", ["classes", "mask"])
+@pytest.mark.parametrize("sure", [1.0, 8.0])
+def test_hard_pixels_are_unsure_ones_and_a_sixteenth_at_least(kind, sure, monkeypatch):
+    monkeypatch.setattr(class_sums, "SLICE", 50)
+    logits, target = scene(kind)
+    known = target != IGNORE
+    if kind == "classes":  # sure: all are right, most of them by far
+        logits = logits + sure * F.one_hot(target.long() % 5, 5).movedim(-1, 1)
+        p = logits.softmax(1).gather(1, (target.long() % 5)[:, None])[:, 0][known]
+        weights = torch.tensor(WEIGHTS)
+        weight = weights[target[known].long()]
+    else:
+        logits = logits + sure * (2 * (target == 1).float() - 1)[:, None]
+        p = torch.where(target == 1, logits[:, 0].sigmoid(), (-logits[:, 0]).sigmoid())[known]
+        weights, weight = None, torch.ones(len(p))
+    least = p.sort().values[-(-len(p) // 16) - 1]
+    kept = (p < 0.7) | (p <= least)
+    assert (int(kept.sum()) == -(-len(p) // 16)) == (sure == 8.0)
+    expected = -(weight * p.log())[kept].sum() / weight[kept].sum()
+    logits.requires_grad_()
+    given = (logits, target) if kind == "mask" else (logits, target, weights)
+    found = TERMS[kind]["ohem"](*given)
+    torch.testing.assert_close(found, expected)
+    (gradient,) = torch.autograd.grad(found, logits)
+    moved = gradient.abs().sum(1) > 0
+    assert moved.sum() == kept.sum()
+    assert (moved[known] == kept).all()
+
+
+def test_tversky_of_a_mask_by_hand():
+    """Two pixels found by half, one missed by 0.8, one made up by 0.4, one ignored."""
+    p = torch.tensor([0.5, 0.5, 0.2, 0.4, 0.9])
+    logits, target = torch.logit(p).view(1, 1, 1, 5), torch.tensor([[[1, 1, 1, 0, 255]]])
+    target = target.to(torch.uint8)
+    index = (1.2 + 1) / (1.2 + 0.3 * 0.4 + 0.7 * 1.8 + 1)
+    assert segmentation.tversky(logits, target).item() == pytest.approx(1 - index)
+    focused = (1 - index + 1e-3) ** 0.75 - 1e-3**0.75
+    assert segmentation.focal_tversky(logits, target).item() == pytest.approx(focused)
 
 
 def test_a_depth_that_is_not_a_number_is_a_loss_that_is_none():

@@ -190,8 +190,8 @@ def _add_learning(parser: Parser) -> None:
 
 def _add_losses(parser: Parser) -> None:
     add = parser.add_argument_group("losses").add_argument
-    text = "such as damage=ce+dice or depth=l1+2*grad; classes: ce dice focal, "
-    text += "mask: bce dice focal, depth: l1 silog grad bce"
+    text = "such as damage=ce+dice or depth=l1+2*grad; classes: ce dice focal smooth ohem lovasz "
+    text += "tversky focal_tversky; mask: the same, bce for ce, no smooth; depth: l1 silog grad bce"
     add("--losses", nargs="+", type=pair, default=[], metavar="OUTPUT=TERMS", help=text)
     text = "share of an output in the total, or `uncertainty`: learn them"
     add("--loss-weights", nargs="+", type=weight, default=[], metavar="OUTPUT=W", help=text)
