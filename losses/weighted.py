@@ -1,9 +1,4 @@
-"""The loss of a whole network: which terms each output has, and how they are weighed.
-
-Predictions and targets by output name go in, one total and its named terms come out.
-"""
-
-from __future__ import annotations
+"""The loss of a whole network: which terms each output has, and how they are weighed."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -151,7 +146,7 @@ class Criterion(nn.Module):
         weights: Mapping[str, float] | Literal["uncertainty"] = NOTHING,
         class_weights: Mapping[str, Sequence[float]] = NOTHING,
         aux: float = 0.0,
-    ) -> Criterion:
+    ) -> "Criterion":
         """The loss of these outputs. By output name: terms and weights in place of an output's own,
         and class weights. UserError names a term that does not fit."""
         learned = weights == "uncertainty"

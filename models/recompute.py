@@ -1,14 +1,10 @@
-"""Saves memory by making activations again in the backward pass instead of storing them.
-
-Numbers are equal to those without it.
+"""Saves memory by making activations again in the backward pass, with equal numbers.
 
 `recompute(model, mode)` is put on a finished network from outside; the network's own files know
 nothing of it. Cheap layers (norm, ReLU, pooling, dropout) are taken together with the convolution
 that *follows*: what is kept is the convolution's output before them. So a block under recomputation
 leaves its last activation to whatever reads the block.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext

@@ -1,9 +1,4 @@
-"""Saves and loads checkpoints.
-
-A run's state <-> a file: written whole or not at all, read as tensors and plain values only.
-"""
-
-from __future__ import annotations
+"""Saves checkpoints, whole or not at all, and reads them as tensors and plain values only."""
 
 import os
 import pickle

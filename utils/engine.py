@@ -1,9 +1,4 @@
-"""A training step, and an evaluation; benchmarks call these too.
-
-Batches -> one optimiser step; a data set -> its scores.
-"""
-
-from __future__ import annotations
+"""A training step, and an evaluation of a data set; benchmarks call these too."""
 
 import math
 import os
@@ -11,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +62,7 @@ class TrainState:
         compute: Compute,
         distributed: Distributed,
         partial_outputs: bool = False,
-    ) -> TrainState:
+    ) -> Self:
         """The state before the first of `total` steps, on the device.
 
         partial_outputs: a batch may leave heads unused, as with several tasks.
