@@ -14,6 +14,8 @@ from torch.autograd.function import once_differentiable
 from torch.compiler import is_compiling
 from torch.nn import functional as F
 
+from models.cpu_convolution import Convolution, UpConvolution
+from models.decoder import UpConv
 from models.depthwise import is_slow, use_float32_gradients
 from models.encoder import Block, UNetEncoder
 from models.replay import once
@@ -24,8 +26,9 @@ INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes that
 
 
 def use_cpu_kernels(model: UNet) -> None:
-    """Batch norm takes the ReLU behind it in, other ReLUs compare bits, and gradients that meet
-    where a feature has several readers are added to a new tensor."""
+    """Batch norm takes the ReLU behind it in, other ReLUs compare bits, gradients that meet where a
+    feature has several readers are added to a new tensor, and convolutions find the gradient of
+    their weights themselves where that is quicker."""
     for module in [*model.modules()]:
         if isinstance(module, Block):
             for (_, layer), (name, follower) in pairwise(module.named_children()):
@@ -38,6 +41,10 @@ def use_cpu_kernels(model: UNet) -> None:
             module.__class__ = BitReLU
         elif type(module) is UNetEncoder:
             module.__class__ = BranchingEncoder
+        elif type(module) is UpConv:
+            module.__class__ = UpConvolution
+        elif Convolution.replaces(module):
+            module.__class__ = Convolution
     for decoder in model.decoders.values() if len(model.decoders) > 1 else ():
         if _take_branch not in decoder._forward_pre_hooks.values():
             decoder.register_forward_pre_hook(_take_branch)

@@ -52,6 +52,10 @@ class UpConv(nn.ConvTranspose2d):
             return F.conv_transpose2d(F.interpolate(x, scale_factor=2.0), self.weight, padding=1)
         weights = self.weight.permute(0, 2, 3, 1).reshape(inputs, 9, channels)
         taps = (self.sums @ weights).view(inputs, 4, 4, channels).permute(0, 3, 1, 2)
+        return self.spread(x, taps)
+
+    def spread(self, x: Tensor, taps: Tensor) -> Tensor:
+        """x as above and taps (inputs, channels, 4, 4) -> (N, channels, 2H, 2W)"""
         return F.conv_transpose2d(x, taps, stride=2, padding=1)
 
 
