@@ -5,28 +5,41 @@ of the split and of members that cannot be used comes out, with a contact sheet 
 """
 
 import argparse
+import base64
+import html
+import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from datasets import load_task
 from datasets.check.checking import OTHER, Findings, Samples, examine, find_copies, list_samples
-from datasets.check.sheet import draw_sheet, write_sheet
 from datasets.check.statistics import Row, percent, statistics_of
 from datasets.stores import open_stores, parse_path
-from datasets.task import SPLITS, Sample, UserError
+from datasets.task import SPLITS, UserError
 from utils.command import printable, run_command
+from utils.files import write_whole
 from utils.flags import field_value, positive
+from utils.panel import CELL, panel
+from utils.visualize import picture_of
 
 LISTED = 50  # problems that are printed
 PAIRS = 10  # copies that are printed
 SHOWN = 24  # samples on a contact sheet
 COLUMNS = (*SPLITS, "other")
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<style>body{{font:14px sans-serif;margin:2em}}pre{{font-size:13px}}</style></head>
+<body><h1>{title}</h1>
+<pre>{report}</pre>
+<img alt="samples" src="data:image/png;base64,{sheet}">
+</body></html>
+"""
 
 
 def describe(samples: Samples, findings: Findings) -> list[str]:
@@ -115,13 +128,38 @@ def _table(title: str, heads: Sequence[str], rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def pick(samples: Samples) -> Iterator[tuple[str, Sample]]:
-    """Samples spread over all for the contact sheet, each with a caption, without those that cannot
-    be used: the report names them."""
-    num = len(samples)
+def write_sheet(path: Path, title: str, report: str, sheet: Image.Image) -> None:
+    """Write the sheet as a PNG or, where `path` ends in .html, below the report in a page that
+    needs no other file."""
+    drawn = io.BytesIO()
+    sheet.save(drawn, "PNG")
+    data = drawn.getvalue()
+    if path.suffix.lower() == ".html":
+        texts = {"title": html.escape(title), "report": html.escape(report)}
+        data = PAGE.format(**texts, sheet=base64.b64encode(data).decode()).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, data)
+
+
+def draw_sheet(samples: Samples) -> Image.Image:
+    """A row for each of some samples, spread over all: the image, then each target. The report
+    names those that cannot be used."""
+    rows, legend, num = [], {}, len(samples)
     for i in np.linspace(0, num - 1, min(SHOWN, num)).round().astype(int).tolist():
-        with suppress(UserError):
-            yield f"{COLUMNS[samples.splits[i]]} {samples.table.key(i)}", samples.load(i)
+        try:
+            sample = samples.load(i)
+        except UserError:
+            continue
+        step = max(1, max(sample.image.shape[-2:]) // CELL)  # every step-th pixel is drawn
+        image = np.asarray(sample.image.permute(1, 2, 0)[::step, ::step])  # (h, w, 3)
+        rows.append([(f"{COLUMNS[samples.splits[i]]} {sample.key}", image)])
+        for output in samples.task.outputs:
+            target, picture = sample.targets[output.name].numpy(), picture_of(output)
+            target = target if output.per_image else target[..., ::step, ::step]
+            view = picture.view(image, target, target)
+            rows[-1].append((f"{output.name}{picture.scale(target)}", view))
+            legend |= dict.fromkeys(picture.legend([target]))
+    return panel(rows, list(legend))
 
 
 def sheet_path(text: str) -> Path:
@@ -156,8 +194,8 @@ def run(args: argparse.Namespace) -> None:
     report = "\n".join(map(printable, describe(samples, findings)))
     print(report)
     if args.out:
-        sheet = draw_sheet(pick(samples), samples.task.outputs)
-        write_sheet(args.out, f"{task.name}: {len(samples)} samples", report, sheet)
+        title = f"{task.name}: {len(samples)} samples"
+        write_sheet(args.out, title, report, draw_sheet(samples))
     if findings.num_problems:
         total = len(samples) * (1 + len(task.dense))
         raise UserError(f"{findings.num_problems} of {total} members cannot be used")

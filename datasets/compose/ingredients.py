@@ -112,18 +112,13 @@ def open_kit(
 
 def survey(kit: Kit, workers: int) -> Survey:
     """Read and decode everything once; UserError names the first file that does not fit."""
-    seen = Survey([], 0.0, [], [])
-    farthest_m, num = 0.0, len(kit.rooms) + len(kit.cutouts)
+    num_rooms, num = len(kit.rooms), len(kit.rooms) + len(kit.cutouts)
     looked = run_in_order(_look_at, kit, range(num), workers)
-    bar = tqdm(looked, "checking sources", num, unit="file", disable=None)
-    for number, (digest, floor, depth_m) in enumerate(bar):
-        if number < len(kit.rooms):
-            seen.rooms.append(digest)
-            seen.floors.append(floor)
-            farthest_m = max(farthest_m, depth_m)
-        else:
-            seen.cutouts.append(digest)
-    return seen._replace(farthest_m=farthest_m)
+    seen = list(tqdm(looked, "checking sources", num, unit="file", disable=None))
+    digests, floors, depths_m = map(list, zip(*seen, strict=True))
+    return Survey(
+        floors[:num_rooms], max(depths_m), rooms=digests[:num_rooms], cutouts=digests[num_rooms:]
+    )
 
 
 def _look_at(kit: Kit, number: int) -> tuple[bytes, Floor | None, float]:
