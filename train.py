@@ -25,6 +25,7 @@ from models import ModelSpec, UNet
 from models.cpu import use_cpu_kernels
 from models.recompute import recompute
 from utils import checkpoint, engine
+from utils.agreement import agreement, looks_at
 from utils.command import printable, run_command
 from utils.compute import Compute, busy_notice, make_compute
 from utils.distributed import Distributed
@@ -112,6 +113,10 @@ def fit(
             batch, micro_batches = next(batches), state.micro_batches
             terms = engine.train_step(state, batch, settings.accum)
             step += 1
+            if step % steps.epoch == 0:
+                state.criterion.end_epoch()
+            if looks_at(settings, steps, step):
+                terms |= agreement(state, batch)
             run.add(terms, batch)
             if state.micro_batches > micro_batches:
                 run.say(split_notice(settings, state))

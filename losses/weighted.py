@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from operator import add
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from datasets.task import Output, UserError
 from losses import class_sums, depth, lovasz, normals, segmentation
 from losses.class_sums import FUSED, class_terms
+from losses.weighting import WEIGHTINGS, History
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -114,7 +115,7 @@ def at_scale(target: Tensor, scale: int) -> Tensor:
 
 
 class Criterion(nn.Module):
-    """Sum of the outputs' losses, by fixed or by learned weights.
+    """Sum of the outputs' losses, by fixed weights, by learned ones, or by those of `WEIGHTINGS`.
 
     aux: share of the loss of the finest auxiliary prediction, `NAME@2` beside `NAME`; it halves
     from scale to scale (deep supervision, Lee et al. 2015, by the weights of nnU-Net, Isensee et
@@ -126,16 +127,22 @@ class Criterion(nn.Module):
     is a constant that s absorbs). Without, s stays 0 and the total is the plain sum. A parameter p
     means s = 6 tanh(p / 6), so that s stays bounded as L goes to 0. An output without a labelled
     pixel has L = 0 and moves neither the network nor s.
+
+    history: what a rule of `WEIGHTINGS` goes by, None without one. An output that a batch has no
+    label of takes part with its latest loss. Ranks go by what the main one saw.
     """
 
+    history: History | None
+
     def __init__(
-        self, losses: Mapping[str, OutputLoss], uncertainty: bool = False, aux: float = 0.0
+        self, losses: Mapping[str, OutputLoss], weighting: str = "", aux: float = 0.0
     ) -> None:
         super().__init__()
-        self.aux = aux
-        self.names = list(losses)
+        self.aux, self.rule = aux, WEIGHTINGS.get(weighting)
+        self.history = None if self.rule is None else History(len(losses))
+        self.losses = losses  # by output name
         self.outputs = nn.ModuleList(losses.values())
-        make = nn.Parameter if uncertainty else nn.Buffer
+        make = nn.Parameter if weighting == "uncertainty" else nn.Buffer
         self.log_variances = make(torch.zeros(len(losses)))  # one per output, in their order
 
     @staticmethod
@@ -143,13 +150,13 @@ class Criterion(nn.Module):
         outputs: Sequence[Output],
         *,
         losses: Mapping[str, str] = NOTHING,
-        weights: Mapping[str, float] | Literal["uncertainty"] = NOTHING,
+        weights: Mapping[str, float] | str = NOTHING,
         class_weights: Mapping[str, Sequence[float]] = NOTHING,
         aux: float = 0.0,
     ) -> "Criterion":
         """The loss of these outputs. By output name: terms and weights in place of an output's own,
-        and class weights. UserError names a term that does not fit."""
-        learned = weights == "uncertainty"
+        and class weights. weights may be "uncertainty" or a name of `WEIGHTINGS` instead. UserError
+        names a term that does not fit."""
         fixed = NOTHING if isinstance(weights, str) else weights
         return Criterion(
             {
@@ -158,8 +165,8 @@ class Criterion(nn.Module):
                 )
                 for o in outputs
             },
-            uncertainty=learned,
-            aux=aux,
+            weights if isinstance(weights, str) else "",
+            aux,
         )
 
     def forward(
@@ -167,16 +174,14 @@ class Criterion(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Score the outputs that have a target: a batch of one task has that task's targets only.
 
-        Returns the total, a float32 scalar, and detached scalars on the device: `loss` (the total)
-        and every `OUTPUT/TERM`, before any weight. Autocast is off inside: on CUDA it refuses
-        `binary_cross_entropy`.
+        Returns the total, a float32 scalar, and detached scalars on the device: `loss`, the sum of
+        the outputs' losses before they are weighed against each other, and every `OUTPUT/TERM`,
+        before any weight. Autocast is off inside: on CUDA it refuses `binary_cross_entropy`.
         """
-        limit = LOG_VARIANCE_LIMIT
-        total = self.log_variances.new_zeros(())
+        losses = [*self.log_variances.new_zeros(len(self.losses))]
         logged: dict[str, Tensor] = {}
-        with torch.autocast(total.device.type, enabled=False):
-            log_variances = limit * torch.tanh(self.log_variances / limit)
-            for name, output, s in zip(self.names, self.outputs, log_variances, strict=True):
+        with torch.autocast(self.log_variances.device.type, enabled=False):
+            for number, (name, output) in enumerate(self.losses.items()):
                 if name not in targets:
                     continue
                 loss, values = output(predictions[name], targets[name])
@@ -186,6 +191,23 @@ class Criterion(nn.Module):
                     auxiliary = self.aux / 2**i * output(predictions[key], target)[0]
                     loss = loss + auxiliary
                     values["aux"] = values.get("aux", 0) + auxiliary.detach()
-                total = total + torch.exp(-s) * loss + torch.where(loss > 0, s / 2, 0)
+                losses[number] = loss
                 logged |= {f"{name}/{term}": value for term, value in values.items()}
-        return total, {"loss": total.detach(), **logged}
+            total = self._weighed(torch.stack(losses))
+        return total, {"loss": torch.stack(losses).sum().detach(), **logged}
+
+    def end_epoch(self) -> None:
+        """An epoch is over, for weights that go by epochs."""
+        if self.history is not None:
+            self.history.end_epoch()
+
+    def _weighed(self, losses: Tensor) -> Tensor:
+        """The total of the outputs' losses (K,), 0 where there is none."""
+        if self.rule is None or self.history is None:
+            s = LOG_VARIANCE_LIMIT * torch.tanh(self.log_variances / LOG_VARIANCE_LIMIT)
+            return (torch.exp(-s) * losses + torch.where(losses > 0, s / 2, 0)).sum()
+        now = losses.detach()
+        weights = self.rule(torch.where(now > 0, now, self.history.latest), self.history)
+        if torch.is_grad_enabled():  # else it is an evaluation
+            self.history.add(now)
+        return weights @ losses

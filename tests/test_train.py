@@ -205,7 +205,7 @@ def test_the_comparison_would_see_a_difference(uninterrupted):
     [
         ("--optimizer", "sgd", "--schedule", "plateau", "--shuffle", "shards"),
         ("--loss-weights", "uncertainty", "--ckpt", "--schedule", "rsqrt", "--norm", "group"),
-        ("--optimizer", "muon", "--encoder-lr", "0.5", "--aux", "0.4"),
+        ("--optimizer", "muon", "--encoder-lr", "0.5", "--aux", "0.4", "--loss-weights", "max"),
     ],
     ids=["plateau", "uncertainty", "muon"],
 )

@@ -40,9 +40,9 @@ class TrainState:
     after the other; more than 1 since memory ran out.
     """
 
-    model: nn.Module
+    model: Any
     parallel: nn.Module
-    criterion: nn.Module
+    criterion: Any
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     scaler: torch.amp.GradScaler
@@ -140,6 +140,8 @@ def train_step(state: TrainState, batches: Sequence[Batch], accum: int = 1) -> d
     state.model.train()
     sums = _gradients(state, batches, accum)
     state.distributed.average_gradients(state.criterion.parameters())
+    if state.criterion.history is not None:
+        state.distributed.share(state.criterion.history.buffers())
     if state.clip:
         state.scaler.unscale_(state.optimizer)
         nn.utils.clip_grad_norm_(state.model.parameters(), state.clip)

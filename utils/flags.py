@@ -11,6 +11,7 @@ from datasets.task import Task, UserError
 
 Number = TypeVar("Number", int, float)
 OPTIMIZERS = ("sgd", "adamw", "muon")
+LOSS_WEIGHTS = ("uncertainty", "log", "balance", "dwa", "max")  # ways to find them
 SCHEDULES = ("plateau", "poly", "cosine", "rsqrt", "constant")
 CKPT_MODES = ("none", "selective", "full")  # what is recomputed, from the most memory to the least
 
@@ -62,8 +63,8 @@ def pair(text: str) -> tuple[str, str]:
 
 
 def weight(text: str) -> tuple[str, float] | str:
-    """OUTPUT=W as a pair, or "uncertainty"."""
-    if text == "uncertainty":
+    """OUTPUT=W as a pair, or one of LOSS_WEIGHTS."""
+    if text in LOSS_WEIGHTS:
         return text
     name, value = pair(text)
     try:
@@ -193,7 +194,7 @@ def _add_losses(parser: Parser) -> None:
     text = "such as damage=ce+dice or depth=l1+2*grad; classes: ce dice focal smooth ohem lovasz "
     text += "tversky focal_tversky; mask: the same, bce for ce, no smooth; depth: l1 silog grad bce"
     add("--losses", nargs="+", type=pair, default=[], metavar="OUTPUT=TERMS", help=text)
-    text = "share of an output in the total, or `uncertainty`: learn them"
+    text = f"share of an output in the total, or one way to find them: {', '.join(LOSS_WEIGHTS)}"
     add("--loss-weights", nargs="+", type=weight, default=[], metavar="OUTPUT=W", help=text)
     text = "share of the loss of heads at half size, halved at each coarser scale, such as 0.4; "
     text += "they are there for training alone (0: none)"

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from datasets import TASKS, load_task
 from datasets.task import Label, Output, Task, UserError
@@ -82,17 +82,17 @@ class Settings:
     """All of a run's settings, named as their flags.
 
     losses: terms by output name, of those that do not take their task's. loss_weights: the same of
-    weights, or "uncertainty": learn them. aux: share of auxiliary heads in the loss. fit_batch:
-    `--bs auto`, the batch is not known yet. minutes: most that the steps may take, None once they
-    are counted. vram: GiB. out: the run folder, None for a new one. resume: the checkpoint to go on
-    from.
+    weights, or one of LOSS_WEIGHTS, which finds them. aux: share of auxiliary heads in the loss.
+    fit_batch: `--bs auto`, the batch is not known yet. minutes: most that the steps may take, None
+    once they are counted. vram: GiB. out: the run folder, None for a new one. resume: the
+    checkpoint to go on from.
     """
 
     tasks: tuple[TaskSettings, ...]
     network: NetworkSettings
     optim: OptimSettings
     losses: dict[str, str]
-    loss_weights: dict[str, float] | Literal["uncertainty"]
+    loss_weights: dict[str, float] | str
     aux: float
     epochs: int
     steps: int | None
@@ -311,13 +311,14 @@ def _data_of_each(paths: list[str] | None, num: int) -> list[list[str]]:
     return [[path] for path in paths]
 
 
-def _weights(values: Any) -> dict[str, float] | Literal["uncertainty"]:
-    """--loss-weights as a run uses them: by output, or the word "uncertainty"."""
-    if values == "uncertainty" or values == ["uncertainty"]:
-        return "uncertainty"
-    if "uncertainty" in values:
-        raise UserError("--loss-weights: expected `uncertainty` alone, or OUTPUT=W")
-    return dict(values)
+def _weights(values: Any) -> dict[str, float] | str:
+    """--loss-weights as a run uses them: by output, or one of LOSS_WEIGHTS."""
+    if isinstance(values, str | dict):  # of a run that is resumed
+        return values
+    words = [value for value in values if isinstance(value, str)]
+    if words and len(values) > 1:
+        raise UserError(f"--loss-weights: expected `{words[0]}` alone, or OUTPUT=W")
+    return words[0] if words else dict(values)
 
 
 def _check(settings: Settings) -> None:
