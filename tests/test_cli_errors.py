@@ -180,7 +180,7 @@ WORDS = {
     ),
     "unknown loss": (
         ["--task", "TINY", "DATA", "--losses", "parts=bce"],
-        ["--losses", "bce", "ce, dice, focal"],
+        ["--losses", "bce", "expected one of ce, smooth, dice"],
     ),
     "count of data": (
         ["--task", "damage", "maskdepth", "--data", "a", "b", "c"],

@@ -69,7 +69,7 @@ def test_a_folder_has_one_run_at_a_time(tmp_path):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_only_the_first_rank_speaks(tmp_path, monkeypatch, capsys, rank):
     distributed = Distributed(CPU)
-    distributed.rank = rank
+    distributed.rank, distributed.is_main = rank, rank == 0
     settings = replace(parse(["--task", "damage", "--wandb", "disabled"]), out=tmp_path / "run")
     with RunFolder(settings, {}, distributed) as run:
         run.begin(0, 9, "what is trained")

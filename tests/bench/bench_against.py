@@ -142,8 +142,9 @@ def test_segmentation_models_pytorch(bench, upsampling, size):
     library = pytest.importorskip("segmentation_models_pytorch")
     encoder = "resnet34" if bench.full else "resnet18"
     size = ("--size", *size.split()) if bench.full else ()
-    width = ("--width", "16", "--centre", "0", "--convs", "2", "--encoder", encoder)
-    case = bench.case("damage", *bench.half(), *size, *width)
+    shape = ("--width", "16", "--centre", "0", "--convs", "2", "--output-stride", "1")
+    width = (*shape, "--encoder", encoder)
+    case = bench.case("damage", *bench.half(), *size, *width, "--ema", "0")
     (output,) = case.task.outputs
     net = library.Unet(
         f"tu-{encoder}",
@@ -165,6 +166,7 @@ def test_segmentation_models_pytorch(bench, upsampling, size):
             parallel=model,
             optimizer=optimizer,
             schedule=Schedule(optimizer, "cosine", 20, 10_000),
+            ema=None,
         )
     )
     seconds, other_seconds = bench.measure(case.step, theirs.step, **MANY)

@@ -50,7 +50,7 @@ def test_weight_gradient(bench, stride, inputs, channels, size):
     def ours():
         return weight_gradient(*((x, gradient) if transposed else (gradient, x)), stride)
 
-    torch.testing.assert_close(ours(), theirs(), atol=1e-5 * theirs().abs().max(), rtol=0)
+    torch.testing.assert_close(ours(), theirs(), atol=1e-5 * theirs().abs().max().item(), rtol=0)
     seconds, their_seconds = bench.measure(ours, theirs)
     operations = 2 * weight.numel() * num * size**2 / 1e9
     bench.row(
