@@ -6,7 +6,7 @@ The kinds of output are in `outputs`; all of them can be imported from here.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -137,6 +137,17 @@ class Task:
             raise UserError(f"task {self.name}: zoom is {self.zoom}, expected (smallest, largest)")
         if not 0 < self.val_share < 1:
             raise UserError(f"task {self.name}: val_share is {self.val_share}, expected 0 to 1")
+
+    def changed(self, then: Task) -> list[str]:
+        """The keys that say something else than they did then, but for `about` and `defaults`. A
+        label that `then` has beside these, or whose classes it has found, is no change."""
+        own = {output.name: output for output in self.outputs}
+        for label in then.outputs:
+            mine = own.get(label.name, label)
+            if isinstance(label, Label) and isinstance(mine, Label):
+                own[label.name] = replace(mine, classes=mine.classes or label.classes)
+        now = replace(self, about=then.about, defaults=then.defaults, outputs=tuple(own.values()))
+        return [f.name for f in fields(Task) if getattr(now, f.name) != getattr(then, f.name)]
 
     @property
     def dense(self) -> tuple[Output, ...]:

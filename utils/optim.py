@@ -134,6 +134,11 @@ def check_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> No
         for p in group["params"]
     ]
     saved = [number for group in state["param_groups"] for number in group["params"]]
+    if len(saved) != len(expected):
+        raise UserError(
+            f"its optimizer has {len(saved)} parameters, expected {len(expected)}: loss weights "
+            "are learnt (--loss-weights uncertainty) to the end of a run, or not at all"
+        )
     for number, (parameter, names) in zip(saved, expected, strict=True):
         moments = state["state"].get(number, {})
         if moments and moments.keys() != names:

@@ -77,6 +77,11 @@ class OptimSettings:
     encoder_lr: float = 1.0
 
 
+# What a run keeps to its end, however often it is resumed.
+OF_A_RUN = {f.name for f in fields(NetworkSettings)} - {"dropout"}
+OF_A_RUN |= {"optimizer", "pretrained", "init", "split_by", "overfit"}
+
+
 @dataclass(frozen=True)
 class Settings:
     """All of a run's settings, named as their flags.
@@ -238,18 +243,18 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
     out = given.pop("out", path.parent)
     if out != path.parent:
         raise UserError(f"--out {out}: a run is resumed in its own folder, {path.parent}")
-    for flag in ("init", "pretrained", "label"):
-        if flag in given:
-            raise UserError(f"--{flag}: a resumed run goes on with its own outputs and weights")
     if "learner" not in state:
         raise UserError(f"{path}: holds weights alone, --resume expects a last.pt")
-    config = state["config"]
-    trained = [task["name"] for task in config["tasks"]]
-    names = given.get("task")
-    if names and [load_task(name).name for name in names] != trained:
-        raise UserError(f"{path}: trained for {'+'.join(trained)}, not {'+'.join(names)}")
-    tasks = [Task.from_json(task) for task in config["tasks"]]  # as they were, not as they are
-    stored = config["settings"]
+    config, stored = state["config"], state["config"]["settings"]
+    if "label" in given:
+        raise UserError("--label: a resumed run goes on with its own outputs")
+    tasks = [Task.from_json(task) for task in config["tasks"]]  # as they were
+    named, trained = given.get("task", []), [task.name for task in tasks]
+    now = [load_task(name) for name in named] or tasks
+    if [task.name for task in now] != trained:
+        raise UserError(f"{path}: trained for {'+'.join(trained)}, not {'+'.join(named)}")
+    if keys := [key for task, then in zip(now, tasks, strict=True) for key in task.changed(then)]:
+        raise UserError(f"--task: {keys[0]} changed since {path} began: omit it, or begin anew")
     own = [{n: stored[n][i] for n in PER_TASK if n in stored} for i in range(len(tasks))]
     for each in own if "data" not in given else ():
         each["data"] = [_found_again(text, stored.get("cwd", "")) for text in each["data"]]
@@ -260,7 +265,12 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
         each["bs"], rest = divmod(images, ranks)
         if rest:
             raise UserError(f"{path}: batches of {images} do not divide by {ranks} ranks: say --bs")
-    return replace(_resolve(parser, tasks, own, shared, given), out=path.parent, resume=path)
+    settings = replace(_resolve(parser, tasks, own, shared, given), out=path.parent, resume=path)
+    for name, value in settings.to_json().items():
+        if name in given and name in OF_A_RUN and value != stored.get(name):
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(f"{flag}: a resumed run goes on with its own network, data and weights")
+    return settings
 
 
 def _found_again(text: str, begun: str) -> str:
