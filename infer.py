@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets import TASKS
-from utils.flags import infer_parser
-from utils.settings import answer_help
+from utils.flags import answer_help, infer_parser
 from utils.stop import end_on_signals
 
 if __name__ == "__main__":

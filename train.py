@@ -4,7 +4,8 @@ import gc
 import sys
 from pathlib import Path
 
-from utils.settings import Settings, answer_help, check_norm, parse
+from utils.flags import answer_help
+from utils.settings import Settings, check_norm, parse
 from utils.stop import StopSignals, end_on_signals
 
 if __name__ == "__main__":

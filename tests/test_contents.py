@@ -55,6 +55,15 @@ def test_the_same_samples_are_the_same_in_any_store(tiny_task, tmp_path, members
     assert REPLACED in compared(tiny_task, tmp_path / "c", (first, members), other)
 
 
+def test_files_that_are_called_otherwise_on_disk(tiny_task, tmp_path, members):
+    """Their sizes were asked for under names that no file has, and all were 0."""
+    for side in "ab":
+        data = changed(members) if side == "b" else members
+        written(tmp_path / side, {n.replace("/k", "/a\u0308"): d for n, d in data.items()})
+    then, now = (open_split(tiny_task, [tmp_path / side], "train") for side in "ab")
+    assert REPLACED[1:] in difference(contents(then), contents(now), now)
+
+
 @pytest.mark.parametrize("name", ["data", "d.zip"])
 def test_what_changed_is_named_and_counted(tiny_task, tmp_path, members, name):
     fewer = without(members, *GONE)

@@ -2,12 +2,15 @@
 
 import argparse
 import math
+import sys
 from argparse import ArgumentTypeError, BooleanOptionalAction, Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from datasets import TASKS
 from datasets.task import Task, UserError
+from utils.command import run_command
 
 Number = TypeVar("Number", int, float)
 OPTIMIZERS = ("sgd", "adamw", "muon")
@@ -277,3 +280,15 @@ def as_flags(settings: Mapping[str, object]) -> list[str]:
         else:
             words += [f"--{flag}", *map(str, value if isinstance(value, list | tuple) else [value])]
     return words
+
+
+def answer_help(
+    words: list[str], make_parser: Callable[[Mapping[str, Task]], Parser] = train_parser
+) -> None:
+    """Answer --help, and refuse what is no flag, before torch is imported, which takes seconds."""
+
+    def parse() -> None:
+        make_parser(TASKS).parse_args(words)
+
+    if status := run_command(parse):
+        sys.exit(status)

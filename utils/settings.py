@@ -8,15 +8,13 @@ defaults of the first task (each task's own for `size`, `bs` and `class_weights`
 
 import math
 import os
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
 from datasets import TASKS, load_task
 from datasets.task import Label, Output, Task, UserError
-from utils.command import run_command
 from utils.flags import Parser, as_flags, check_choices, train_parser
 
 RUNS = Path("runs")
@@ -160,18 +158,6 @@ def check_norm(settings: Settings, stride: int, world_size: int) -> None:
             )
 
 
-def answer_help(
-    words: list[str], make_parser: Callable[[Mapping[str, Task]], Parser] = train_parser
-) -> None:
-    """Answer --help, and refuse what is no flag, before torch is imported, which takes seconds."""
-
-    def parse() -> None:
-        make_parser(TASKS).parse_args(words)
-
-    if status := run_command(parse):
-        sys.exit(status)
-
-
 def parse(words: list[str]) -> Settings:
     """The settings that the words of a command line ask for; UserError names what contradicts."""
     parser = train_parser(TASKS)
@@ -252,7 +238,7 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
     named, trained = given.get("task", []), [task.name for task in tasks]
     now = [load_task(name) for name in named] or tasks
     if [task.name for task in now] != trained:
-        raise UserError(f"{path}: trained for {'+'.join(trained)}, not {'+'.join(named)}")
+        raise UserError(f"--task {'+'.join(named)}: {path} was trained for {'+'.join(trained)}")
     if keys := [key for task, then in zip(now, tasks, strict=True) for key in task.changed(then)]:
         raise UserError(f"--task: {keys[0]} changed since {path} began: omit it, or begin anew")
     own = [{n: stored[n][i] for n in PER_TASK if n in stored} for i in range(len(tasks))]

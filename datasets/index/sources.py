@@ -15,7 +15,7 @@ from datasets.images import IMAGE_SUFFIXES
 from datasets.index.left_out import left_out
 from datasets.index.samples import find_groups, find_samples
 from datasets.index.templates import compile_template
-from datasets.stores import Store, open_stores, parse_path
+from datasets.stores import SHARD_SUFFIXES, Store, open_stores, parse_path
 from datasets.task import Task, UserError
 
 MAX_STEM = 180  # bytes of a result's name before its output: file systems take 255 of the whole
@@ -41,6 +41,10 @@ def find_images(
             raise UserError(f"{path}: no such file")
     sources = [ImageSource(path.name, str(path), path.read_bytes) for path in files]
     others = [parse_path(text) for text in inputs if Path(text) not in files]
+    for path in others:
+        if Path(path).is_file() and not str(path).lower().endswith(SHARD_SUFFIXES):
+            known = ", ".join(IMAGE_SUFFIXES + SHARD_SUFFIXES)
+            raise UserError(f"{path}: expected a folder, or a file of {known}")
     template = compile_template(task.image)
     stores = open_stores(others) if others else []
     if unused := left_out(stores):
