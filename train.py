@@ -4,9 +4,14 @@ import gc
 import sys
 from pathlib import Path
 
+<<<<<<< HEAD
 from utils.flags import answer_help
 from utils.settings import Settings, check_norm, parse
 from utils.stop import StopSignals, end_on_signals
+=======
+from utils.settings import Settings, answer_help, check_norm, parse
+from utils.stop import Stopped, StopSignals, end_on_signals
+>>>>>>> 5bcb997 (A kill -9 leaves nothing behind, a worker's death is known by its sentinel, an evaluation that is ended is done on resume)
 
 if __name__ == "__main__":
     end_on_signals()
@@ -110,6 +115,7 @@ def fit(
     )
     begun = step
     with StopSignals() as stop:
+<<<<<<< HEAD
         while step < steps.total:
             batch, micro_batches = next(batches), state.micro_batches
             terms = engine.train_step(state, batch, settings.accum)
@@ -142,7 +148,58 @@ def fit(
             if stops:
                 run.status = stop.status
                 break
+=======
+        try:
+            if run.due:
+                judge(settings, data, state, step, steps, run, stop)
+            while step < steps.total:
+                batch, micro_batches = next(batches), state.micro_batches
+                terms = engine.train_step(state, batch, settings.accum)
+                step += 1
+                run.add(terms, batch)
+                if state.micro_batches > micro_batches:
+                    run.say(split_notice(settings, state))
+                if settings.minutes and step == begun + PACE_STEPS:
+                    steps = run.fit_to_minutes(step, steps, state)
+                evaluates = step % steps.eval == 0 or step == steps.total
+                logs = evaluates or step % LOG_STEPS == 0  # nowhere else do ranks wait
+                stops = (logs or state.distributed.world_size == 1) and state.distributed.any(
+                    stop.requested
+                )
+                saves = evaluates or stops or (logs and run.is_late())
+                if logs or stops:
+                    run.log(step, state.schedule.lr)
+                if saves:
+                    run.check_finite(step, state)
+                if evaluates:
+                    judge(settings, data, state, step, steps, run, stop)
+                elif saves:
+                    run.save(step, state)
+                if stops:
+                    break
+        except Stopped:
+            run.save(step, state)
+        run.status = stop.status
+>>>>>>> 5bcb997 (A kill -9 leaves nothing behind, a worker's death is known by its sentinel, an evaluation that is ended is done on resume)
     return step
+
+
+def judge(
+    settings: Settings,
+    data: list[TaskData],
+    state: TrainState,
+    step: int,
+    steps: Steps,
+    run: RunFolder,
+    stop: StopSignals,
+) -> None:
+    """Evaluate and save. Until it is done it is due: a signal, or a worker's death, may end it."""
+    run.due = True
+    validation = validate(settings, data, state, run.skipped, stop)
+    run.due = False
+    state.schedule.evaluated(validation.score)
+    run.evaluated(step, steps, validation, state)
+    run.save(step, state)
 
 
 def open_data(settings: Settings) -> list[TaskData]:
@@ -208,9 +265,14 @@ def build_state(
 
 
 def validate(
-    settings: Settings, data: list[TaskData], state: TrainState, skipped: Skipped
+    settings: Settings,
+    data: list[TaskData],
+    state: TrainState,
+    skipped: Skipped,
+    stop: StopSignals,
 ) -> Validation:
-    """Every task's validation split: its scores, their counts, some predictions as pictures."""
+    """Every task's validation split: its scores, their counts, some predictions as pictures.
+    Stopped when a signal comes, unless other ranks would wait for this one."""
     scores: dict[str, float] = {}
     counts: dict[str, Tensor] = {}
     pictures, losses = {}, []
@@ -225,6 +287,8 @@ def validate(
         metrics = metrics_of(task.outputs)
         part = state.distributed.part
         batches = eval_batches(val, own.eval_bs, settings.workers, part, skipped.add)
+        if state.distributed.world_size == 1:
+            batches = stop.until(batches)
         evaluation = engine.evaluate(
             predictor, batches, state.criterion, metrics, state.distributed, NUM_PICTURES
         )

@@ -7,9 +7,11 @@ import errno
 import gc
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from multiprocessing.connection import wait
 from types import FrameType
 from typing import Any
 
@@ -115,6 +117,7 @@ def _start_worker(worker: int) -> None:
         os.setpgid(0, 0)
     else:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = lambda *_: None  # a thread's, whose reader was told of another worker's death
     gc.freeze()
 
 
@@ -170,6 +173,13 @@ def _check_handles(num: int) -> None:
             os.close(handle)
 
 
+def _has_died(batches: Iterator[Any]) -> bool:
+    """Whether a loader's worker is gone, or is about to be: its files close before the system tells
+    of its end, and what reads a batch from them then fails as it likes."""
+    workers = getattr(batches, "_workers", [])
+    return bool(workers and wait([worker.sentinel for worker in workers], 1))
+
+
 def _watched(loader: DataLoader[Any]) -> Iterator[Any]:
     """What a loader gives; WorkerDied where the next batch waits for a worker that is gone.
     UserError: the system lets this process open too few files for its workers."""
@@ -183,16 +193,15 @@ def _watched(loader: DataLoader[Any]) -> Iterator[Any]:
         except StopIteration:
             return
         except (RuntimeError, OSError, EOFError) as error:
-            text = str(error)
+            text = " ".join(str(error).split())
             if os.strerror(errno.EMFILE) in text:
                 raise UserError(os.strerror(errno.EMFILE)) from None
-            gone = "DataLoader worker (pid" in text
-            if not gone and (isinstance(error, RuntimeError) or "pin memory thread" not in text):
-                raise  # what reads a dead worker's shared memory in that thread fails as it likes
-            reason = text[text.index("worker (pid") :].splitlines()[0] if gone else text
+            if "DataLoader worker (pid" not in text and not _has_died(batches):
+                raise
+            _deaths.missed = False
             raise WorkerDied(
-                f"a process that loads data ended before its time, memory may have run out: "
-                f"{' '.join(reason.split())[:200]}"
+                "a process that loads data ended before its time, memory may have run out: "
+                f"{text.removeprefix('DataLoader ')[:200] or type(error).__name__}"
             ) from None
         yield batch
 

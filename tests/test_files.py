@@ -70,6 +70,9 @@ def test_a_folder_is_one_processs_until_it_dies(tmp_path):
         pid = owner.stdout.readline().strip()
         with pytest.raises(UserError, match=f"run: process {pid} on .* is at work in it"):
             lock_folder(tmp_path / "run")
+        cut, own = (tmp_path / "run" / name for name in (f".last.pt.{pid}.part", ".my.part"))
+        cut.touch()
+        own.touch()
         begun = time.monotonic()
         owner.kill()
         owner.wait()
@@ -77,7 +80,7 @@ def test_a_folder_is_one_processs_until_it_dies(tmp_path):
         assert time.monotonic() - begun < 10
         unlock_folder(tmp_path / "run", lock)
         owner.stdout.close()
-    assert list((tmp_path / "run").iterdir()) == []
+    assert list((tmp_path / "run").iterdir()) == [own]  # and nothing of what it was writing
 
 
 def test_a_lock_whose_file_has_just_gone_is_none(tmp_path, monkeypatch):

@@ -92,7 +92,7 @@ def test_ranks_wait_for_each_other_at_logged_steps_alone(monkeypatch, world, wai
     )
     state.schedule.evaluated = lambda score: None
     does = dict.fromkeys(("add", "log", "say", "check_finite", "evaluated", "save"), lambda *_: 0)
-    run = SimpleNamespace(**does, meter=Meter(CPU), is_late=lambda: False)
+    run = SimpleNamespace(**does, meter=Meter(CPU), is_late=lambda: False, due=False)
     run.skipped = SimpleNamespace(add=None)
     monkeypatch.setattr(train, "train_batches", lambda *_, **__: repeat([]))
     monkeypatch.setattr(train, "validate", lambda *_: SimpleNamespace(score=1.0))

@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 
 import train
-from datasets import TASKS, load_task
+from datasets import TASKS, load_task, loader
+from datasets.loader import WorkerDied
 from utils import checkpoint, engine, run_folder
 from utils.progress import OVERFIT_STEPS
 from utils.settings import parse
@@ -187,6 +188,13 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(
     val = [[x for x in each if "val/loss" in x] for each in (lines_of(out), uninterrupted["lines"])]
     assert val[0] == val[1]
     assert {p.name: p.read_bytes() for p in (out / "samples").iterdir()} == uninterrupted["samples"]
+
+
+def test_killed_at_any_moment_a_run_ends_as_if_nothing_had_been():
+    """A few of the kills that `python tests/kills.py 200` tries."""
+    command = [sys.executable, REPOSITORY / "tests" / "kills.py", "3"]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.stdout.startswith("3 of 3 equal to the bit"), ran.stdout + ran.stderr
 
 
 def test_the_comparison_would_see_a_difference(uninterrupted):
@@ -562,6 +570,13 @@ def test_what_diverges_leaves_the_last_good_checkpoint(
         assert checkpoint.not_finite(state) is None
 
 
+def kill_worker(number):
+    """One process that loads data is dead then, and its death still to be seen."""
+    worker = multiprocessing.active_children()[0]
+    os.kill(worker.pid, number)
+    os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=str)
 def test_a_worker_that_dies_in_a_step_costs_no_step(
     run_train, tiny_json, tmp_path, monkeypatch, number
@@ -573,9 +588,7 @@ def test_a_worker_that_dies_in_a_step_costs_no_step(
 
     def killing(state, *rest):
         if state.schedule.step == 3:
-            worker = multiprocessing.active_children()[0]
-            os.kill(worker.pid, number)
-            os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)  # dead, and still to be seen
+            kill_worker(number)
         return step(state, *rest)
 
     with monkeypatch.context() as patch:
@@ -589,6 +602,60 @@ def test_a_worker_that_dies_in_a_step_costs_no_step(
     assert run_train("--resume", "cut/last.pt").status == 0
     states = [checkpoint.load(tmp_path / out / "last.pt") for out in ("whole", "cut")]
     assert differing(states[0]["learner"], states[1]["learner"]) == []
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset by peer"), EOFError()], ids=str)
+def test_a_worker_breaks_its_batch_before_its_death_is_told(
+    run_train, tiny_json, tmp_path, monkeypatch, error
+):
+    """What is read from one that is being killed fails with an error of its own."""
+    path, data = tiny_json
+    take, taken = loader._Deaths.next, []
+
+    def breaking(deaths, batches):
+        taken.append(1)
+        if len(taken) == 4:
+            kill_worker(signal.SIGKILL)
+            raise error
+        return take(deaths, batches)
+
+    monkeypatch.setattr(loader._Deaths, "next", breaking)
+    words = ("--task", path, "--data", data, "--steps", "9", "--workers", "2", "--out", "cut")
+    ran = run_train(*words)
+    assert ran.status == 2
+    assert ran.err.startswith("error: a process that loads data ended before its time"), ran.err
+    assert checkpoint.load(tmp_path / "cut" / "last.pt")["step"] == 3
+
+
+@pytest.mark.parametrize("ends", ["signal", "death"])
+def test_an_evaluation_that_is_ended_is_done_when_the_run_goes_on(
+    run_train, tiny_json, tmp_path, monkeypatch, ends
+):
+    """After step 4, between the first batch and the second; that of the last step, too."""
+    path, data = tiny_json
+    words = ("--task", path, "--data", data, "--steps", "8", "--eval-steps", "4")
+    assert run_train(*words, "--out", "whole").status == 0
+
+    def ending(batches):
+        yield next(batches)
+        if ends == "death":
+            raise WorkerDied("a process ended")
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield from batches
+
+    eval_batches = train.eval_batches
+    for resume in ((*words, "--out", "cut"), ("--resume", "cut")):
+        with monkeypatch.context() as patch:
+            patch.setattr(train, "eval_batches", lambda *a: ending(eval_batches(*a)))
+            ran = run_train(*resume)
+        assert ran.status == (2 if ends == "death" else 130)
+        assert ("go on with" in ran.out) == (ends == "signal")
+    assert run_train("--resume", "cut").status == 0
+    found, expected = (checkpoint.load(tmp_path / out / "last.pt") for out in ("cut", "whole"))
+    assert found["step"] == 8
+    assert differing(found["learner"], expected["learner"]) == []
+    assert lines_of(tmp_path / "cut") == lines_of(tmp_path / "whole")
+    assert sorted((tmp_path / "cut" / "samples").iterdir())
 
 
 def test_a_task_file_of_the_repository_trains(run_train, make_data, tmp_path):

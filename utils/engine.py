@@ -133,25 +133,47 @@ def train_step(state: TrainState, batches: Sequence[Batch], accum: int = 1) -> d
     """One optimiser step over the gradient of `accum` batches of each task, in the order given.
 
     Returns `loss`, the sum over tasks that was minimised, and the named terms, each averaged over
-    the batches that have it, as tensors on the device: nothing here waits for it. Where memory
-    runs out, the gradients are computed anew in more and smaller micro-batches, whose number is in
-    `state.micro_batches`; UserError when there is nothing left to cut.
+    the batches that have it, as tensors on the device: nothing here waits for it. `not_finite` is 1
+    where any rank's loss, or the gradient, is infinite or not a number: weights, moments and batch
+    norm's statistics are then what they were before. Where memory runs out, the gradients are
+    computed anew in more and smaller micro-batches, whose number is in `state.micro_batches`;
+    UserError when there is nothing left to cut.
     """
     state.model.train()
+    statistics = [b for b in state.model.buffers() if b.is_floating_point() and b.ndim == 1]
+    before = torch.cat(statistics) if statistics else None
     sums = _gradients(state, batches, accum)
+    loss = torch.stack(sums["loss"]).sum() / accum
     state.distributed.average_gradients(state.criterion.parameters())
     if state.criterion.history is not None:
         state.distributed.share(state.criterion.history.buffers())
     if state.clip:
         state.scaler.unscale_(state.optimizer)
         nn.utils.clip_grad_norm_(state.model.parameters(), state.clip)
+    not_finite = _not_finite(state, loss)
+    if not state.scaler.is_enabled():  # a scaler looks for itself
+        state.optimizer.found_inf = not_finite  # as a scaler would tell it
     state.scaler.step(state.optimizer)
     state.scaler.update()
+    if before is not None:
+        kept = torch.where(not_finite > 0, before, torch.cat(statistics))
+        torch._foreach_copy_(statistics, kept.split([len(b) for b in statistics]))
     state.schedule.advance()
     if state.ema is not None:
         state.ema.update_parameters(state.model)
     means = {name: torch.stack(terms).mean() for name, terms in sums.items()}
-    return means | {"loss": torch.stack(sums["loss"]).sum() / accum}
+    return means | {"loss": loss, "not_finite": not_finite}
+
+
+def _not_finite(state: TrainState, loss: Tensor) -> Tensor:
+    """1 where the loss on any rank, or the gradient, is infinite or not a number, else 0; float32,
+    on the device. Of a scaled gradient, which overflows now and then, the scaler takes care."""
+    finite = loss.isfinite()
+    if not state.scaler.is_enabled():
+        parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        finite = finite & nn.utils.get_total_norm(gradients).isfinite()
+    return state.distributed.sum((~finite).float()).clamp(max=1)
 
 
 def average_weights(

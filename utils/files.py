@@ -49,7 +49,8 @@ def lock_folder(folder: Path) -> TextIO:
     it ends. UserError names the process whose it is.
 
     A lock on a record is not inherited by workers, which live on for seconds after their parent
-    was killed. Where a file system has no locks, there is none.
+    was killed. Where a file system has no locks, there is none. What a killed process was writing
+    with `write_whole` is removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = (folder / LOCK).open("a+", encoding="utf-8")
@@ -65,6 +66,8 @@ def lock_folder(folder: Path) -> TextIO:
         raise UserError(f"{folder}: {owner} is at work in it; wait for its end") from None
     except OSError:
         return file
+    for part in folder.glob(".*.[0-9]*.part"):
+        part.unlink(missing_ok=True)
     file.truncate(0)
     print(f"process {os.getpid()} on {socket.gethostname()}", file=file, flush=True)
     return file

@@ -269,6 +269,7 @@ class FakeStep:
             for tensor in (*part.parameters(), *part.buffers())
         ]
         sizes = {tensor.numel() for tensor in tensors}
+        sizes.add(sum(b.numel() for b in self.state.model.buffers() if b.ndim == 1))  # kept as one
         primes = (n for n in count(max(5, least)) if all(n % i for i in range(2, isqrt(n) + 1)))
         return tuple(islice((n for n in primes if all(size % n for size in sizes)), num))
 

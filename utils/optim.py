@@ -15,7 +15,8 @@ def make_optimizer(modules: list[nn.Module], settings: OptimSettings) -> torch.o
     `Muon`.
 
     Weight decay leaves biases and norm parameters (everything of one dimension) alone. Parameters
-    of an `encoder` have `encoder_lr` times the learning rate.
+    of an `encoder` have `encoder_lr` times the learning rate. A step does nothing where the
+    optimiser's `found_inf`, a tensor on the device, is 1.
     """
     lr, momentum = settings.lr, settings.momentum
     filters = hidden_filters(modules[0]) if settings.optimizer == "muon" else {}

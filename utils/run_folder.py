@@ -73,6 +73,7 @@ class RunFolder:
         self.meter = Meter(distributed.device)
         self.status = STOPPED  # what the process ends with where it was stopped
         self.best = -1.0
+        self.due = False  # whether the last step's evaluation was begun, and not ended
         self.run_id: str | None = None
         self.data: dict[str, Contents] = {}  # of each split, see `restore`
         self.line: dict[str, float] = {}  # what was logged last
@@ -119,6 +120,8 @@ class RunFolder:
             raise UserError(f"{path}: {error}") from None
         self.best, self.run_id = saved["best"], saved["run_id"]
         self.config["origin"] = saved["config"].get("origin", self.config["origin"])
+        self.line = saved.get("due") or {}
+        self.due = bool(self.line)
         return saved["step"]
 
     def begin(self, step: int, total: int, about: str) -> None:
@@ -221,7 +224,8 @@ class RunFolder:
         """Write last.pt, from which a run is resumed."""
         # the name that the state has had in last.pt from the first format on
         facts = {"step": step, "best": self.best, "learner": state.state_dict()}
-        self._write(checkpoint.LAST, facts | {"data": self.data})
+        due = self.line if self.due else None  # what was logged right before the evaluation
+        self._write(checkpoint.LAST, facts | {"data": self.data, "due": due})
         self.saved = time.monotonic()
 
     def rescue(self, error: UserError, state: TrainState) -> UserError:
@@ -250,7 +254,7 @@ class RunFolder:
         self.progress.close()
         self.logger.finish({"best": self.best, "step": step} | self.skipped.count)
         last = shlex.quote(f"{self.path}/last.pt")
-        if step < self.progress.total:
+        if self.due or step < self.progress.total:
             self.say(f"stopped after step {step}; go on with: python train.py --resume {last}")
             return self.status
         if self.distributed.is_main:

@@ -3,8 +3,11 @@
 import os
 import signal
 import sys
+from collections.abc import Iterable, Iterator
 from types import FrameType
-from typing import NoReturn, Self
+from typing import NoReturn, Self, TypeVar
+
+T = TypeVar("T")
 
 AGAIN = ("SIGINT", "SIGTERM")  # Ctrl-C and a batch system: a second one means at once
 NOTICES = ("SIGHUP", "SIGUSR1")  # the terminal closes (often told twice), a scheduler's warning
@@ -38,6 +41,10 @@ def end_on_signals() -> None:
         signal.signal(number, end)
 
 
+class Stopped(Exception):
+    """A signal asks for the end of what takes longer than a step."""
+
+
 class StopSignals:
     """While entered, the first of these signals sets `requested`, and `status` to what the process
     shall end with; a second Ctrl-C or SIGTERM ends it at once. What is ignored outside stays so."""
@@ -48,6 +55,13 @@ class StopSignals:
     def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._request) for number in _numbers()}
         return self
+
+    def until(self, items: Iterable[T]) -> Iterator[T]:
+        """The items, up to the first signal: Stopped then."""
+        for item in items:
+            if self.requested:
+                raise Stopped
+            yield item
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         if not self.requested:
