@@ -166,9 +166,9 @@ def fit(
                 stops = (logs or state.distributed.world_size == 1) and state.distributed.any(
                     stop.requested
                 )
-                saves = evaluates or stops or (logs and run.is_late())
                 if logs or stops:
                     run.log(step, state.schedule.lr)
+                saves = evaluates or stops or (logs and run.is_late())
                 if saves:
                     run.check_finite(step, state)
                 if evaluates:

@@ -18,6 +18,7 @@ from models import ModelSpec, UNet
 from utils.compute import Compute
 from utils.distributed import Distributed
 from utils.engine import TrainState, evaluate, train_step
+from utils.flags import OPTIMIZERS
 from utils.metrics import metrics_of
 from utils.optim import make_optimizer
 from utils.predict import Predictor
@@ -92,7 +93,7 @@ def test_tasks_in_turn_equal_their_sum():
     terms = train_step(apart, [segmentation, depth] * 2, accum=2)
     train_step(together, [batch])
     assert torch.allclose(weights(apart), weights(together), atol=1e-6)
-    assert set(terms) == {"loss", "parts/ce", "edge/bce", "near/l1"}
+    assert set(terms) == {"loss", "parts/ce", "edge/bce", "near/l1", "not_finite"}
 
 
 @pytest.mark.parametrize("limit", [1e-3, 1e3])
@@ -193,9 +194,8 @@ def test_average_follows_the_weights():
 
 def test_a_step_never_waits_for_the_device(monkeypatch):
     """No tensor becomes a Python number within a step: on a GPU each would be a full stop."""
-    state = make_state(
-        uncertainty=True, clip=1.0
-    )  # an average reads a counter, but that is on the host
+    spec = replace(SPEC, norm="batch")
+    state = make_state(spec, uncertainty=True, clip=1.0)  # an average's counter is on the host
     batch = batch_of(2)
     train_step(state, [batch])
 
@@ -210,10 +210,51 @@ def test_a_step_never_waits_for_the_device(monkeypatch):
     assert all(not term.requires_grad for term in terms.values())
 
 
+def spoilt(factor):
+    return lambda module, args, out: (
+        out[0] * factor,
+        {n: t * torch.inf for n, t in out[1].items()},
+    )
+
+
+SPOIL = {
+    "loss": lambda state: state.criterion.register_forward_hook(spoilt(torch.nan)),
+    "a loss with a gradient": lambda state: state.criterion.register_forward_hook(spoilt(1)),
+    "activation": lambda state: state.model.encoder.register_forward_pre_hook(
+        lambda module, args: (args[0] * torch.nan, *args[1:])
+    ),
+    "gradient": lambda state: next(state.model.parameters()).register_hook(lambda g: g * torch.inf),
+}
+
+
+@pytest.mark.parametrize("at", [0, 2])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("what", SPOIL)
+def test_a_step_that_is_not_finite_moves_nothing(what, optimizer, at):
+    """The first or the last; what follows goes on as if it had not been."""
+    spec = replace(SPEC, norm="batch")
+    found, expected = (make_state(spec, optimizer=optimizer, clip=1.0) for _ in range(2))
+    for step in range(3):
+        batch = batch_of(2, seed=step)
+        if step != at:
+            assert train_step(expected, [batch])["not_finite"] == 0
+            assert train_step(found, [batch])["not_finite"] == 0
+            continue
+        before = copy.deepcopy(found.model.state_dict())
+        handle = SPOIL[what](found)
+        assert train_step(found, [batch])["not_finite"] == 1
+        handle.remove()
+        for name, value in found.model.state_dict().items():
+            assert torch.equal(value, before[name]) or name.endswith("num_batches_tracked"), name
+    assert torch.equal(weights(found), weights(expected))
+    for a, b in zip(found.optimizer.state.values(), expected.optimizer.state.values(), strict=True):
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+
 def test_terms_are_losses_before_their_weights():
     state = make_state()
     terms = train_step(state, [batch_of(4)])
-    total = sum(value for name, value in terms.items() if name != "loss")
+    total = sum(value for name, value in terms.items() if "/" in name)
     assert terms["loss"] == pytest.approx(float(total), rel=1e-5)
 
 

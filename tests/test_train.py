@@ -521,10 +521,42 @@ def test_a_loss_that_is_not_a_number_is_not_saved(run_train, tiny_json, tmp_path
     words = ("--task", path, "--data", data, "--steps", "20", "--eval-steps", "20")
     ran = run_train(*words, "--lr", "1e30")
     assert ran.status == 2
-    assert "step 10: the loss is infinite or not a number" in ran.err
+    assert "step 10: the loss, or its gradient, of 9 steps is infinite or not a number" in ran.err
     assert not list(tmp_path.glob("runs/*/*.pt"))
     assert run_train(*words).status == 0
     assert len(list(tmp_path.glob("runs/*/last.pt"))) == 1
+
+
+LEFT_OUT = "the loss, or its gradient, is infinite or not a number: left out, with "
+
+
+def test_steps_that_are_not_finite_are_left_out_and_five_in_a_row_end_it(
+    run_train, tiny_json, tmp_path, monkeypatch
+):
+    path, data = tiny_json
+    backward, seen = engine._backward, []
+
+    def spoilt(state, batch, accum):
+        terms = backward(state, batch, accum)
+        seen.append(sorted(set(batch.keys)))
+        if len(seen) == 4 or len(seen) > 11:
+            next(state.model.parameters()).grad.fill_(float("nan"))
+        return terms
+
+    monkeypatch.setattr(engine, "_backward", spoilt)
+    words = ("--task", path, "--data", data, "--steps", "30", "--eval-steps", "5", "--out", "run")
+    ran = run_train(*words)
+    assert ran.status == 2
+    assert "error: step 20: the loss, or its gradient, of 9 steps is infinite" in ran.err
+    assert ran.err.endswith(f"the last good checkpoint is {Path('run/last.pt')}\n")
+    told = [line for line in ran.out.splitlines() if line.startswith("step 4: ")]
+    assert told == [f"step 4: {LEFT_OUT}{', '.join(seen[3])}"]
+    state = checkpoint.load(tmp_path / "run" / "last.pt")
+    assert (state["step"], checkpoint.not_finite(state)) == (10, None)
+    lines = lines_of(tmp_path / "run")
+    left_out = {line["step"]: line["not_finite"] for line in lines if "not_finite" in line}
+    assert left_out == {step: seen[step - 1] for step in (4, *range(12, 21))}
+    assert all(line["train/loss"] > 0 for line in lines if "train/loss" in line)
 
 
 @pytest.mark.parametrize("part", ["weight", "buffer", "moment", "average", "validation"])

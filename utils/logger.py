@@ -83,14 +83,7 @@ class RunLogger:
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Append one line of values, on the host already. NaN and inf are written as null."""
-        line: dict[str, float | None] = {
-            "step": step,
-            "time": round(time.perf_counter() - self._start, 2),
-        }
-        for key, value in values.items():
-            line[key] = float(value) if math.isfinite(value) else None
-        self._lines.write(json.dumps(line) + "\n")
-        self._lines.flush()
+        self._write(step, {k: float(v) if math.isfinite(v) else None for k, v in values.items()})
         self._send("log", step, values)
 
     def images(self, step: int, pictures: dict[str, Image.Image]) -> None:
@@ -105,6 +98,15 @@ class RunLogger:
         if len(listed) > self._num_skipped:
             self._num_skipped = len(listed)
             self._send("skipped", step, listed)
+
+    def left_out(self, step: int, keys: list[str]) -> None:
+        """Append a line for a step whose loss was not finite, with the images that it saw."""
+        self._write(step, {"not_finite": keys})
+
+    def _write(self, step: int, values: dict[str, Any]) -> None:
+        seconds = round(time.perf_counter() - self._start, 2)
+        self._lines.write(json.dumps({"step": step, "time": seconds, **values}) + "\n")
+        self._lines.flush()
 
     def truncate(self, step: int) -> None:
         """Forget the lines after `step`, and any broken one: a resumed run writes them anew.
@@ -144,6 +146,8 @@ class NullLogger:
     def images(self, step: int, pictures: dict[str, Image.Image]) -> None: ...
 
     def skipped(self, step: int, listed: dict[str, str]) -> None: ...
+
+    def left_out(self, step: int, keys: list[str]) -> None: ...
 
     def truncate(self, step: int) -> None: ...
 

@@ -32,7 +32,11 @@ def make_optimizer(modules: list[nn.Module], settings: OptimSettings) -> torch.o
         group["lr"] = lr * settings.encoder_lr if own_lr else lr
         groups.append(group | ({"filters": kind} if settings.optimizer == "muon" else {}))
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=True)
+        sgd = torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=True)
+        if momentum:  # a first step that does nothing would leave its own as they were allocated
+            every = [p for group in groups for p in group["params"]]
+            sgd.state |= {p: {"momentum_buffer": torch.zeros_like(p)} for p in every}
+        return sgd
     adaptive = Muon if settings.optimizer == "muon" else torch.optim.AdamW
     return adaptive(groups, lr=lr, betas=(momentum, 0.999), fused=True)
 
@@ -94,14 +98,21 @@ class Muon(torch.optim.AdamW):
         state, momentum = self.state[parameter], group["betas"][0]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
-        moment = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
+        old = state["momentum_buffer"]
+        moment = old.lerp(gradient, 1 - momentum)
         ahead = gradient.lerp(moment, momentum)
         filters = ahead.transpose(0, 1) if group["filters"] == "transposed" else ahead
         matrix = filters.permute(0, 2, 3, 1).flatten(1)  # in the order of memory
         change = orthogonal(matrix).unflatten(1, (*filters.shape[2:], -1)).permute(0, 3, 1, 2)
         change = change.transpose(0, 1) if group["filters"] == "transposed" else change
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(change, alpha=-0.2 * group["lr"] * math.sqrt(max(matrix.shape)))
+        moved = parameter * (1 - group["lr"] * group["weight_decay"])
+        moved.add_(change, alpha=-0.2 * group["lr"] * math.sqrt(max(matrix.shape)))
+        if (stays := getattr(self, "found_inf", None)) is not None:
+            moment, moved = (
+                torch.where(stays > 0, *pair) for pair in ((old, moment), (parameter, moved))
+            )
+        old.copy_(moment)
+        parameter.copy_(moved)
 
 
 def orthogonal(matrix: Tensor) -> Tensor:

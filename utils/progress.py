@@ -133,9 +133,10 @@ class Meter:
         self.images += num_images
 
     def flush(self) -> dict[str, float]:
-        """Means since the last flush: loss terms, `images_per_second`, `waiting` (share of the time
-        spent waiting for data), `memory_gib` (the peak so far, see `peak_memory`)."""
-        means = {name: float(torch.stack(terms).mean()) for name, terms in self.terms.items()}
+        """Means since the last flush: loss terms where finite, `images_per_second`, `waiting`
+        (share of the time spent waiting for data), `memory_gib` (the peak so far)."""
+        values = {name: torch.stack(terms) for name, terms in self.terms.items()}
+        means = {name: float(each[each.isfinite()].mean()) for name, each in values.items()}
         seconds = max(1e-9, time.perf_counter() - self.start)
         means["images_per_second"] = self.images / seconds
         means["waiting"] = self.waited / seconds

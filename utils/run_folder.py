@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from datasets.dataset import TaskData
 from datasets.task import Batch, Task, UserError
 from utils import checkpoint, report
 from utils.charts import draw_confusion, draw_curves
+from utils.command import printable
 from utils.distributed import Distributed
 from utils.engine import TrainState
 from utils.files import lock_folder, unlock_folder
@@ -30,6 +32,7 @@ from utils.skipped import Skipped
 from utils.stop import STOPPED
 
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # no room on a disk
+IN_A_ROW = 5  # steps that are left out before the run ends
 PICTURES = 50  # evaluations whose pictures are kept, spread over the run, and the last one
 SAVE_SECONDS = 300  # a crash costs at most so much training
 
@@ -77,6 +80,8 @@ class RunFolder:
         self.run_id: str | None = None
         self.data: dict[str, Contents] = {}  # of each split, see `restore`
         self.line: dict[str, float] = {}  # what was logged last
+        self.taken: list[tuple[dict[str, Tensor], list[str]]] = []  # steps since, and their images
+        self.in_a_row = 0  # steps left out up to now
         self.saved = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -143,21 +148,41 @@ class RunFolder:
     def add(self, terms: dict[str, Tensor], batches: Sequence[Batch]) -> None:
         """A step is done: its loss terms, and what it saw."""
         images = sum(batch.batch_size for batch in batches)
-        self.meter.add(terms, images * self.distributed.world_size)
+        self.taken.append((terms, [key for batch in batches for key in batch.keys]))
+        losses = {name: term for name, term in terms.items() if name != "not_finite"}
+        self.meter.add(losses, images * self.distributed.world_size)
         self.progress.advance()
 
     def log(self, step: int, lr: float) -> None:
         """Write the means since the last time; all ranks are here at the same step.
 
-        Waits for the device. UserError if the loss is not a number: nothing is saved then.
+        Waits for the device. UserError where too many steps in a row were left out.
         """
         self.skipped.settle()
+        self._tell_left_out(step)
         self.line = self.distributed.mean(self.meter.flush()) | {"lr": lr} | self.skipped.count
-        if not math.isfinite(self.line["loss"]):
-            raise self._diverged(step, "the loss")
         self.logger.log(step, {f"train/{name}": value for name, value in self.line.items()})
         self.logger.skipped(step, self.skipped.listed)
         self.progress.note(report.postfix(self.line))
+
+    def _tell_left_out(self, step: int) -> None:
+        """Write down the steps since the last time whose loss or gradient was not finite, and the
+        images of the ranks where it was the loss. The last one taken was `step`."""
+        flags = torch.stack([terms["not_finite"] for terms, _ in self.taken]).tolist()
+        for number, (flag, (terms, keys)) in enumerate(
+            zip(flags, self.taken, strict=True), step - len(flags) + 1
+        ):
+            self.in_a_row = self.in_a_row + 1 if flag else 0
+            if flag:
+                whose = self.distributed.union([] if math.isfinite(terms["loss"]) else keys)
+                whose = whose or self.distributed.union(keys)
+                self.logger.left_out(number, whose)
+                shown = ", ".join([*whose[:4], *["..."][: len(whose) - 4]])
+                what = "the loss, or its gradient, is infinite or not a number: left out"
+                self.say(printable(f"step {number}: {what}, with {shown}"))
+        self.taken.clear()
+        if self.in_a_row >= IN_A_ROW:
+            raise self._diverged(step, f"the loss, or its gradient, of {self.in_a_row} steps")
 
     def evaluated(self, step: int, steps: Steps, validation: Validation, state: TrainState) -> None:
         """Write what validation found, right after `log`; the weights too where they are better."""
@@ -221,7 +246,10 @@ class RunFolder:
         return f"the last good checkpoint is {last}" if last.exists() else "none came before"
 
     def save(self, step: int, state: TrainState) -> None:
-        """Write last.pt, from which a run is resumed."""
+        """Write last.pt, from which a run is resumed; not while steps are left out, for they may be
+        the first of a run that has diverged."""
+        if self.in_a_row and (self.path / checkpoint.LAST).exists():
+            return
         # the name that the state has had in last.pt from the first format on
         facts = {"step": step, "best": self.best, "learner": state.state_dict()}
         due = self.line if self.due else None  # what was logged right before the evaluation
