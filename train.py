@@ -4,14 +4,9 @@ import gc
 import sys
 from pathlib import Path
 
-<<<<<<< HEAD
 from utils.flags import answer_help
 from utils.settings import Settings, check_norm, parse
-from utils.stop import StopSignals, end_on_signals
-=======
-from utils.settings import Settings, answer_help, check_norm, parse
 from utils.stop import Stopped, StopSignals, end_on_signals
->>>>>>> 5bcb997 (A kill -9 leaves nothing behind, a worker's death is known by its sentinel, an evaluation that is ended is done on resume)
 
 if __name__ == "__main__":
     end_on_signals()
@@ -115,40 +110,6 @@ def fit(
     )
     begun = step
     with StopSignals() as stop:
-<<<<<<< HEAD
-        while step < steps.total:
-            batch, micro_batches = next(batches), state.micro_batches
-            terms = engine.train_step(state, batch, settings.accum)
-            step += 1
-            if step % steps.epoch == 0:
-                state.criterion.end_epoch()
-            if looks_at(settings, steps, step):
-                terms |= agreement(state, batch)
-            run.add(terms, batch)
-            if state.micro_batches > micro_batches:
-                run.say(split_notice(settings, state))
-            if settings.minutes and step == begun + PACE_STEPS:
-                steps = run.fit_to_minutes(step, steps, state)
-            evaluates = step % steps.eval == 0 or step == steps.total
-            logs = evaluates or step % LOG_STEPS == 0  # nowhere else do ranks wait for each other
-            stops = (logs or state.distributed.world_size == 1) and state.distributed.any(
-                stop.requested
-            )
-            saves = evaluates or stops or (logs and run.is_late())
-            if logs or stops:
-                run.log(step, state.schedule.lr)
-            if saves:
-                run.check_finite(step, state)
-            if evaluates:
-                validation = validate(settings, data, state, run.skipped)
-                state.schedule.evaluated(validation.score)
-                run.evaluated(step, steps, validation, state)
-            if saves:
-                run.save(step, state)
-            if stops:
-                run.status = stop.status
-                break
-=======
         try:
             if run.due:
                 judge(settings, data, state, step, steps, run, stop)
@@ -156,6 +117,10 @@ def fit(
                 batch, micro_batches = next(batches), state.micro_batches
                 terms = engine.train_step(state, batch, settings.accum)
                 step += 1
+                if step % steps.epoch == 0:
+                    state.criterion.end_epoch()
+                if looks_at(settings, steps, step):
+                    terms |= agreement(state, batch)
                 run.add(terms, batch)
                 if state.micro_batches > micro_batches:
                     run.say(split_notice(settings, state))
@@ -180,7 +145,6 @@ def fit(
         except Stopped:
             run.save(step, state)
         run.status = stop.status
->>>>>>> 5bcb997 (A kill -9 leaves nothing behind, a worker's death is known by its sentinel, an evaluation that is ended is done on resume)
     return step
 
 

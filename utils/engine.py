@@ -140,7 +140,8 @@ def train_step(state: TrainState, batches: Sequence[Batch], accum: int = 1) -> d
     UserError when there is nothing left to cut.
     """
     state.model.train()
-    statistics = [b for b in state.model.buffers() if b.is_floating_point() and b.ndim == 1]
+    buffers = [*state.model.buffers(), *state.criterion.buffers()]
+    statistics = [b for b in buffers if b.is_floating_point() and b.ndim == 1]
     before = torch.cat(statistics) if statistics else None
     sums = _gradients(state, batches, accum)
     loss = torch.stack(sums["loss"]).sum() / accum
@@ -152,7 +153,7 @@ def train_step(state: TrainState, batches: Sequence[Batch], accum: int = 1) -> d
         nn.utils.clip_grad_norm_(state.model.parameters(), state.clip)
     not_finite = _not_finite(state, loss)
     if not state.scaler.is_enabled():  # a scaler looks for itself
-        state.optimizer.found_inf = not_finite  # as a scaler would tell it
+        state.optimizer.found_inf = not_finite  # type: ignore[attr-defined]  # as a scaler tells it
     state.scaler.step(state.optimizer)
     state.scaler.update()
     if before is not None:
