@@ -259,6 +259,7 @@ class FakeStep:
             for group in self.state.optimizer.param_groups:
                 for parameter in group["params"]:
                     parameter.grad = torch.zeros_like(parameter)
+            self.state.optimizer.state.clear()  # of tensors that were replaced
             self.state.optimizer.step()
 
     def primes(self, least: int, num: int) -> tuple[int, ...]:
@@ -269,7 +270,8 @@ class FakeStep:
             for tensor in (*part.parameters(), *part.buffers())
         ]
         sizes = {tensor.numel() for tensor in tensors}
-        sizes.add(sum(b.numel() for b in self.state.model.buffers() if b.ndim == 1))  # kept as one
+        kept = sum(len(t) for t in tensors if t.ndim == 1 and not isinstance(t, nn.Parameter))
+        sizes = {size for size in (*sizes, kept) if size}  # a step keeps these statistics as one
         primes = (n for n in count(max(5, least)) if all(n % i for i in range(2, isqrt(n) + 1)))
         return tuple(islice((n for n in primes if all(size % n for size in sizes)), num))
 
