@@ -35,7 +35,8 @@ from utils.memory import Weights, fit_to_memory, make_plan
 from utils.metrics import metrics_of
 from utils.predict import Predictor
 from utils.progress import Steps, count_steps
-from utils.run_folder import RunFolder, Validation, announcement, check_best
+from utils.report import announcement
+from utils.run_folder import RunFolder, Validation, check_best
 from utils.skipped import Skipped
 from utils.visualize import sample_panel
 

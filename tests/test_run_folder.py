@@ -16,7 +16,8 @@ from utils import checkpoint, compute, engine
 from utils.compute import busy_notice
 from utils.distributed import Distributed
 from utils.progress import Meter, Steps
-from utils.run_folder import RunFolder, next_command
+from utils.report import next_command
+from utils.run_folder import RunFolder
 from utils.settings import RUNS, parse
 
 CPU = torch.device("cpu")

@@ -1,5 +1,18 @@
 """The lines that a person reads in the terminal."""
 
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils.settings import RUNS, Settings
+
+if TYPE_CHECKING:
+    from utils.engine import TrainState
+    from utils.progress import Steps
+
 
 def postfix(line: dict[str, float]) -> str:
     """The end of the progress bar."""
@@ -43,3 +56,41 @@ def best(metric: str, scores: dict[str, float], step: int) -> str:
     baseline = scores.get(baseline_of(metric))
     beside = "" if baseline is None else f"; the best constant answer: {baseline:.4f}"
     return f"best {metric} {scores[metric]:.4f} at step {step}{beside}"
+
+
+def announcement(
+    settings: Settings,
+    samples: Sequence[tuple[int, int]],
+    state: TrainState,
+    steps: Steps,
+    path: Path,
+) -> str:
+    """What is about to be trained, on what, and where it goes. samples: of each task, to train on
+    and to validate."""
+    lines = []
+    for each, (train, val) in zip(settings.tasks, samples, strict=True):
+        counts = f"{train} images to train on, {val} to validate"
+        size = "{}x{} pixels".format(*each.size)
+        world_size = state.distributed.world_size
+        ranks = f" on each of {world_size} ranks" if world_size > 1 else ""
+        lines.append(f"{each.task.name}: {counts}, {size}, batch {each.bs}{ranks}")
+    million = sum(p.numel() for p in state.model.parameters()) / 1e6
+    device, dtype = state.compute.device, str(state.compute.dtype or "torch.float32")
+    what = f"{settings.network.encoder}, {million:.2f} M parameters"
+    lines.append(f"{what}, {device}, {dtype.removeprefix('torch.')}")
+    if settings.amp and state.compute.dtype is None and settings.ckpt != "none":
+        lines.append("--ckpt makes a step slower; without --amp it gains nothing but memory")
+    lines.append(f"{steps.total} steps, {steps.epoch} an epoch, into {path}")
+    return "\n".join(lines)
+
+
+def next_command(settings: Settings, path: Path) -> str:
+    """The command that predicts with the best weights of a run, from what it was trained on."""
+    first = settings.tasks[0]
+    if len(settings.tasks) == 1 and path.parent == RUNS and not first.data:
+        return f"python infer.py --task {first.task.name}"
+    words = ["--weights", str(path / "best.pt")]
+    if first.data:
+        words += ["--task", first.task.name] if len(settings.tasks) > 1 else []
+        words += ["--input", *first.data]
+    return f"python infer.py {shlex.join(words)}"

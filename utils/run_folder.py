@@ -307,33 +307,7 @@ class RunFolder:
             self.say(report.best(task.best, best["scores"], best["step"]))
         files = "best weights in {0}/best.pt, curves in {0}/curves.png, pictures in {0}/samples"
         self.say(files.format(self.path))
-        self.say(f"see its predictions: {next_command(self.settings, self.path)}")
-
-
-def announcement(
-    settings: Settings,
-    samples: Sequence[tuple[int, int]],
-    state: TrainState,
-    steps: Steps,
-    path: Path,
-) -> str:
-    """What is about to be trained, on what, and where it goes. samples: of each task, to train on
-    and to validate."""
-    lines = []
-    for each, (train, val) in zip(settings.tasks, samples, strict=True):
-        counts = f"{train} images to train on, {val} to validate"
-        size = "{}x{} pixels".format(*each.size)
-        world_size = state.distributed.world_size
-        ranks = f" on each of {world_size} ranks" if world_size > 1 else ""
-        lines.append(f"{each.task.name}: {counts}, {size}, batch {each.bs}{ranks}")
-    million = sum(p.numel() for p in state.model.parameters()) / 1e6
-    device, dtype = state.compute.device, str(state.compute.dtype or "torch.float32")
-    what = f"{settings.network.encoder}, {million:.2f} M parameters"
-    lines.append(f"{what}, {device}, {dtype.removeprefix('torch.')}")
-    if settings.amp and state.compute.dtype is None and settings.ckpt != "none":
-        lines.append("--ckpt makes a step slower; without --amp it gains nothing but memory")
-    lines.append(f"{steps.total} steps, {steps.epoch} an epoch, into {path}")
-    return "\n".join(lines)
+        self.say(f"see its predictions: {report.next_command(self.settings, self.path)}")
 
 
 def check_best(task: Task) -> None:
@@ -346,18 +320,6 @@ def check_best(task: Task) -> None:
             f"task {task.name}: best is {task.best!r}, expected {name}/ and one of "
             f"{', '.join(known)}"
         )
-
-
-def next_command(settings: Settings, path: Path) -> str:
-    """The command that predicts with the best weights of a run, from what it was trained on."""
-    first = settings.tasks[0]
-    if len(settings.tasks) == 1 and path.parent == RUNS and not first.data:
-        return f"python infer.py --task {first.task.name}"
-    words = ["--weights", str(path / "best.pt")]
-    if first.data:
-        words += ["--task", first.task.name] if len(settings.tasks) > 1 else []
-        words += ["--input", *first.data]
-    return f"python infer.py {shlex.join(words)}"
 
 
 def new_folder(folder: Path) -> Path:
