@@ -301,8 +301,8 @@ def test_checkpoints(run_train, run_infer, trained, tiny_json, tmp_path):
     last, best = trained / "last.pt", trained / "best.pt"
     refused(run_train("--task", "damage", "--resume", last), last, "tiny", "damage")
     refused(run_train("--resume", best), best, "last.pt")
-    refused(run_train("--resume", last, "--width", "8"), last, "does not fit")
-    refused(run_train("--resume", last, "--optimizer", "sgd"), last, "does not fit")
+    refused(run_train("--resume", last, "--width", "8"), "--width", last, "its own")
+    refused(run_train("--resume", last, "--optimizer", "sgd"), "--optimizer", last, "its own")
     refused(run_infer("--task", "damage", "--weights", best), best, "tiny", "damage")
     refused(run_train(*base, "--init", best, "--width", "8", "--out", "new"), best, "does not fit")
     refused(run_train(*base, "--init", path, "--out", "new"), "--init", path, "not a checkpoint")

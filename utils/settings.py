@@ -255,7 +255,8 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
     for name, value in settings.to_json().items():
         if name in given and name in OF_A_RUN and value != stored.get(name):
             flag = f"--{name.replace('_', '-')}"
-            raise UserError(f"{flag}: a resumed run goes on with its own network, data and weights")
+            what = "a resumed run goes on with its own network, data and weights"
+            raise UserError(f"{flag}: {what}: {path}")
     return settings
 
 
