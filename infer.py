@@ -20,10 +20,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from datasets.dataset import open_split
-from datasets.decode import decode_image, read_image
+from datasets.decode import read_image
 from datasets.demo import demo_shards
 from datasets.index.sources import find_images, first_images, result_paths
 from datasets.loader import eval_batches
@@ -38,8 +37,8 @@ from utils.distributed import Distributed
 from utils.engine import evaluate
 from utils.metrics import metrics_of
 from utils.predict import Predictor
+from utils.predict_files import Tally, predict_files
 from utils.skipped import Skipped
-from utils.visualize import picture_of
 
 DATA = Path("data")
 RUNS = Path("runs")
@@ -130,12 +129,13 @@ def load_network(path: Path, name: str | None) -> tuple[list[tuple[Task, tuple[i
 
 
 def main() -> int:
-    """Predict; 0 when done, 2 with one line for a mistake, 130 when stopped by Ctrl-C."""
+    """Predict; 0 when done, 1 when some images cannot be read, 2 with one line for a mistake, 130
+    when stopped by Ctrl-C."""
     return run_command(lambda: run(infer_parser(TASKS).parse_args()))
 
 
-def run(args: Namespace) -> None:
-    """Load the network once, then do the one thing that was asked for."""
+def run(args: Namespace) -> int:
+    """Load the network once, then do the one thing that was asked for; the status."""
     if args.out.exists() and not args.out.is_dir():
         raise UserError(f"--out {args.out}: a file, expected a folder")
     if args.tile and args.overlap >= args.tile:
@@ -147,7 +147,6 @@ def run(args: Namespace) -> None:
     tiles = {"tile": args.tile, "overlap": args.overlap}
     predictor = load(path, task=name, device=device, amp=args.amp, tta=args.tta, **tiles)
     print(f"weights: {path}", file=sys.stderr)
-    skipped = Skipped(args.skip_bad, Distributed(torch.device("cpu")), say)
     if args.export:
         if args.export.suffix == ".pt":
             checkpoint.slim(path, args.export)
@@ -155,18 +154,20 @@ def run(args: Namespace) -> None:
             export(predictor.network, args.export)
         print(f"{args.export}: written", file=sys.stderr)
     elif args.evaluate:
+        skipped = Skipped(args.skip_bad or 0, Distributed(torch.device("cpu")), say)
         scores = {n: v for each in predictor.tasks for n, v in score(args, each, skipped).items()}
         defined = json.loads(json.dumps(scores), parse_constant=lambda _: None)  # null for nan
         print(json.dumps(defined, indent=2))
     else:
-        predict_all(args, predictor, skipped)
+        return predict_all(args, predictor)
+    return 0
 
 
 def score(args: Namespace, trained: TrainedTask, skipped: Skipped) -> dict[str, Any]:
     """`OUTPUT/METRIC` of a labelled split of the input; `OUTPUT/per_class`: a row each class."""
     task, predictor = trained
     paths = [parse_path(text) for text in args.input] if args.input else demo(task)
-    dataset = open_split(task, paths, args.evaluate, args.split_by, args.skip_bad)
+    dataset = open_split(task, paths, args.evaluate, args.split_by, skipped.limit)
     batches = eval_batches(dataset, 4, workers=2, on_bad=skipped.add)
     metrics, none = metrics_of(task.outputs), torch.zeros(())
     evaluation = evaluate(predictor, batches, lambda *_: (none, {}), metrics, skipped.distributed)
@@ -184,11 +185,9 @@ def say(line: str) -> None:
     print(printable(line), file=sys.stderr)
 
 
-def predict_all(args: Namespace, predictor: ImagePredictor, skipped: Skipped) -> None:
-    """Every image through every task; results go to --out under the image's name. An image that is
-    a result itself, of an earlier run, is left alone."""
-    done, own = set(), set()
-    texts: dict[str, list[tuple[str, str]]] = {}  # of outputs that say one thing of an image
+def predict_all(args: Namespace, predictor: ImagePredictor) -> int:
+    """Every image through every task; results go to --out under the image's name. The status."""
+    tally = Tally(args.skip_bad, say)
     for trained in predictor.tasks:
         task = trained.task
         if args.input:
@@ -196,26 +195,13 @@ def predict_all(args: Namespace, predictor: ImagePredictor, skipped: Skipped) ->
         else:
             sources = first_images(demo(task), task, NUM_DEMO)
         named = list(zip(sources, result_paths(sources, args.out), strict=True))
-        for source, stem in tqdm(named, task.name, unit="image", disable=None):
-            try:
-                data = source.read()
-                if results.is_own(data):
-                    own.add(source.where)
-                    continue
-                image = decode_image(data, source.where)
-            except (UserError, OSError) as error:
-                skipped.add(source.where, str(error).removeprefix(f"{source.where}: "))
-                continue
-            labels = trained(image)
-            results.write(stem, image, labels, task.outputs)
-            done.add(source.where)
-            for output in task.outputs:
-                if text := picture_of(output).text(labels[output.name]):
-                    texts.setdefault(output.name, []).append((source.name, text))
-    for name, rows in texts.items():
+        predict_files(named, task, trained.predictor, tally)
+    for name, rows in tally.texts.items():
         results.write_table(args.out / f"{name}.csv", name, rows)
-    left = f", {len(own)} results of earlier runs left out" if own else ""
-    print(f"{len(done)} images predicted{left}, see {args.out}", file=sys.stderr)
+    status = tally.status
+    for line in tally.lines(args.out):
+        say(line)
+    return status
 
 
 if __name__ == "__main__":

@@ -256,8 +256,9 @@ def infer_parser(tasks: Mapping[str, Task]) -> Parser:
     add("--evaluate", nargs="?", const="val", metavar="SPLIT", help=text)
     text = "with --evaluate: as in training"
     add("--split-by", type=field_value, metavar="FIELD=VALUE", help=text)
-    text = "go on without at most N damaged images or samples (0)"
-    add("--skip-bad", type=natural, default=0, metavar="N", help=text)
+    text = "go on without at most N damaged images or samples (any number, and status 1; with "
+    text += "--evaluate 0)"
+    add("--skip-bad", type=natural, metavar="N", help=text)
     text = "write the network as .pt2 (torch.export), .onnx, or .pt (a small checkpoint) instead"
     add("--export", type=Path, metavar="FILE", help=text)
     add = parser.add_argument_group("how").add_argument

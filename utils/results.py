@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,23 +19,30 @@ from utils.visualize import picture_of
 
 STRIP_PIXELS = 2**20  # painted at a time: blending takes ten times the room of what it gives
 SIGNATURE = ("Software", "Manyhead")  # a text in every PNG
+KEY = "Key"  # the name of another, in data
+HEAD = 4096  # bytes in which both stand
 
 
 def is_own(data: bytes) -> bool:
-    """Whether a file was written here: it is a prediction, and nothing to predict."""
-    head = data[: max(data.find(b"IDAT"), 0)]
+    """Whether a file, or one of this beginning, was written here: nothing to predict."""
+    head = data[:HEAD].partition(b"IDAT")[0]
     if data.startswith(json.dumps(dict([SIGNATURE]))[:-1].encode()):
         return True
     return data.startswith(b"\x89PNG") and "\0".join(SIGNATURE).encode() in head
 
 
 def write(
-    stem: Path, image: Tensor, predictions: Mapping[str, np.ndarray], outputs: Sequence[Output]
+    stem: Path,
+    image: Tensor,
+    predictions: Mapping[str, np.ndarray],
+    outputs: Sequence[Output],
+    key: str = "",
 ) -> None:
     """STEM_OUTPUT.png (or .json, of whole images) as data and STEM_OUTPUT_view.png to look at, as
     `PICTURES` has them.
 
-    image: uint8 (3, H, W). predictions: by output name what targets would say, as in `Sample`.
+    image: uint8 (3, H, W). predictions: by output name what targets would say, as in `Sample`. key:
+    stands in the data, for `are_there`; data come last, so that where they are, all is.
     UserError: a file that somebody else has made is in the way.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
@@ -49,8 +56,31 @@ def write(
             strips = [slice(top, top + rows) for top in range(0, len(pixels), rows)]
             parts = [picture.view(pixels[strip], values[..., strip, :]) for strip in strips]
             view = np.concatenate(parts)
-        _save(stem.with_name(f"{stem.name}_{output.name}{picture.suffix}"), picture.file(values))
         _save(stem.with_name(f"{stem.name}_{output.name}_view.png"), view)
+    for output in outputs:
+        _save(_data_path(stem, output), picture_of(output).file(predictions[output.name]), key)
+
+
+def are_there(stem: Path, outputs: Sequence[Output], key: str) -> bool:
+    """Whether `write` was done with this key, of 8 bytes or more, which nothing else then has."""
+    paths = [_data_path(stem, output) for output in outputs]
+    return all(path.is_file() and key.encode() in _head(path) for path in paths)
+
+
+def texts(stem: Path, outputs: Sequence[Output]) -> Iterator[tuple[str, str]]:
+    """What is written that says one thing of the whole image: (output name, text)."""
+    for name, path in ((each.name, _data_path(stem, each)) for each in outputs if each.per_image):
+        yield name, json.loads(path.read_text(encoding="utf-8"))[name]
+
+
+def remove_parts(stems: Sequence[Path]) -> None:
+    """Remove what a killed process was writing under these names."""
+    names = {(stem.parent, stem.name) for stem in stems}
+    for folder in {stem.parent for stem in stems}:
+        for part in folder.glob(".*.[0-9]*.part"):
+            ends = (i for i, letter in enumerate(part.name) if letter == "_")
+            if any((folder, part.name[1:end]) in names for end in ends):
+                part.unlink(missing_ok=True)
 
 
 def write_table(path: Path, name: str, rows: Sequence[tuple[str, str]]) -> None:
@@ -62,12 +92,23 @@ def write_table(path: Path, name: str, rows: Sequence[tuple[str, str]]) -> None:
     write_whole(path, text.getvalue().encode())
 
 
-def _save(path: Path, data: np.ndarray | dict[str, Any]) -> None:
-    if path.exists() and not is_own(path.read_bytes()):
+def _data_path(stem: Path, output: Output) -> Path:
+    return stem.with_name(f"{stem.name}_{output.name}{picture_of(output).suffix}")
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD)
+
+
+def _save(path: Path, data: np.ndarray | dict[str, Any], key: str = "") -> None:
+    if path.exists() and not is_own(_head(path)):
         raise UserError(f"{path}: is there already and no result of this program; another --out")
+    notes = dict([SIGNATURE]) | ({KEY: key} if key else {})
     if isinstance(data, dict):
-        write_whole(path, f"{json.dumps(dict([SIGNATURE]) | data)}\n".encode())
+        write_whole(path, f"{json.dumps(notes | data)}\n".encode())
         return
     text = PngInfo()
-    text.add_text(*SIGNATURE)
+    for name, note in notes.items():
+        text.add_text(name, note)
     write_whole(path, partial(Image.fromarray(data).save, format="PNG", pnginfo=text))
