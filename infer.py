@@ -22,10 +22,10 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.dataset import open_split
-from datasets.decode import read_image
 from datasets.demo import demo_shards
 from datasets.index.sources import find_images, first_images, result_paths
 from datasets.loader import eval_batches
+from datasets.photo import read_image
 from datasets.stores import parse_path
 from datasets.task import Output, Task, UserError, read_task
 from models import ModelSpec, UNet

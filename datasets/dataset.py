@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
-from datasets.decode import check_headers, check_same_size, decode_image, decode_target
+from datasets.decode import check_headers, check_same_size, decode_target
 from datasets.images import header_size
 from datasets.index import SampleTable, find_samples
+from datasets.photo import decode_image
 from datasets.stores import open_stores
 from datasets.task import Sample, Task, UserError
 from datasets.transforms import TrainTransform

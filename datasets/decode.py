@@ -1,7 +1,6 @@
-"""Decodes images and targets of each kind; errors name the store member."""
+"""Decodes targets of each kind; errors name the store member."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,46 +10,12 @@ from torch import Tensor
 
 from datasets.images import open_image
 from datasets.label_values import by_color, ids_by_value, look_up, ranges, unknown_values
+from datasets.photo import rgb_pixels
 from datasets.task import IGNORE, NO_DEPTH, Classes, Depth, Label, Mask, Normals, Output, UserError
 
 LENGTH_TOLERANCE = 0.25  # of a coded normal: 8 bits and JPEG make less of an error
 GREY_TOLERANCE = 16  # levels between the channels of a grey picture stored as colour JPEG
-STRIP_PIXELS = 4_000_000  # converted at a time
 COLOR_MODES = ("RGB", "RGBA", "RGBX")
-
-
-def decode_image(data: bytes, name: str) -> Tensor:
-    """The image as uint8 (3, H, W) RGB, upright: the EXIF orientation is applied.
-
-    Alpha is dropped; of 16-bit grey (also in 32-bit integers) the high byte is kept. The tensor is
-    a view of interleaved pixels (not contiguous), which torchvision resizes fastest.
-    UserError: no image, cut or damaged bytes, above MAX_PIXELS, floating point (unknown range).
-    """
-    return _image_tensor(open_image(data, name), name)
-
-
-def read_image(image: np.ndarray | Image.Image | str | Path) -> Tensor:
-    """What Python code calls an image as uint8 (3, H, W) RGB.
-
-    An array uint8 (H, W, 3) or (H, W), a Pillow image as it stands, or the path of a file, which is
-    turned as its EXIF says. UserError: another array, or a file that holds no image.
-    """
-    if isinstance(image, str | Path):
-        return decode_image(Path(image).read_bytes(), str(image))
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or not (image.ndim == 2 or image.shape[2:] == (3,)):
-            raise UserError(
-                f"image: {image.dtype} {image.shape}, expected uint8 (H, W, 3) or (H, W)"
-            )
-        image = Image.fromarray(image)
-    return _image_tensor(image, "image")
-
-
-def _image_tensor(image: Image.Image, name: str) -> Tensor:
-    """An opened image of any mode; see `decode_image`."""
-    if image.mode == "F":
-        raise UserError(f"{name}: floating-point image of unknown range, expected 8 or 16 bits")
-    return torch.from_numpy(_rgb(image)).permute(2, 0, 1)  # (3, H, W)
 
 
 def decode_target(data: bytes | str, name: str, output: Output) -> Tensor:
@@ -125,31 +90,6 @@ def _other_size(
         f"expected the same size as {image_name}"
         + (", which is turned as its EXIF says" if turned else "")
     )
-
-
-def _rgb(image: Image.Image) -> np.ndarray:
-    """Red, green and blue without alpha, of 16-bit grey the high byte; uint8 (H, W, 3).
-
-    Large images are converted in strips: Pillow makes three copies on the way.
-    """
-    if image.width * image.height <= STRIP_PIXELS:
-        return _strip_rgb(image)
-    rgb = np.empty((image.height, image.width, 3), np.uint8)
-    rows = max(1, STRIP_PIXELS // image.width)
-    for top in range(0, image.height, rows):
-        bottom = min(top + rows, image.height)
-        rgb[top:bottom] = _strip_rgb(image.crop((0, top, image.width, bottom)))
-    return rgb
-
-
-def _strip_rgb(image: Image.Image) -> np.ndarray:
-    """As `_rgb`, of a few rows."""
-    if image.mode.startswith("I"):
-        high = np.clip(np.asarray(image), 0, 65535) >> 8
-        return np.repeat(high.astype(np.uint8)[..., None], 3, axis=2)
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # from here at once to RGB, Pillow warns
-    return np.array(image.convert("RGB"))
 
 
 def decode_classes(image: Image.Image, name: str, output: Classes) -> np.ndarray:
@@ -274,7 +214,7 @@ def mask_values(image: Image.Image, name: str) -> np.ndarray:
         return np.asarray(image.convert("L"))
     if image.mode == "F":
         raise UserError(f"{name}: floating-point mask, expected 1, 8 or 16 bits")
-    return _rgb(image).max(axis=2)
+    return rgb_pixels(image).max(axis=2)
 
 
 def decode_depth(image: Image.Image, name: str, output: Depth) -> np.ndarray:
@@ -299,7 +239,7 @@ def depth_values(image: Image.Image, name: str) -> tuple[np.ndarray, int]:
         return file_numbers(image), _maxval(image) or 65535
     if image.mode in ("1", "L", "LA"):
         return np.asarray(image.convert("L")), 255
-    rgb = _rgb(image)
+    rgb = rgb_pixels(image)
     if (rgb.max(axis=2) - rgb.min(axis=2)).max() > GREY_TOLERANCE:
         raise UserError(f"{name}: depth stored as colours, expected one channel or grey")
     return rgb[..., 0], 255
@@ -309,7 +249,7 @@ def decode_normals(image: Image.Image, name: str, output: Normals) -> np.ndarray
     """Unit vectors, and zeros, float32 (3, H, W)."""
     if image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I"):
         raise UserError(f"{name}: normals of mode {image.mode}, expected RGB")
-    rgb = _rgb(image)
+    rgb = rgb_pixels(image)
     normals = rgb.transpose(2, 0, 1) / np.float32(127.5) - 1
     lengths = np.sqrt(np.square(normals).sum(0))
     valid = np.abs(lengths - 1) < LENGTH_TOLERANCE

@@ -14,6 +14,7 @@ from datasets.task import UserError
 
 # ARTeFACT has images of 100+ million; a 1.2 GB image is a mistake or an attack
 MAX_PIXELS = 400_000_000
+ORIENTATION = 0x0112  # the EXIF tag
 LOSSY = ("JPEG", "MPO")  # MPO: the JPEG of phones, with a preview appended
 # All that is opened, whatever a file's name says: a format that an interpreter draws (PostScript)
 # or that reads other files has no place in a data set. TGA comes last: it has no signature.
@@ -54,12 +55,15 @@ def open_image(data: bytes, name: str) -> Image.Image:
     Its `format` says how it was encoded; `info["lossy"]` names the compression that has changed its
     values, if one has. `info["maxval"]`: the largest number a sample of the file can be, where
     Pillow has spread these over 8 or 16 bits (PNG of 2 and 4 bits, PGM) or kept the high 8 of 16.
+    `info["dpi"]`, where the file tells it: pixels an inch across and down the upright image.
     """
     image = _open(data, name)
     _refuse_pages(image, name)
     noted = {"lossy": _lossy(image, data), "maxval": _maxval(image)}
     is_half = image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(339) == (3,)
     try:
+        if image.getexif().get(ORIENTATION, 1) >= 5 and "dpi" in image.info:  # a quarter turn
+            noted["dpi"] = image.info["dpi"][::-1]
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
     except BROKEN as error:

@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from datasets import TASKS, decode, images, load_task
-from datasets.decode import check_same_size, decode_image, decode_target
+from datasets import TASKS, images, load_task, photo
+from datasets.decode import check_same_size, decode_target
+from datasets.photo import decode_image
 from datasets.task import IGNORE, NO_DEPTH, Classes, Depth, Mask, UserError
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -593,5 +594,5 @@ def test_strips_are_the_whole(monkeypatch, mode):
         original = original.convert(mode)
     data = encode(original, "PNG")
     whole = decode_image(data, "a.png")
-    monkeypatch.setattr(decode, "STRIP_PIXELS", 30)
+    monkeypatch.setattr(photo, "STRIP_PIXELS", 30)
     assert torch.equal(decode_image(data, "a.png"), whole)

@@ -13,13 +13,14 @@ from examples import encode
 from datasets import TASKS, demo, load_task
 from datasets.damage import CLASSES
 from datasets.dataset import open_task
-from datasets.decode import decode_image, decode_target
+from datasets.decode import decode_target
 from datasets.demo.damage import PAINTERS
 from datasets.demo.flat import GROUND, draw_surface, lay_out
 from datasets.demo.room import draw_room
 from datasets.demo.scene import Scene, draw_depth, file_of, plain
 from datasets.demo.street import draw_street
 from datasets.demo.view import View
+from datasets.photo import decode_image
 from datasets.task import IGNORE, Classes, Depth, Mask, Task
 
 FILES = sorted(Path(__file__).parents[1].glob("datasets/*.json"))

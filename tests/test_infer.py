@@ -18,6 +18,7 @@ from PIL import Image
 import infer
 from datasets import TASKS
 from datasets.dataset import open_split
+from datasets.photo import Photo
 from datasets.stores import write_zip
 from datasets.task import Classes, Depth, Task
 from models import ModelSpec, UNet
@@ -127,7 +128,7 @@ def test_the_largest_depth_fits_the_file(tmp_path, unit, max_depth, scale):
     output = Depth("far", "f/{key}.png", unit=unit, max_depth=max_depth)
     values = torch.tensor([[0.0, 0.25, 0.9], [0.99, 1.0, 0.5]]) * max_depth
     image = torch.zeros(3, 2, 3, dtype=torch.uint8)
-    results.write(tmp_path / "x", image, {"far": values.numpy()}, [output])
+    results.write(tmp_path / "x", Photo(image), {"far": values.numpy()}, [output])
     data = opened(tmp_path / "x_far.png")
     assert np.abs(data / scale - values.numpy()).max() <= 0.51 / scale
     assert data[1, 1] > data[1, 0] > data[0, 2]

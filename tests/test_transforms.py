@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as nnf
 
 from datasets import TASKS, load_task, transforms
-from datasets.decode import decode_image, decode_target
+from datasets.decode import decode_target
+from datasets.photo import decode_image
 from datasets.task import IGNORE, NO_DEPTH, Classes, Depth, Mask, Sample, Task
 from datasets.transforms import Box, Move, TrainTransform
 

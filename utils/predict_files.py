@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from datasets.decode import decode_image
 from datasets.index.sources import ImageSource
+from datasets.photo import decode_photo
 from datasets.task import Task, UserError
 from utils import results
 from utils.distributed import Distributed
@@ -79,15 +79,15 @@ def predict_files(
                 tally.own.add(source.where)
                 continue
             kept = results.are_there(stem, task.outputs, key)
-            image = None if kept else decode_image(data, source.where)
+            photo = None if kept else decode_photo(data, source.where)
         except (UserError, OSError) as error:
             tally.skipped.add(source.where, str(error).removeprefix(f"{source.where}: "))
             continue
-        if image is not None:
-            labels = predictor.labels(image, names)
+        if photo is not None:
+            labels = predictor.labels(photo.pixels, names)
             found = {name: values.numpy() for name, values in labels.items()}
-            results.write(stem, image, found, task.outputs, key)
-        (tally.done if image is not None else tally.kept).add(source.where)
+            results.write(stem, photo, found, task.outputs, key)
+        (tally.done if photo is not None else tally.kept).add(source.where)
         for name, text in results.texts(stem, task.outputs):
             tally.texts.setdefault(name, []).append((source.name, text))
 

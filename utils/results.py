@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from torch import Tensor
 
+from datasets.photo import Photo
 from datasets.task import Output, UserError
 from utils.files import write_whole
 from utils.visualize import picture_of
@@ -33,7 +33,7 @@ def is_own(data: bytes) -> bool:
 
 def write(
     stem: Path,
-    image: Tensor,
+    photo: Photo,
     predictions: Mapping[str, np.ndarray],
     outputs: Sequence[Output],
     key: str = "",
@@ -41,12 +41,13 @@ def write(
     """STEM_OUTPUT.png (or .json, of whole images) as data and STEM_OUTPUT_view.png to look at, as
     `PICTURES` has them.
 
-    image: uint8 (3, H, W). predictions: by output name what targets would say, as in `Sample`. key:
-    stands in the data, for `are_there`; data come last, so that where they are, all is.
+    photo: what was predicted; the pictures have its dpi. predictions: by output name what targets
+    would say, as in `Sample`. key: stands in the data, for `are_there`; data come last, so that
+    where they are, all is.
     UserError: a file that somebody else has made is in the way.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
-    pixels = image.permute(1, 2, 0).numpy()
+    pixels = photo.pixels.permute(1, 2, 0).numpy()
     rows = max(1, STRIP_PIXELS // pixels.shape[1])
     for output in outputs:
         picture, values = picture_of(output), predictions[output.name]
@@ -56,9 +57,14 @@ def write(
             strips = [slice(top, top + rows) for top in range(0, len(pixels), rows)]
             parts = [picture.view(pixels[strip], values[..., strip, :]) for strip in strips]
             view = np.concatenate(parts)
-        _save(stem.with_name(f"{stem.name}_{output.name}_view.png"), view)
+        _save(stem.with_name(f"{stem.name}_{output.name}_view.png"), view, photo.dpi)
     for output in outputs:
-        _save(_data_path(stem, output), picture_of(output).file(predictions[output.name]), key)
+        _save(
+            _data_path(stem, output),
+            picture_of(output).file(predictions[output.name]),
+            photo.dpi,
+            key,
+        )
 
 
 def are_there(stem: Path, outputs: Sequence[Output], key: str) -> bool:
@@ -101,7 +107,12 @@ def _head(path: Path) -> bytes:
         return file.read(HEAD)
 
 
-def _save(path: Path, data: np.ndarray | dict[str, Any], key: str = "") -> None:
+def _save(
+    path: Path,
+    data: np.ndarray | dict[str, Any],
+    dpi: tuple[float, float] | None,
+    key: str = "",
+) -> None:
     if path.exists() and not is_own(_head(path)):
         raise UserError(f"{path}: is there already and no result of this program; another --out")
     notes = dict([SIGNATURE]) | ({KEY: key} if key else {})
@@ -111,4 +122,4 @@ def _save(path: Path, data: np.ndarray | dict[str, Any], key: str = "") -> None:
     text = PngInfo()
     for name, note in notes.items():
         text.add_text(name, note)
-    write_whole(path, partial(Image.fromarray(data).save, format="PNG", pnginfo=text))
+    write_whole(path, partial(Image.fromarray(data).save, format="PNG", pnginfo=text, dpi=dpi))

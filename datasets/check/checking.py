@@ -13,10 +13,11 @@ from tqdm import tqdm
 
 from datasets.check.statistics import Statistics, statistics_of
 from datasets.dataset import DenseDataset, with_classes
-from datasets.decode import check_same_size, decode_image, decode_target
+from datasets.decode import check_same_size, decode_target
 from datasets.index import find_groups
 from datasets.index.splits import choose, divider
 from datasets.index.templates import compile_lines
+from datasets.photo import decode_image
 from datasets.processes import run_in_order
 from datasets.stores import Store
 from datasets.task import SPLITS, Output, Task, UserError

@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 
 from datasets import TASKS
-from datasets.decode import decode_image
 from datasets.index import find_samples
+from datasets.photo import decode_image
 from datasets.stores import open_stores, write_hdf5, write_zip
 
 NUM = 1500

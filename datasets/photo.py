@@ -1,0 +1,128 @@
+"""Decodes photographs for a network: upright, in 8-bit sRGB, with the size of their pixels."""
+
+import functools
+import io
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageCms
+from torch import Tensor
+
+from datasets.images import open_image
+from datasets.task import UserError
+
+STRIP_PIXELS = 4_000_000  # converted at a time
+MAX_DPI = 1_000_000
+COLOR_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}  # of ICC, by the mode of an image
+
+
+class Photo(NamedTuple):
+    """An image, uint8 (3, H, W), and its pixels an inch (across, down) where a file tells them."""
+
+    pixels: Tensor
+    dpi: tuple[float, float] | None = None
+
+
+def decode_photo(data: bytes, name: str) -> Photo:
+    """As `decode_image`, with what the file says of its geometry."""
+    image = open_image(data, name)
+    return Photo(_image_tensor(image, name), _dpi(image.info.get("dpi")))
+
+
+def _dpi(told: Any) -> tuple[float, float] | None:
+    """What a file tells, if it can be true."""
+    try:
+        across, down = map(float, told)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return (across, down) if min(across, down) >= 1 and max(across, down) <= MAX_DPI else None
+
+
+def decode_image(data: bytes, name: str) -> Tensor:
+    """The image as uint8 (3, H, W) RGB, upright: the EXIF orientation is applied. An ICC profile
+    is, too: what is given is sRGB.
+
+    Alpha is dropped; of 16-bit grey (also in 32-bit integers) the high byte is kept. The tensor is
+    a view of interleaved pixels (not contiguous), which torchvision resizes fastest.
+    UserError: no image, cut or damaged bytes, above MAX_PIXELS, floating point (unknown range).
+    """
+    return _image_tensor(open_image(data, name), name)
+
+
+def read_image(image: np.ndarray | Image.Image | str | Path) -> Tensor:
+    """What Python code calls an image as uint8 (3, H, W) RGB.
+
+    An array uint8 (H, W, 3) or (H, W), a Pillow image as it stands, or the path of a file, which is
+    turned as its EXIF says. UserError: another array, or a file that holds no image.
+    """
+    if isinstance(image, str | Path):
+        return decode_image(Path(image).read_bytes(), str(image))
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or not (image.ndim == 2 or image.shape[2:] == (3,)):
+            raise UserError(
+                f"image: {image.dtype} {image.shape}, expected uint8 (H, W, 3) or (H, W)"
+            )
+        image = Image.fromarray(image)
+    return _image_tensor(image, "image")
+
+
+def _image_tensor(image: Image.Image, name: str) -> Tensor:
+    """An opened image of any mode; see `decode_image`."""
+    if image.mode == "F":
+        raise UserError(f"{name}: floating-point image of unknown range, expected 8 or 16 bits")
+    rgb = rgb_pixels(image, image.info.get("icc_profile", b""))
+    return torch.from_numpy(rgb).permute(2, 0, 1)  # (3, H, W)
+
+
+def rgb_pixels(image: Image.Image, profile: bytes = b"") -> np.ndarray:
+    """Red, green and blue without alpha, of 16-bit grey the high byte; uint8 (H, W, 3). profile: of
+    the colours, else they are sRGB, or numbers.
+
+    Large images are converted in strips: Pillow makes three copies on the way.
+    """
+    if image.width * image.height <= STRIP_PIXELS:
+        return _strip_pixels(image, profile)
+    rgb = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        rgb[top:bottom] = _strip_pixels(image.crop((0, top, image.width, bottom)), profile)
+    return rgb
+
+
+def _strip_pixels(image: Image.Image, profile: bytes) -> np.ndarray:
+    """As `rgb_pixels`, of a few rows."""
+    if image.mode.startswith("I"):
+        high = np.clip(np.asarray(image), 0, 65535) >> 8
+        return np.repeat(high.astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # from here at once to RGB, Pillow warns
+    if profile:
+        image = _to_srgb(image, profile)
+    return np.array(image.convert("RGB"))
+
+
+def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """An image of whose colours an ICC profile tells the meaning, in sRGB; as it is where the
+    profile is of no use."""
+    if image.mode in ("LA", "RGBA", "RGBX", "P", "PA"):  # alpha has no colour
+        image = image.convert("L" if image.mode == "LA" else "RGB")
+    transform = _transform(profile, image.mode)
+    return transform.apply(image) if transform else image
+
+
+@functools.lru_cache(8)
+def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """From the profile's colours to sRGB; None for a profile that is sRGB itself, speaks of other
+    channels than the image has, or is damaged."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" in (source.profile.profile_description or ""):
+            return None
+        if source.profile.xcolor_space.strip() != COLOR_SPACES.get(mode):
+            return None
+        return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+    except (ImageCms.PyCMSError, OSError):
+        return None
