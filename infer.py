@@ -55,8 +55,8 @@ class TrainedTask(NamedTuple):
     def __call__(self, image: Tensor) -> dict[str, np.ndarray]:
         """Image uint8 (3, H, W) -> by output name (H, W): see `Predictor.labels`."""
         names = tuple(output.name for output in self.task.outputs)
-        labels = self.predictor.labels(image, names)
-        return {name: label.numpy() for name, label in labels.items()}
+        labels = self.predictor.labels(image[None], names)
+        return {name: label[0].numpy() for name, label in labels.items()}
 
 
 class ImagePredictor(NamedTuple):

@@ -133,7 +133,7 @@ def test_what_is_resized_comes_back_to_its_place():
 def test_resized_images_do_not_depend_on_how_many_come_back_at_once(monkeypatch, at_once):
     model, image = network(), image_of(31, 33, num=3)
     expected = assembled(Predictor(model, CPU, size=(16, 24)), image)
-    monkeypatch.setattr(predict, "AT_ONCE", at_once)
+    monkeypatch.setattr(predict, "BACK_AT_ONCE", at_once)
     predictor = Predictor(model, CPU, tile=8, overlap=4, size=(16, 24))
     for name, found in assembled(predictor, image).items():
         assert torch.allclose(found, expected[name], atol=1e-6)
@@ -143,13 +143,21 @@ def test_resized_images_do_not_depend_on_how_many_come_back_at_once(monkeypatch,
         assert num * rows * columns <= max(at_once, image.shape[-1])
 
 
-def test_labels_of_one_image():
-    model, image = network(), image_of(24, 40, num=1)
+@pytest.mark.parametrize("num", [1, 3])
+@pytest.mark.parametrize("at_once", [1, 5000, 2**20])
+def test_labels_do_not_depend_on_how_many_tiles_are_predicted_together(monkeypatch, num, at_once):
+    model, image, seen = network(), image_of(40, 90, num=num), []
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     tiles, whole = (Predictor(model, CPU, tile, 16) for tile in (32, 0))
-    found, expected = tiles.labels(image[0], ("parts", "near")), assembled(whole, image)
+    monkeypatch.setattr(predict, "AT_ONCE", at_once)
+    advanced = []
+    found = tiles.labels(image, ("parts", "near"), advanced.append)
+    assert sum(seen) == sum(advanced) == num * tiles.num_tiles(40, 90) == num * 2 * 5
+    assert max(seen) == num * {1: 1, 5000: 4 // num, 2**20: 5}[at_once]
+    expected = assembled(whole, image)
     assert found["parts"].dtype == torch.uint8
-    assert torch.equal(found["parts"], expected["parts"][0].argmax(0).to(torch.uint8))
-    assert torch.allclose(found["near"], expected["near"][0, 0], atol=1e-5)
+    assert torch.equal(found["parts"], expected["parts"].argmax(1).to(torch.uint8))
+    assert torch.allclose(found["near"], expected["near"][:, 0], atol=1e-5)
 
 
 def test_the_mirrored_image_is_averaged_in():

@@ -1,8 +1,9 @@
 """Asks a network about images of any size, tile by tile or resized to its training size."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +14,8 @@ from torchvision.transforms.v2 import functional as images
 from utils.compute import Compute
 
 Area = tuple[slice, slice, slice]  # images of the batch, their rows and columns
-AT_ONCE = 2**21  # pixels of a batch that are brought back to their own size at once: 1024x2048
+AT_ONCE = 2**20  # pixels that are predicted together, unless one tile has more: 1024x1024
+BACK_AT_ONCE = 2**21  # pixels of a batch that are brought back to their own size at once: 1024x2048
 
 
 class Part(NamedTuple):
@@ -79,35 +81,61 @@ class Predictor:
             yield Part((slice(0, num), ...), num * height * width, per_image)
 
     @torch.inference_mode()
-    def labels(self, image: Tensor, outputs: tuple[str, ...]) -> dict[str, Tensor]:
-        """Image uint8 (3, H, W) -> by output name, on the host, what a target would say: class id
-        or 0 and 1 as uint8 (H, W), depth as float32 (H, W)."""
+    def labels(
+        self,
+        image: Tensor,
+        outputs: tuple[str, ...],
+        advance: Callable[[int], object] = lambda num: None,
+    ) -> dict[str, Tensor]:
+        """Image uint8 (N, 3, H, W) -> by output name, on the host, what targets would say: class id
+        or 0 and 1 as uint8 (N, H, W), depth as float32 (N, H, W). advance: is told how many more
+        tiles are done, N times `num_tiles` in all."""
         predicted: dict[str, Tensor] = {}
-        for index, _, predictions in self(image[None], outputs):
+        num, size = len(image), tuple(image.shape[-2:])
+        total, done, told = num * self.num_tiles(*size), 0, 0
+        for index, pixels, predictions in self(image, outputs):
             for name, prediction in predictions.items():
                 labels = self.model.heads[name].to_labels(prediction).cpu()
                 if name not in predicted:
-                    shape = self.model.spec.outputs[name].target_shape(tuple(image.shape[-2:]))
-                    predicted[name] = torch.empty(1, *shape, dtype=labels.dtype)
+                    shape = self.model.spec.outputs[name].target_shape(size)
+                    predicted[name] = torch.empty(num, *shape, dtype=labels.dtype)
                 predicted[name][index] = labels
-        return {name: labels[0] for name, labels in predicted.items()}
+            done = min(done + pixels, num * prod(size))  # what an image says as a whole comes last
+            now = total * done // (num * prod(size))
+            advance(now - told)
+            told = now
+        return predicted
+
+    def num_tiles(self, height: int, width: int) -> int:
+        """How many tiles an image of this size is predicted in."""
+        if self.size:
+            return 1
+        lengths = (spans(n, self.tile, self.overlap, self.model.stride) for n in (height, width))
+        return prod(map(len, lengths))
 
     def _tiled(
         self, image: Tensor, outputs: tuple[str, ...]
     ) -> Iterator[tuple[Area, dict[str, Tensor]]]:
+        """Tiles of one size in a row are predicted together, up to AT_ONCE pixels."""
         num, _, height, width = image.shape
-        stride = self.model.stride
+        heads, stride = self.model.heads, self.model.stride
+        columns = spans(width, self.tile, self.overlap, stride)
         for row in spans(height, self.tile, self.overlap, stride):
-            for column in spans(width, self.tile, self.overlap, stride):
-                window = image[..., row.start : row.stop, column.start : column.stop]
-                inner = (
-                    slice(row.first - row.start, row.last - row.start),
-                    slice(column.first - column.start, column.last - column.start),
-                )
+            band = image[..., row.start : row.stop, :]
+            rows = slice(row.first - row.start, row.last - row.start)
+            for some in _together(columns, AT_ONCE // (num * (row.stop - row.start))):
+                windows = [band[..., column.start : column.stop] for column in some]
+                window = windows[0] if len(some) == 1 else torch.cat(windows)  # (n N, 3, h, w)
                 predictions = self._window(window, outputs)
-                area = slice(0, num), slice(row.first, row.last), slice(column.first, column.last)
-                heads = self.model.heads
-                yield area, {name: heads[name].part(p, *inner) for name, p in predictions.items()}
+                for i, column in enumerate(some):
+                    inner = slice(column.first - column.start, column.last - column.start)
+                    yield (
+                        (slice(0, num), slice(row.first, row.last), slice(*column[2:])),
+                        {
+                            name: heads[name].part(p[i * num : (i + 1) * num], rows, inner)
+                            for name, p in predictions.items()
+                        },
+                    )
 
     def _resized(
         self, image: Tensor, outputs: tuple[str, ...], size: tuple[int, int]
@@ -115,8 +143,8 @@ class Predictor:
         """Logits scale better than labels, but take room: a few images, or rows of one, at once."""
         num, _, height, width = image.shape
         predictions = self._window(images.resize(image, list(size), antialias=True), outputs)
-        at_once = min(num, max(1, AT_ONCE // (height * width)))
-        rows = max(1, AT_ONCE // (at_once * width))
+        at_once = min(num, max(1, BACK_AT_ONCE // (height * width)))
+        rows = max(1, BACK_AT_ONCE // (at_once * width))
         for first in range(0, num, at_once):
             some = slice(first, min(first + at_once, num))
             for top in range(0, height, rows):
@@ -143,6 +171,13 @@ class Predictor:
         heads, rows, columns = self.model.heads, slice(height), slice(width)
         both = {n: (plain[n].float() + heads[n].mirrored(mirrored[n])) / 2 for n in plain}
         return {name: heads[name].part(p, rows, columns) for name, p in both.items()}
+
+
+def _together(columns: list[Span], most: int) -> Iterator[list[Span]]:
+    """Neighbours of one width, so many that they are `most` pixels wide together, or one."""
+    for length, group in groupby(columns, lambda span: span.stop - span.start):
+        alike, num = list(group), max(1, most // length)
+        yield from (alike[i : i + num] for i in range(0, len(alike), num))
 
 
 def enlarged(prediction: Tensor, size: tuple[int, int], rows: slice) -> Tensor:

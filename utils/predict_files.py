@@ -2,19 +2,27 @@
 
 import hashlib
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Condition
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
+from datasets.images import header_size
 from datasets.index.sources import ImageSource
-from datasets.photo import decode_photo
+from datasets.photo import Photo, decode_photo
 from datasets.task import Task, UserError
 from utils import results
 from utils.distributed import Distributed
-from utils.predict import Predictor
+from utils.predict import AT_ONCE, Predictor
 from utils.skipped import Skipped
+
+MOST_PIXELS = 2**26  # of decoded images at the same time, but for one that is larger alone
 
 
 class Tally:
@@ -58,38 +66,151 @@ class Tally:
         yield ", ".join([*parts, f"see {out}"])
 
 
+class Loaded(NamedTuple):
+    """An image on its way from its file to its results, which begin with `stem`."""
+
+    where: str
+    stem: Path
+    key: str
+    photo: Photo
+
+    @property
+    def num_pixels(self) -> int:
+        """Height times width."""
+        return self.photo.pixels[0].numel()
+
+
 def predict_files(
-    named: Sequence[tuple[ImageSource, Path]],
-    task: Task,
-    predictor: Predictor,
-    tally: Tally,
+    named: Sequence[tuple[ImageSource, Path]], task: Task, predictor: Predictor, tally: Tally
 ) -> None:
     """Write the results of each image under its path, and count it.
 
     An image that is a result itself is left alone. One whose results are there, by the same weights
-    asked in the same way, is kept: a command that was killed goes on where it was.
+    asked in the same way, is kept: a command that was killed goes on where it was. While one group
+    of images is predicted, the next is read and the one before is written.
     """
     results.remove_parts([stem for _, stem in named])
-    maker, names = fingerprint(task, predictor), tuple(output.name for output in task.outputs)
-    for source, stem in tqdm(named, task.name, unit="image", disable=None):
+    names, room = tuple(output.name for output in task.outputs), Room(MOST_PIXELS)
+    bar = tqdm(total=len(named), desc=task.name, unit="tile", disable=None, dynamic_ncols=True)
+    with bar, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        groups = _groups(named, task, predictor, tally, room, bar)
+        coming = reader.submit(next, groups, None)
+        writing: deque[Future[None]] = deque()
+        try:
+            while group := coming.result():
+                coming = reader.submit(next, groups, None)
+                bar.set_postfix_str(group[0].stem.name, refresh=False)
+                photos = [each.photo.pixels for each in group]
+                images = torch.stack(photos) if len(photos) > 1 else photos[0][None]  # no copy
+                labels = predictor.labels(images, names, bar.update)
+                for i, each in enumerate(group):
+                    found = {name: values[i].numpy() for name, values in labels.items()}
+                    writing.append(writer.submit(_write, each, found, task, tally, room))
+                while writing and writing[0].done():
+                    writing.popleft().result()
+                del (
+                    photos,
+                    images,
+                    labels,
+                    found,
+                    group,
+                    each,
+                )  # they may be large, and the next one too
+            for one in writing:
+                one.result()
+        finally:
+            room.close()
+            writer.shutdown(wait=False, cancel_futures=True)
+    for source, stem in named:
+        if source.where in tally.done | tally.kept:
+            for name, text in results.texts(stem, task.outputs):
+                tally.texts.setdefault(name, []).append((source.name, text))
+
+
+def _groups(
+    named: Sequence[tuple[ImageSource, Path]],
+    task: Task,
+    predictor: Predictor,
+    tally: Tally,
+    room: "Room",
+    bar: tqdm,
+) -> Iterator[list[Loaded]]:
+    """The images that are to be predicted, those of one size together, up to AT_ONCE pixels. The
+    bar's total follows: an image counts as many as it has tiles, none if it is not predicted."""
+    maker, group = fingerprint(task, predictor), list[Loaded]()
+    for source, stem in named:
+        room.take(0)
+        bar.total -= 1
         try:
             data = source.read()
             key = hashlib.blake2b(data, key=maker, digest_size=8).hexdigest()
             if results.is_own(data):
                 tally.own.add(source.where)
                 continue
-            kept = results.are_there(stem, task.outputs, key)
-            photo = None if kept else decode_photo(data, source.where)
+            if results.are_there(stem, task.outputs, key):
+                tally.kept.add(source.where)
+                continue
+            width, height = header_size(data, source.where)
+            if group and (len(group) + 1) * width * height > AT_ONCE:
+                yield group
+                group = []
+            room.take(width * height)
+            try:
+                photo = decode_photo(data, source.where)
+            except BaseException:
+                room.give(width * height)
+                raise
         except (UserError, OSError) as error:
             tally.skipped.add(source.where, str(error).removeprefix(f"{source.where}: "))
             continue
-        if photo is not None:
-            labels = predictor.labels(photo.pixels, names)
-            found = {name: values.numpy() for name, values in labels.items()}
-            results.write(stem, photo, found, task.outputs, key)
-        (tally.done if photo is not None else tally.kept).add(source.where)
-        for name, text in results.texts(stem, task.outputs):
-            tally.texts.setdefault(name, []).append((source.name, text))
+        del data
+        bar.total += predictor.num_tiles(*photo.pixels.shape[1:])
+        if group and group[0].photo.pixels.shape != photo.pixels.shape:
+            yield group
+            group = []
+        group.append(Loaded(source.where, stem, key, photo))
+        del photo
+    if group:
+        yield group
+
+
+def _write(
+    loaded: Loaded, found: dict[str, np.ndarray], task: Task, tally: Tally, room: "Room"
+) -> None:
+    """The results of one image, which is then out of the way."""
+    results.write(loaded.stem, loaded.photo, found, task.outputs, loaded.key)
+    tally.done.add(loaded.where)
+    room.give(loaded.num_pixels)
+
+
+class Room:
+    """Pixels of decoded images that threads hold at the same time: `most`, or one larger image."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.held, self.closed, self.changed = most, 0, False, Condition()
+
+    def take(self, num: int) -> None:
+        """Wait until there is room for so many pixels; none: until there is any. CancelledError:
+        it has been closed."""
+        with self.changed:
+            self.changed.wait_for(
+                lambda: self.closed or not self.held or self.held + num <= self.most
+            )
+            if self.closed:
+                raise CancelledError
+            self.held += num
+
+    def give(self, num: int) -> None:
+        """So many pixels are held no more."""
+        with self.changed:
+            self.held -= num
+            self.changed.notify_all()
+
+    def close(self) -> None:
+        """Nobody waits any longer."""
+        with self.changed:
+            self.closed = True
+            self.changed.notify_all()
 
 
 def fingerprint(task: Task, predictor: Predictor) -> bytes:

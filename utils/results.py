@@ -47,24 +47,42 @@ def write(
     UserError: a file that somebody else has made is in the way.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
-    pixels = photo.pixels.permute(1, 2, 0).numpy()
-    rows = max(1, STRIP_PIXELS // pixels.shape[1])
     for output in outputs:
-        picture, values = picture_of(output), predictions[output.name]
-        if output.per_image:
-            view = picture.view(pixels, values)
-        else:
-            strips = [slice(top, top + rows) for top in range(0, len(pixels), rows)]
-            parts = [picture.view(pixels[strip], values[..., strip, :]) for strip in strips]
-            view = np.concatenate(parts)
-        _save(stem.with_name(f"{stem.name}_{output.name}_view.png"), view, photo.dpi)
+        page = _view(photo, output, predictions[output.name])
+        _save(stem.with_name(f"{stem.name}_{output.name}_view.png"), page, photo.dpi)
     for output in outputs:
-        _save(
-            _data_path(stem, output),
-            picture_of(output).file(predictions[output.name]),
-            photo.dpi,
-            key,
-        )
+        data = _data(output, predictions[output.name])
+        _save(_data_path(stem, output), data, photo.dpi, key)
+
+
+def _view(photo: Photo, output: Output, values: np.ndarray) -> Image.Image:
+    """A prediction to look at, painted strip by strip."""
+    pixels, picture = photo.pixels.permute(1, 2, 0).numpy(), picture_of(output)
+    if output.per_image:
+        return Image.fromarray(picture.view(pixels, values))
+    page = Image.new("RGB", pixels.shape[1::-1])
+    for strip in _strips(*pixels.shape[:2]):
+        view = picture.view(pixels[strip], values[..., strip, :])
+        page.paste(Image.fromarray(view), (0, strip.start))
+    return page
+
+
+def _data(output: Output, values: np.ndarray) -> Image.Image | dict[str, Any]:
+    """A prediction to be read back as data; made strip by strip, too."""
+    picture = picture_of(output)
+    if output.per_image:
+        return picture.file(values)
+    strips = _strips(*values.shape[-2:])
+    first = picture.file(values[..., strips[0], :])
+    whole = np.empty((values.shape[-2], *first.shape[1:]), first.dtype)
+    for strip in strips:
+        whole[strip] = picture.file(values[..., strip, :])
+    return Image.fromarray(whole)
+
+
+def _strips(height: int, width: int) -> list[slice]:
+    rows = max(1, STRIP_PIXELS // width)
+    return [slice(top, min(top + rows, height)) for top in range(0, height, rows)]
 
 
 def are_there(stem: Path, outputs: Sequence[Output], key: str) -> bool:
@@ -109,7 +127,7 @@ def _head(path: Path) -> bytes:
 
 def _save(
     path: Path,
-    data: np.ndarray | dict[str, Any],
+    data: Image.Image | dict[str, Any],
     dpi: tuple[float, float] | None,
     key: str = "",
 ) -> None:
@@ -122,4 +140,4 @@ def _save(
     text = PngInfo()
     for name, note in notes.items():
         text.add_text(name, note)
-    write_whole(path, partial(Image.fromarray(data).save, format="PNG", pnginfo=text, dpi=dpi))
+    write_whole(path, partial(data.save, format="PNG", pnginfo=text, dpi=dpi))
