@@ -112,16 +112,15 @@ def load_network(path: Path, name: str | None) -> tuple[list[tuple[Task, tuple[i
     """The tasks of a checkpoint (or the one named) with the size (H, W) that each was trained at,
     and its network, on the CPU."""
     state = checkpoint.load(path, "config")
-    try:
+    with checkpoint.well_formed(path, "holds no network that fits its weights"):
         config = state["config"]
         tasks = [Task.from_json(task) for task in config["tasks"]]
         outputs = [output for task in tasks for output in task.outputs]
-        model = UNet(ModelSpec.from_json(config["model"], outputs))
+        spec = ModelSpec.from_json(config["model"], outputs)
+        spec.check_size(path)
+        model = UNet(spec)
         model.load_state_dict(checkpoint.weights(state))
         trained = [(task, (h, w)) for task, (h, w) in zip(tasks, config["sizes"], strict=True)]
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UserError(f"{path}: holds no network that fits its weights: {reason}") from None
     chosen = [each for each in trained if name in (None, each[0].name)]
     if not chosen:
         raise UserError(f"{path}: trained for {', '.join(t.name for t in tasks)}, not for {name}")
@@ -146,7 +145,7 @@ def run(args: Namespace) -> int:
     device = "cpu" if args.export else args.device
     tiles = {"tile": args.tile, "overlap": args.overlap}
     predictor = load(path, task=name, device=device, amp=args.amp, tta=args.tta, **tiles)
-    print(f"weights: {path}", file=sys.stderr)
+    say(f"weights: {path}")
     if args.export:
         if args.export.suffix == ".pt":
             checkpoint.slim(path, args.export)

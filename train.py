@@ -212,7 +212,10 @@ def build_state(
 ) -> TrainState:
     """Network, loss, optimiser and schedule on the device, before the first of `total` steps."""
     resumed = settings.resume is not None  # its checkpoint has the weights
-    model = UNet(model_spec(settings), False if resumed else settings.pretrained)
+    spec = model_spec(settings)
+    if settings.resume is not None:
+        spec.check_size(settings.resume)
+    model = UNet(spec, False if resumed else settings.pretrained)
     if settings.init and not resumed:
         try:
             model.load_encoder(checkpoint.weights(checkpoint.load(Path(settings.init))))

@@ -2,10 +2,13 @@
 
 import functools
 import io
+import os
 import re
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
@@ -15,6 +18,9 @@ from datasets.task import UserError
 # ARTeFACT has images of 100+ million; a 1.2 GB image is a mistake or an attack
 MAX_PIXELS = 400_000_000
 ORIENTATION = 0x0112  # the EXIF tag
+# Many pixels in few bytes are no photograph: a picture of more than the first has at most so many
+# for each of its bytes. A label may be of one value, and is as large as its photograph.
+FEW_PIXELS, PIXELS_PER_BYTE = 2**23, 100
 LOSSY = ("JPEG", "MPO")  # MPO: the JPEG of phones, with a preview appended
 # All that is opened, whatever a file's name says: a format that an interpreter draws (PostScript)
 # or that reads other files has no place in a data set. TGA comes last: it has no signature.
@@ -31,6 +37,10 @@ for _order, _mark in ((b"II", ""), (b"MM", "B")):
     TiffImagePlugin.OPEN_INFO[_order, 1, (3,), 1, (64,), ()] = ("F", f"F;64{_mark}F")
     TiffImagePlugin.OPEN_INFO[_order, 1, (3,), 1, (16,), ()] = (f"I;16{_mark}",) * 2
 
+warnings.filterwarnings(
+    "ignore", module=r"PIL\."
+)  # of tags that are broken: an image is read or not
+
 # Pillow's own limit is global and warns at 89 million pixels. It is raised, not removed: others who
 # use Pillow in this process keep a guard.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
@@ -40,6 +50,7 @@ BROKEN = (
     OSError,
     EOFError,
     LookupError,
+    RuntimeError,  # of libavif
     SyntaxError,
     TypeError,
     ValueError,
@@ -49,22 +60,24 @@ BROKEN = (
 )
 
 
-def open_image(data: bytes, name: str) -> Image.Image:
+def open_image(data: bytes, name: str, per_byte: int = MAX_PIXELS) -> Image.Image:
     """The first frame, turned as EXIF says, of at most MAX_PIXELS; UserError begins with `name`.
 
     Its `format` says how it was encoded; `info["lossy"]` names the compression that has changed its
     values, if one has. `info["maxval"]`: the largest number a sample of the file can be, where
     Pillow has spread these over 8 or 16 bits (PNG of 2 and 4 bits, PGM) or kept the high 8 of 16.
     `info["dpi"]`, where the file tells it: pixels an inch across and down the upright image.
+    per_byte: pixels that a byte may stand for in a large one.
     """
-    image = _open(data, name)
+    image = _open(data, name, per_byte)
     _refuse_pages(image, name)
     noted = {"lossy": _lossy(image, data), "maxval": _maxval(image)}
     is_half = image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(339) == (3,)
     try:
         if image.getexif().get(ORIENTATION, 1) >= 5 and "dpi" in image.info:  # a quarter turn
             noted["dpi"] = image.info["dpi"][::-1]
-        image.load()
+        with _silent() if image.format == "TIFF" else nullcontext():
+            image.load()
         ImageOps.exif_transpose(image, in_place=True)
     except BROKEN as error:
         raise UserError(f"{name}: cannot be decoded: {error}") from None
@@ -81,7 +94,20 @@ def header_size(data: bytes, name: str) -> tuple[int, int]:
     return _open(data, name).size
 
 
-def _open(data: bytes, name: str) -> Image.Image:
+@contextmanager
+def _silent() -> Iterator[None]:
+    """What libtiff says of a broken file goes nowhere, not on stderr beside our own line."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _open(data: bytes, name: str, per_byte: int = MAX_PIXELS) -> Image.Image:
     """An image of which only the header is read."""
     try:
         image = Image.open(io.BytesIO(data), formats=_formats())
@@ -92,9 +118,11 @@ def _open(data: bytes, name: str) -> Image.Image:
         ) from None
     except BROKEN as error:
         raise UserError(f"{name}: cannot be decoded: {error}") from None
-    if image.width * image.height > MAX_PIXELS:
+    most = min(max(FEW_PIXELS, per_byte * len(data)), MAX_PIXELS)
+    if image.width * image.height > most:
         raise UserError(
-            f"{name}: {image.width}x{image.height} pixels, expected at most {MAX_PIXELS:,}"
+            f"{name}: {image.width}x{image.height} pixels in {len(data)} bytes, "
+            f"expected at most {most:,}"
         )
     return image
 

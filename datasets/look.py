@@ -11,7 +11,7 @@ import numpy as np
 
 from datasets.check.statistics import NUM_LOOKED_AT, statistics_of
 from datasets.dataset import DenseDataset, TaskData
-from datasets.decode import decode_target
+from datasets.decode import check_headers, decode_target
 from datasets.images import header_size
 from datasets.index.left_out import left_out
 from datasets.index.splits import mixed_folders
@@ -66,9 +66,13 @@ def _some_targets(dataset: DenseDataset, output: Output) -> Iterator[tuple[np.nd
             continue
         try:
             data, name = dataset.read(index, output.name)
-            width, height = header_size(data, name)
-            pixels += width * height
-            if pixels > MAX_PIXELS and pixels > width * height:  # but for the first
+            size = header_size(data, name)
+            if size[0] * size[1] > MAX_PIXELS:  # before memory is taken for what it claims
+                check_headers(
+                    size, header_size(*dataset.read(index)), dataset.table.key(index), name
+                )
+            pixels += size[0] * size[1]
+            if pixels > MAX_PIXELS and pixels > size[0] * size[1]:  # but for the first
                 return
             values = decode_target(data, name, output).numpy()
         except UserError:

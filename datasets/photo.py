@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageCms
 from torch import Tensor
 
-from datasets.images import open_image
+from datasets.images import PIXELS_PER_BYTE, open_image
 from datasets.task import UserError
 
 STRIP_PIXELS = 4_000_000  # converted at a time
@@ -27,7 +27,7 @@ class Photo(NamedTuple):
 
 def decode_photo(data: bytes, name: str) -> Photo:
     """As `decode_image`, with what the file says of its geometry."""
-    image = open_image(data, name)
+    image = open_image(data, name, PIXELS_PER_BYTE)
     return Photo(_image_tensor(image, name), _dpi(image.info.get("dpi")))
 
 
@@ -46,9 +46,10 @@ def decode_image(data: bytes, name: str) -> Tensor:
 
     Alpha is dropped; of 16-bit grey (also in 32-bit integers) the high byte is kept. The tensor is
     a view of interleaved pixels (not contiguous), which torchvision resizes fastest.
-    UserError: no image, cut or damaged bytes, above MAX_PIXELS, floating point (unknown range).
+    UserError: no image, cut or damaged bytes, above MAX_PIXELS or what its bytes can hold, floating
+    point (unknown range).
     """
-    return _image_tensor(open_image(data, name), name)
+    return decode_photo(data, name).pixels
 
 
 def read_image(image: np.ndarray | Image.Image | str | Path) -> Tensor:

@@ -183,6 +183,8 @@ class Task:
 def read_task(path: Path) -> Task:
     """Read a task file; UserError names the file and what is wrong in it."""
     try:
+        if not path.is_file() and path.exists():  # a pipe may never end
+            raise UserError("expected a regular file")
         if path.stat().st_size > MAX_TASK_BYTES:
             raise UserError(f"larger than {MAX_TASK_BYTES // 10**6} MB")
         value = json.loads(path.read_bytes())  # UTF-8, 16 or 32, with or without a mark of it

@@ -117,6 +117,8 @@ class TimmEncoder(nn.Module):
         super().__init__()
         import timm  # heavy, and only for those who ask for it
 
+        if not name.replace(".", "").isidentifier():  # timm fetches those of other forms
+            raise UserError(f"encoder {name!r}: expected unet or the name of a timm network")
         try:
             self.net = timm.create_model(name, pretrained=pretrained is True, features_only=True)
         except (RuntimeError, ValueError, TypeError) as error:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from datasets.task import Output, UserError
 from models.decoder import Decoder
 from models.encoder import TimmEncoder, UNetEncoder
 from models.heads import make_head
+
+MAX_CHANNELS, MAX_DEPTH = 2**16, 32  # far beyond any network that can be trained
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,23 @@ class ModelSpec:
     dropout: float = 0.0
     output_stride: int = 1
     aux: bool = False
+
+    def __post_init__(self) -> None:
+        channels = max(self.width * 2 ** min(self.depth, MAX_DEPTH), self.centre)
+        layers = (self.depth, *self.convs)
+        if channels > MAX_CHANNELS or not 1 <= min(layers) <= max(layers) <= MAX_DEPTH:
+            raise UserError(
+                f"--width {self.width} --depth {self.depth} --centre {self.centre}, convs "
+                f"{self.convs}: expected at most {MAX_CHANNELS} channels, {MAX_DEPTH} layers each"
+            )
+
+    def check_size(self, path: Path) -> None:
+        """UserError, before memory is taken for its weights, unless a checkpoint has room for half
+        of them: it may hold them in half precision."""
+        with torch.device("meta"):
+            claimed = sum(weight.nbytes for weight in UNet(self).parameters())
+        if claimed > 2 * path.stat().st_size:
+            raise UserError(f"{path}: does not fit a network of {claimed} bytes: it has fewer")
 
     @staticmethod
     def of(outputs: Iterable[Output], **network: Any) -> "ModelSpec":

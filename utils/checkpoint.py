@@ -7,7 +7,7 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,12 @@ from utils.command import printable
 from utils.files import write_whole
 
 LAST, PREVIOUS = "last.pt", "previous.pt"  # from which a run is resumed; the one before it
+_PLAIN = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool}
+_PLAIN |= {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+_MALFORMED = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError),
+    *(RuntimeError, TypeError, ValueError),
+)
 FORMAT = 4  # raise it whenever networks name or store their weights in another way
 
 
@@ -88,9 +94,38 @@ def load(path: Path, *expected: str) -> dict[str, Any]:
     for name in expected:
         if name not in state:
             raise UserError(f"{path}: holds no {name!r}, a checkpoint of a run does")
+    claimed = 0
+    for name, tensor in _tensors(state):
+        if not _is_plain(tensor):
+            raise UserError(f"{path}: {name!r} is not a tensor of plain numbers")
+        claimed += tensor.nbytes
+    if claimed > 4 * path.stat().st_size:
+        raise UserError(f"{path}: its tensors claim {claimed} bytes, more than the file has")
     if broken := not_finite(state):
         raise UserError(f"{path}: {broken} is infinite or not a number")
     return state
+
+
+@contextmanager
+def well_formed(path: Path, what: str = "not what a run writes") -> Iterator[None]:
+    """UserError that says what is wrong where a checkpoint holds other values than a run writes."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+    except _MALFORMED as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(f"{path}: {what}: {reason}") from None
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether a tensor lies in memory as it says, with a number for each of its places: others
+    would be stepped through for ever, or beyond their end."""
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_nested:
+        return False
+    forms = (torch.contiguous_format, *[torch.channels_last] * (tensor.ndim == 4))
+    dense = any(tensor.is_contiguous(memory_format=form) for form in forms)
+    return dense and tensor.dtype in _PLAIN
 
 
 def _damaged(path: Path) -> str | None:
@@ -101,8 +136,12 @@ def _damaged(path: Path) -> str | None:
     if not zipfile.is_zipfile(path):
         return None  # torch says what it is instead
     with zipfile.ZipFile(path) as file:
-        folders = [record.filename for record in file.infolist() if record.external_attr & 0x10]
-        return folders[0] if folders else file.testzip()
+        records, left = file.infolist(), path.stat().st_size
+        for record in records:  # torch packs none, and none lies in another
+            left -= record.file_size
+            if record.external_attr & 0x10 or record.compress_type or left < 0:
+                return record.filename
+        return file.testzip()
 
 
 def not_finite(state: Any) -> str | None:
@@ -120,13 +159,16 @@ def not_finite(state: Any) -> str | None:
 
 
 def _tensors(state: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor of nested dicts and lists, and the keys that lead to it."""
-    if isinstance(state, torch.Tensor):
-        yield name, state.detach()
-    elif isinstance(state, dict | list | tuple):
-        items = state.items() if isinstance(state, dict) else enumerate(state)
-        for key, value in items:
-            yield from _tensors(value, f"{name}/{key}".strip("/"))
+    """Every tensor of nested dicts and lists, and the keys that lead to it first."""
+    seen, waiting = set(), [(name, state)]
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, torch.Tensor):
+            yield name, value.detach()
+        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
+            seen.add(id(value))  # a file may put a list into itself
+            items = list(value.items() if isinstance(value, dict) else enumerate(value))
+            waiting += [(f"{name}/{key}".strip("/")[:200], item) for key, item in reversed(items)]
 
 
 def newest(runs: Path, name: str) -> Iterator[tuple[Path, list[str]]]:
@@ -136,7 +178,9 @@ def newest(runs: Path, name: str) -> Iterator[tuple[Path, list[str]]]:
     for path in paths:
         try:
             usable, state = load_last(path.parent if name == LAST else path)
-            yield usable, [task["name"] for task in state["config"]["tasks"]]
+            with well_formed(usable):
+                trained = [str(task["name"]) for task in state["config"]["tasks"]]
+            yield usable, trained
         except ValueError as error:
             print(printable(f"passed over: {error}"), file=sys.stderr)
 

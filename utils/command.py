@@ -53,8 +53,11 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def one_line(error: Exception) -> str:
     """What an error says; out of a loader's worker it comes wrapped in a traceback."""
-    lines = str(error).strip().split("\n") if str(error).strip() else [type(error).__name__]
-    return printable(lines[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: "))
+    text = str(error).strip() or type(error).__name__
+    _, traced, said = text.rpartition(f"\n{UserError.__module__}.{UserError.__name__}: ")
+    if not traced:
+        said = text if isinstance(error, UserError) else text.rpartition("\n")[2]
+    return printable(said)
 
 
 def printable(text: str) -> str:

@@ -118,11 +118,11 @@ class TrainState:
                         group.update(values)
             if self.ema is not None and late:
                 self.ema.module.load_state_dict(self.model.state_dict())
-            self.micro_batches = state["micro_batches"]
-        except (KeyError, RuntimeError, ValueError) as error:
+            self.micro_batches = int(state["micro_batches"])
+            set_rng_state(state["rng"])
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"checkpoint does not fit these settings: {reason}") from None
-        set_rng_state(state["rng"])
 
     def _stateful(self) -> list[str]:
         names = ["model", "criterion", "optimizer", "schedule", "scaler"]

@@ -44,6 +44,14 @@ def write_whole(path: Path, data: bytes | Callable[[Path], None]) -> None:
             os.close(folder)
 
 
+def check_folder(folder: Path) -> None:
+    """UserError names what a run does not make: a link, through which it would write elsewhere, or
+    a pipe, on which it would wait. wandb has links of its own in a folder of its own."""
+    for path in (*folder.glob("*"), *folder.glob("samples/*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise UserError(f"{path}: a link or no regular file, expected what a run has written")
+
+
 def lock_folder(folder: Path) -> TextIO:
     """Make the folder this process's own until `unlock_folder`, or until the process ends, however
     it ends. UserError names the process whose it is.

@@ -264,12 +264,14 @@ def has_key(settings: Any) -> bool:
 
 
 def read_metrics(path: Path) -> list[dict[str, float | None]]:
-    """The lines of a metrics.jsonl, none if it is missing; skips a line that a crash cut short."""
+    """The lines of a metrics.jsonl, none if it is missing; skips a line that a crash cut short, or
+    that holds anything but numbers."""
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            line = json.loads(text)
-            if isinstance(line, dict) and "step" in line:
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for each in text.split("\n"):
+        with contextlib.suppress(ValueError, AttributeError, TypeError, RecursionError):
+            line = json.loads(each)
+            if "step" in line and all(x is None or -1e300 < x < 1e300 for x in line.values()):
                 lines.append(line)
     return lines
 

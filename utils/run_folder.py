@@ -2,6 +2,7 @@
 
 import errno
 import math
+import operator
 import shlex
 import time
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from utils.charts import draw_confusion, draw_curves
 from utils.command import printable
 from utils.distributed import Distributed
 from utils.engine import TrainState
-from utils.files import lock_folder, unlock_folder
+from utils.files import check_folder, lock_folder, unlock_folder
 from utils.logger import NullLogger, RunLogger
 from utils.metrics import metrics_of, picking_scores
 from utils.origin import origin
@@ -60,6 +61,7 @@ class RunFolder:
         named = RUNS / "+".join(task.name for task in self.tasks)
         self.made = settings.out is None or not settings.out.exists()
         self.path = settings.out or Path(distributed.main_says(lambda: str(new_folder(named))))
+        check_folder(self.path)
         self.lock = lock_folder(self.path) if distributed.is_main else None
         self.config = {
             "tasks": [task.to_json() for task in self.tasks],
@@ -111,23 +113,22 @@ class RunFolder:
         self.data = {name: contents(split) for name, split in splits.items()}
         if path is None:
             return 0
-        saved = checkpoint.load(path)
+        saved = checkpoint.load(path, "step", "best", "run_id", "learner")
         then = saved.get("data", self.data)  # there is none in what an earlier version wrote
-        changed = {n: difference(then[n], self.data[n], split) for n, split in splits.items()}
+        with checkpoint.well_formed(path):
+            changed = {n: difference(then[n], self.data[n], split) for n, split in splits.items()}
         if said := "; ".join(f"{name}: {what}" for name, what in changed.items() if what):
             raise UserError(
                 f"{path}: its run began with other data, these samples changed: {said}; it goes on "
                 "with what it began with, wherever --data says that this lies now"
             )
-        try:
+        with checkpoint.well_formed(path):
             state.load_state_dict(saved["learner"])
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from None
-        self.best, self.run_id = saved["best"], saved["run_id"]
-        self.config["origin"] = saved["config"].get("origin", self.config["origin"])
-        self.line = saved.get("due") or {}
-        self.due = bool(self.line)
-        return saved["step"]
+            self.best, self.run_id = float(saved["best"]), str(saved["run_id"])
+            self.config["origin"] = saved["config"].get("origin", self.config["origin"])
+            self.line = dict(saved.get("due") or {})
+            self.due = bool(self.line)
+            return operator.index(saved["step"])
 
     def begin(self, step: int, total: int, about: str) -> None:
         """Open the record, and go on in it after `step`. about: what is said at the start."""

@@ -7,6 +7,7 @@ defaults of the first task (each task's own for `size`, `bs` and `class_weights`
 """
 
 import math
+import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -231,23 +232,27 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
         raise UserError(f"--out {out}: a run is resumed in its own folder, {path.parent}")
     if "learner" not in state:
         raise UserError(f"{path}: holds weights alone, --resume expects a last.pt")
-    config, stored = state["config"], state["config"]["settings"]
     if "label" in given:
         raise UserError("--label: a resumed run goes on with its own outputs")
-    tasks = [Task.from_json(task) for task in config["tasks"]]  # as they were
+    with checkpoint.well_formed(path):
+        config = state["config"]
+        tasks = [Task.from_json(task) for task in config["tasks"]]  # as they were
+        stored, cwd = dict(config["settings"]), str(config["settings"].get("cwd", ""))
+        each_own = [{n: stored[n][i] for n in PER_TASK if n in stored} for i in range(len(tasks))]
+        own = [_as_given(parser, values) for values in each_own]
+        shared = _as_given(parser, {n: stored[n] for n in stored.keys() - PER_TASK.keys()})
+        begun_on = operator.index(config.get("ranks", 0))
     named, trained = given.get("task", []), [task.name for task in tasks]
     now = [load_task(name) for name in named] or tasks
     if [task.name for task in now] != trained:
         raise UserError(f"--task {'+'.join(named)}: {path} was trained for {'+'.join(trained)}")
     if keys := [key for task, then in zip(now, tasks, strict=True) for key in task.changed(then)]:
         raise UserError(f"--task: {keys[0]} changed since {path} began: omit it, or begin anew")
-    own = [{n: stored[n][i] for n in PER_TASK if n in stored} for i in range(len(tasks))]
     for each in own if "data" not in given else ():
-        each["data"] = [_found_again(text, stored.get("cwd", "")) for text in each["data"]]
-    shared = {name: value for name, value in stored.items() if name not in PER_TASK}
+        each["data"] = [_found_again(text, cwd) for text in each.get("data", [])]
     ranks = int(os.environ.get("WORLD_SIZE", 1))  # of torchrun
     for each in own if not given.keys() & {"bs", "accum"} else ():
-        images = each["bs"] * config.get("ranks", ranks)
+        images = each["bs"] * (begun_on or ranks)
         each["bs"], rest = divmod(images, ranks)
         if rest:
             raise UserError(f"{path}: batches of {images} do not divide by {ranks} ranks: say --bs")
@@ -258,6 +263,25 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
             what = "a resumed run goes on with its own network, data and weights"
             raise UserError(f"{flag}: {what}: {path}")
     return settings
+
+
+def _as_given(parser: Parser, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that a checkpoint holds, checked as those of a command line are; none that this
+    version does not know."""
+    words = []
+    for name in vars(parser.parse_args([])).keys() & stored.keys():
+        flag, value = f"--{name.replace('_', '-')}", stored[name]
+        if isinstance(value, dict):
+            value = [f"{key}={item}" for key, item in value.items()]
+        if name == "split_by" and value:
+            value = "=".join(value)
+        if isinstance(value, list | tuple):
+            words += [flag, *map(str, value)] if value else []
+        elif value is True:
+            words.append(flag)
+        elif value is not None and value is not False:
+            words.append(f"{flag}={value}")
+    return parser.given(words)
 
 
 def _found_again(text: str, begun: str) -> str:

@@ -85,5 +85,6 @@ class Skipped:
 
 def _read(path: Path) -> dict[str, str]:
     """What `_write` wrote; nothing where no member was skipped yet."""
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    lines = text.split("\n")[:-1]
     return {member: reason for member, _, reason in (line.rpartition("\t") for line in lines)}

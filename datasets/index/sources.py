@@ -81,6 +81,9 @@ def result_paths(sources: Sequence[ImageSource], out: Path) -> list[Path]:
     alike = Counter(name.with_suffix("") for name in names)
     stems = [name if alike[name.with_suffix("")] > 1 else name.with_suffix("") for name in names]
     stems = [stem.with_name(_shortened(stem.name)) for stem in stems]
+    for source, stem in zip(sources, stems, strict=True):
+        if stem.is_absolute() or ".." in stem.parts:  # no store has such a name
+            raise UserError(f"{source.where}: would be written outside of {out}")
     for stem, count in Counter(stems).items():
         if count > 1:
             same = [e.where for e, other in zip(sources, stems, strict=True) if other == stem]

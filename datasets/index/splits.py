@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from datasets.index.templates import compile_lines
+from datasets.json_values import short
 from datasets.stores import Store
+from datasets.stores.names import MAX_NAME
 from datasets.task import Task, UserError
 
+MAX_TABLE = 2**26  # bytes of a table: it takes some ten times as much memory
 _SHOWN = 12  # values listed in an error
 
 _TRAIN, _OTHERS = {"train", "training"}, {"val", "valid", "validation", "dev", "test", "testing"}
@@ -66,13 +69,16 @@ def field_reader(
         return lambda match: match[field]
     rows, columns = _read_metadata(stores, task.metadata) if task.metadata else ({}, [])
     if field not in columns:
-        known = ", ".join([*fields, *columns])
+        known = ", ".join([*fields, *columns])[:400]
         absent = f" ({task.metadata} was not found)" if task.metadata and not columns else ""
         raise UserError(f"{asker}: no such field, expected one of {known}{absent}")
 
     def look_up(match: re.Match[bytes]) -> bytes | None:
         row = rows.get(match["key"].decode())
-        return None if row is None else row[field].encode()
+        text = b"" if row is None else row[field].encode()
+        if len(text) > MAX_NAME:  # all are kept as wide as the widest
+            raise UserError(f"{asker}: {short(row[field])}: expected at most {MAX_NAME} bytes")
+        return None if row is None else text
 
     return look_up
 
@@ -86,14 +92,17 @@ def _read_metadata(
         for match in pattern.finditer(store.names().blob):
             where = f"{store.path}: {match[0].decode()}"
             try:
-                text = re.sub(r"\Asep=.\r?\n", "", _text(store.read(match[0].decode())))
+                data = store.read(match[0].decode())
+                if len(data) > MAX_TABLE:
+                    raise UserError(f"{where}: {len(data)} bytes, expected at most {MAX_TABLE}")
+                text = re.sub(r"\Asep=.\r?\n", "", _text(data))
                 comma = max(",;\t", key=text.partition("\n")[0].count)
                 read = csv.DictReader(io.StringIO(text, newline=""), delimiter=comma, strict=True)
                 table = list(read)
             except (UnicodeDecodeError, csv.Error) as error:
                 raise UserError(f"{where}: not a CSV table in UTF-8: {error}") from None
             if "id" not in (read.fieldnames or []):
-                names = ", ".join(read.fieldnames or ["none"])
+                names = ", ".join(read.fieldnames or ["none"])[:200]
                 raise UserError(f"{where}: expected a column id, found {names}")
             for row in table:
                 if None in row or None in row.values():

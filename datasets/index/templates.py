@@ -4,10 +4,12 @@ import re
 import unicodedata
 
 from datasets.images import IMAGE_SUFFIXES
+from datasets.json_values import short
 from datasets.task import UserError
 
 _FIELD = re.compile(r"\{([A-Za-z][A-Za-z0-9_]*)\}|\*")
 _SUFFIX = re.compile(r"(.*?)(\.\*|\.[A-Za-z0-9]+|)", re.DOTALL)
+MAX_FIELDS = 32
 MAX_CHOICES = 3  # places at which a name of n characters can be divided in n ways
 
 
@@ -38,6 +40,8 @@ def _source(template: str, any_suffix: bool = False) -> str:
     ending = "|".join(map(re.escape, suffixes))
     ending = r"\.[^/.\n]*" if any_suffix and suffix else f"(?i:{ending})"
     matches = list(_FIELD.finditer(body))
+    if len(matches) > MAX_FIELDS:
+        raise UserError(f"template {short(template)}: {len(matches)} fields, expected few")
     names = [match[1] for match in matches]
     parts, seen, end, taken, choices = [], set(), -1, 0, 0
     for i, match in enumerate(matches):

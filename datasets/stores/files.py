@@ -63,12 +63,14 @@ class LocalFile:
         self._file: BinaryIO | None = None
 
     def fingerprint(self) -> dict[str, int]:
-        """What changes when the file does: size in bytes, time of change in nanoseconds."""
+        """What changes when the file does: size in bytes, and in nanoseconds the time that it says
+        it was changed and, which it cannot bring along, the time it came to be so here."""
         try:
             stat = os.stat(self.path)
         except OSError as error:
             raise UserError(f"{self.path}: cannot be read: {error.strerror}") from None
-        return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+        times = {"mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns}
+        return {"size": stat.st_size, **times}
 
     def read(self, size: int, offset: int) -> bytes:
         """Up to `size` bytes; fewer only at the end. Moves no shared file position."""

@@ -16,7 +16,7 @@ from datasets.stores.files import File, LocalFile, shown
 from datasets.stores.hdf5files import is_other, read_layout
 from datasets.stores.index_cache import Columns
 from datasets.stores.names import SKIPPED, Names, of_a_file, spelled
-from datasets.stores.zipfiles import PLACE, read_directory, utf8_name
+from datasets.stores.zipfiles import MAX_MEMBER, PLACE, read_directory, utf8_name
 from datasets.task import UserError
 
 SHARD_SUFFIXES = (".zip", ".h5", ".hdf5")
@@ -143,6 +143,8 @@ class FolderStore(Store):
     def read_at(self, index: int) -> bytes:
         try:
             with open(self._file(index), "rb") as file:
+                if os.fstat(file.fileno()).st_size > MAX_MEMBER:  # perhaps of a single hole
+                    raise self._error(index, f"larger than {MAX_MEMBER} bytes")
                 return file.read()
         except OSError as error:
             raise self._error(index, f"cannot be read: {error.strerror}") from None

@@ -15,6 +15,7 @@ from datasets.task import UserError
 
 MAX_MEMBER = 2**31  # bytes a member may claim to hold
 MAX_RATIO = 1100  # deflate cannot shrink more than 1032 to 1, so a larger claim is an attack
+MAX_SPARSE = 2**28  # bytes of a member that deflate has made 50 times smaller
 STORED, DEFLATED = 0, 8
 UTF8_FLAG = 0x800  # else a name that is not UTF-8 is in IBM code page 437
 
@@ -68,6 +69,10 @@ def read_directory(file: File, length: int) -> dict[str, np.ndarray]:
         ((method != STORED) & (method != DEFLATED), "compression is neither stored nor deflate"),
         (size > MAX_MEMBER, f"claims more than {MAX_MEMBER} bytes"),
         (size > packed * MAX_RATIO, f"claims to expand more than {MAX_RATIO} times"),
+        (
+            (size > MAX_SPARSE) & (size > packed * 50),
+            f"claims {MAX_SPARSE} bytes and more of a few",
+        ),
         ((method == STORED) & (size != packed), "stored, but its two sizes differ"),
         (offset + 30 + packed > limit, "lies outside the file"),
     ):
