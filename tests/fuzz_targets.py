@@ -1,21 +1,21 @@
-"""What `fuzz` reads: each kind of file from outside, how good ones look and how they are changed."""
+"""What `fuzz` reads: each kind of file from outside, good ones, and how they are changed."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
 import random
 import struct
 import zipfile
 import zlib
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from conftest import TINY, encode, members_of
+from conftest import TINY, members_of
 from examples import EXAMPLES
 from fuzz import Target, flip, twist
 from PIL import Image
@@ -234,7 +234,9 @@ def make_checkpoints(folder: Path) -> list[bytes]:
 
     write_zip(folder / "d.zip", members_of(TINY, 4).items())
     (folder / "t.json").write_text(json.dumps(TINY.to_json()))
-    words = f"--task {folder}/t.json --data {folder}/d.zip --out {folder}/run --steps 2 --eval-steps 1 --bs 2 --width 4 --depth 2 --convs 1 --device cpu --workers 0 --wandb disabled"
+    words = f"--task {folder}/t.json --data {folder}/d.zip --out {folder}/run --steps 2 --bs 2 "
+    words += "--eval-steps 1 --width 4 --depth 2 --convs 1 --device cpu --workers 0 "
+    words += "--wandb disabled"
     from utils.settings import parse
 
     if not (folder / "run" / "last.pt").exists():
@@ -281,24 +283,21 @@ def change_checkpoint(rng: random.Random, data: bytes) -> bytes:
 
 
 def read_checkpoint(folder: Path, data: bytes) -> None:
+    from datasets.task import UserError
     from infer import load_network
-    from train import open_data, build_state, count_steps
+    from train import build_state, count_steps, make_criterion, model_spec, open_data
     from utils import checkpoint
     from utils.compute import make_compute
     from utils.distributed import Distributed
     from utils.run_folder import RunFolder, check_best
     from utils.settings import parse
-    from datasets.task import UserError
-    from train import model_spec, make_criterion
 
     path = folder / "x" / "last.pt"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
     state = checkpoint.load(path)
-    try:
+    with suppress(UserError):
         load_network(path, None)
-    except UserError:
-        pass
     if "learner" not in state:
         return
     settings = parse(["--resume", str(path), "--wandb", "disabled"])
@@ -335,10 +334,11 @@ def change_index(rng: random.Random, data: bytes) -> bytes:
         return flip(rng, data)
     size = int.from_bytes(data[20:28], "little")
     header, body = json.loads(data[28 : 28 + size]), data[28 + size :]
+    key = header["key"]
     for _ in range(3):
         header = twist(rng, header)
-    if isinstance(header, dict) and "key" in header:
-        header["key"] = twist(rng, header["key"])
+    if isinstance(header, dict) and header.get("key") == key:
+        header["key"] = None
     header = json.dumps(header).encode()
     header += b" " * (-(28 + len(header)) % 64)
     rest = (size if rng.random() < 0.1 else len(header)).to_bytes(8, "little") + header + body

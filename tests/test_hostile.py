@@ -203,6 +203,7 @@ CASES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of Pillow, as it reads what is broken
 @pytest.mark.parametrize("case", CASES)
 def test_one_line_and_nothing_written(case, tmp_path, capfd):
     work, words = CASES[case]

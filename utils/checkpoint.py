@@ -89,7 +89,7 @@ def load(path: Path, *expected: str) -> dict[str, Any]:
     form = state.get("format") if isinstance(state, dict) else None
     if isinstance(form, int) and form < FORMAT:
         raise UserError(f"{path}: of an earlier version (format {form}, expected {FORMAT})")
-    if form != FORMAT:
+    if not isinstance(form, int) or form != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this project (format {FORMAT})")
     for name in expected:
         if name not in state:

@@ -36,8 +36,8 @@ def _number(
     return parse
 
 
-positive = _number(int, 1, math.inf, "a whole number from 1")
-natural = _number(int, 0, math.inf, "a whole number from 0")
+positive = _number(int, 1, 2**31, "a whole number from 1 to less than 2^31")
+natural = _number(int, 0, 2**31, "a whole number from 0 to less than 2^31")
 real = _number(float, 0, math.inf, "a number from 0")
 above_zero = _number(float, math.ulp(0.0), math.inf, "a number above 0")
 seed = _number(int, 0, 2**63, "a whole number from 0 to less than 2^63")
@@ -281,6 +281,25 @@ def as_flags(settings: Mapping[str, object]) -> list[str]:
         else:
             words += [f"--{flag}", *map(str, value if isinstance(value, list | tuple) else [value])]
     return words
+
+
+def given_again(parser: Parser, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that a checkpoint holds, checked as those of a command line are; none that this
+    version does not know."""
+    words = []
+    for name in vars(parser.parse_args([])).keys() & stored.keys():
+        flag, value = f"--{name.replace('_', '-')}", stored[name]
+        if isinstance(value, dict):
+            value = [f"{key}={item}" for key, item in value.items()]
+        if name == "split_by" and value:
+            value = "=".join(value)
+        if isinstance(value, list | tuple):
+            words += [flag, *map(str, value)] if value else []
+        elif value is True:
+            words.append(flag)
+        elif value is not None and value is not False:
+            words.append(f"{flag}={value}")
+    return parser.given(words)
 
 
 def answer_help(

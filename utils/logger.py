@@ -118,7 +118,7 @@ class RunLogger:
         lines = [line for line in read_metrics(path) if (line["step"] or 0) <= step]
         write_whole(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
         self._lines = path.open("a", encoding="utf-8")
-        before = lines[-1]["time"] if lines else None
+        before = lines[-1].get("time") if lines else None
         self._start = time.perf_counter() - (before or 0.0)
 
     def finish(self, summary: dict[str, float]) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from datasets import TASKS, load_task
 from datasets.task import Label, Output, Task, UserError
-from utils.flags import Parser, as_flags, check_choices, train_parser
+from utils.flags import Parser, as_flags, check_choices, given_again, train_parser
 
 RUNS = Path("runs")
 DEMO_MINUTES = 5.0  # of training on a demo, however slow the machine is
@@ -74,11 +74,6 @@ class OptimSettings:
     clip: float = 0.0
     ema: float = 0.0
     encoder_lr: float = 1.0
-
-
-# What a run keeps to its end, however often it is resumed.
-OF_A_RUN = {f.name for f in fields(NetworkSettings)} - {"dropout"}
-OF_A_RUN |= {"optimizer", "pretrained", "init", "split_by", "overfit"}
 
 
 @dataclass(frozen=True)
@@ -146,6 +141,11 @@ class Settings:
         return values | own | {"cwd": os.getcwd()}  # from where relative paths are meant
 
 
+# what a run keeps to its end, however often it is resumed
+OF_A_RUN = {f.name for f in fields(NetworkSettings)} - {"dropout"}
+OF_A_RUN |= {"optimizer", "pretrained", "init", "split_by", "overfit"}
+
+
 def check_norm(settings: Settings, stride: int, world_size: int) -> None:
     """Refuse a batch of which the bottom of the network, at its stride, sees a single value per
     channel: batch norm has no variance then."""
@@ -207,9 +207,9 @@ def _resolve(
         picked |= {name: tuple(picked[name]) for name in ("data", "size")}
         each.append(TaskSettings(task, **_only(PER_TASK, picked)))
     values["tasks"] = tuple(each)
-    values["network"] = NetworkSettings(**_only(_names(NetworkSettings), values))
-    values["optim"] = OptimSettings(**_only(_names(OptimSettings), values))
-    return Settings(**_only(_names(Settings), values))
+    values["network"] = NetworkSettings(**_only(NetworkSettings, values))
+    values["optim"] = OptimSettings(**_only(OptimSettings, values))
+    return Settings(**_only(Settings, values))
 
 
 def _with_labels(tasks: list[Task], labels: list[str]) -> list[Task]:
@@ -239,8 +239,8 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
         tasks = [Task.from_json(task) for task in config["tasks"]]  # as they were
         stored, cwd = dict(config["settings"]), str(config["settings"].get("cwd", ""))
         each_own = [{n: stored[n][i] for n in PER_TASK if n in stored} for i in range(len(tasks))]
-        own = [_as_given(parser, values) for values in each_own]
-        shared = _as_given(parser, {n: stored[n] for n in stored.keys() - PER_TASK.keys()})
+        own = [given_again(parser, values) for values in each_own]
+        shared = given_again(parser, {n: stored[n] for n in stored.keys() - PER_TASK.keys()})
         begun_on = operator.index(config.get("ranks", 0))
     named, trained = given.get("task", []), [task.name for task in tasks]
     now = [load_task(name) for name in named] or tasks
@@ -257,31 +257,11 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
         if rest:
             raise UserError(f"{path}: batches of {images} do not divide by {ranks} ranks: say --bs")
     settings = replace(_resolve(parser, tasks, own, shared, given), out=path.parent, resume=path)
-    for name, value in settings.to_json().items():
-        if name in given and name in OF_A_RUN and value != stored.get(name):
-            flag = f"--{name.replace('_', '-')}"
-            what = "a resumed run goes on with its own network, data and weights"
-            raise UserError(f"{flag}: {what}: {path}")
+    ours, what = settings.to_json(), "a resumed run goes on with its own network, data and weights"
+    for name in sorted(given.keys() & OF_A_RUN & ours.keys()):
+        if ours[name] != stored.get(name):
+            raise UserError(f"--{name.replace('_', '-')}: {what}: {path}")
     return settings
-
-
-def _as_given(parser: Parser, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that a checkpoint holds, checked as those of a command line are; none that this
-    version does not know."""
-    words = []
-    for name in vars(parser.parse_args([])).keys() & stored.keys():
-        flag, value = f"--{name.replace('_', '-')}", stored[name]
-        if isinstance(value, dict):
-            value = [f"{key}={item}" for key, item in value.items()]
-        if name == "split_by" and value:
-            value = "=".join(value)
-        if isinstance(value, list | tuple):
-            words += [flag, *map(str, value)] if value else []
-        elif value is True:
-            words.append(flag)
-        elif value is not None and value is not False:
-            words.append(f"{flag}={value}")
-    return parser.given(words)
 
 
 def _found_again(text: str, begun: str) -> str:
@@ -365,9 +345,6 @@ def _check(settings: Settings) -> None:
         raise UserError(f"--out {out}: holds a run; continue it with --resume {out}/last.pt")
 
 
-def _names(noun: type) -> list[str]:
-    return [field.name for field in fields(noun)]
-
-
-def _only(names: Iterable[str], values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: values[name] for name in names if name in values}
+def _only(names: Iterable[str] | type, values: Mapping[str, Any]) -> dict[str, Any]:
+    wanted = [f.name for f in fields(names)] if isinstance(names, type) else names
+    return {name: values[name] for name in wanted if name in values}

@@ -119,7 +119,15 @@ def load(path: Path | None, key: Any) -> Columns | None:
             for name, kind, at, length in header["arrays"]
             if at >= 0 and length
         }
-    except (OSError, ValueError, AttributeError, LookupError, TypeError, struct.error):
+    except (
+        OSError,
+        ValueError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ArithmeticError,
+        struct.error,
+    ):
         return None  # absent, empty, or not what `save` writes
     columns = Columns(arrays, path, key, mapped)
     columns.release()  # the check read every page
