@@ -27,6 +27,7 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[1])]
 
 from datasets.task import UserError
+from utils.command import printable
 
 MOST_BYTES = 10**9
 MOST_SECONDS = 10
@@ -74,13 +75,13 @@ def fuzz(
     good = target.make(folder)
     for data in good:
         assert not (what := _fault(target, folder, data)), what
-    peak, end = _peak(), time.process_time() + seconds
+    most_bytes, end = max(_peak() + MOST_BYTES // 2, MOST_BYTES), time.process_time() + seconds
     while count < most and time.process_time() < end:
         data = target.change(rng, rng.choice(good))
         (folder / "last").write_bytes(data)
         what = _fault(target, folder, data)
-        if not what and _peak() > max(peak, MOST_BYTES):
-            what, peak = f"{_peak() / 1e6:.0f} MB of memory", _peak()
+        if not what and _peak() > most_bytes:
+            what, most_bytes = f"{_peak() / 1e6:.0f} MB of memory", _peak()
         if what:
             findings.append(Finding(what, data))
         count += 1
@@ -94,7 +95,8 @@ def _fault(target: Target, folder: Path, data: bytes) -> str:
     try:
         target.read(folder, data)
     except UserError as error:
-        return "" if "\n" not in str(error) and len(str(error)) < 4000 else f"lines: {error}"[:300]
+        line = printable(str(error))  # as it is shown
+        return "" if "\n" not in line and len(line) < 4000 else f"lines: {line}"[:300]
     except Exception:
         return traceback.format_exc()
     finally:

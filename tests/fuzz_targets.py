@@ -12,8 +12,10 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
+import pytest
 import torch
 from conftest import TINY, members_of
 from examples import EXAMPLES
@@ -107,8 +109,8 @@ def make_hdf5(folder: Path) -> list[bytes]:
 
 
 def make_parquet(folder: Path) -> list[bytes]:
-    import pyarrow
-    from pyarrow import parquet
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
 
     made = []
     for plain in (True, False):
@@ -318,10 +320,11 @@ def read_checkpoint(folder: Path, data: bytes) -> None:
 # An index that is kept beside a shard: believed, and so changed with a checksum that is right.
 
 
-def make_indexes(folder: Path) -> list[bytes]:
-    from datasets.stores import index_cache
+small_ones_too = patch("datasets.stores.index_cache.MIN_MEMBERS", 5)  # have an index beside them
 
-    index_cache.MIN_MEMBERS = 5
+
+@small_ones_too
+def make_indexes(folder: Path) -> list[bytes]:
     write_zip(folder / "s.zip", members_of(TINY, 4, (16, 16)).items())
     find_samples(open_stores([folder / "s.zip"]), TINY, "train")
     return [path.read_bytes() for path in sorted(folder.glob(".*.index"))]
@@ -345,6 +348,7 @@ def change_index(rng: random.Random, data: bytes) -> bytes:
     return data[:16] + zlib.crc32(rest).to_bytes(4, "little") + rest
 
 
+@small_ones_too
 def read_index(folder: Path, data: bytes) -> None:
     name = (
         ".s.zip.index"

@@ -227,8 +227,7 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
     name = given.pop("resume")
     path = Path(name) if name else newest(given.get("task"), checkpoint.LAST)
     path, state = checkpoint.load_last(path)
-    out = given.pop("out", path.parent)
-    if out != path.parent:
+    if (out := given.pop("out", path.parent)) != path.parent:
         raise UserError(f"--out {out}: a run is resumed in its own folder, {path.parent}")
     if "learner" not in state:
         raise UserError(f"{path}: holds weights alone, --resume expects a last.pt")
@@ -236,7 +235,8 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
         raise UserError("--label: a resumed run goes on with its own outputs")
     with checkpoint.well_formed(path):
         config = state["config"]
-        tasks = [Task.from_json(task) for task in config["tasks"]]  # as they were
+        if not (tasks := [Task.from_json(task) for task in config["tasks"]]):  # as they were
+            raise UserError("holds no task")
         stored, cwd = dict(config["settings"]), str(config["settings"].get("cwd", ""))
         each_own = [{n: stored[n][i] for n in PER_TASK if n in stored} for i in range(len(tasks))]
         own = [given_again(parser, values) for values in each_own]

@@ -244,7 +244,9 @@ class ZipStore(Shard):
     def _check_name(self, index: int, local: bytes, flags: int) -> None:
         """UserError unless a name that stands before a member is spelled otherwise only."""
         if spelled(utf8_name(local, flags)) != self._names.raw(index):
-            raise self._error(index, f"damaged, the member that lies there is called {local!r}")
+            raise self._error(
+                index, f"damaged, the member that lies there is called {local[:80]!r}"
+            )
 
 
 class Hdf5Store(Shard):
