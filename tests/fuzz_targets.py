@@ -22,9 +22,10 @@ from examples import EXAMPLES
 from fuzz import Target, flip, twist
 from PIL import Image
 
-from datasets.decode import decode_image, decode_target
+from datasets.decode import decode_target
 from datasets.images import header_size
 from datasets.index import find_groups, find_samples
+from datasets.photo import decode_image
 from datasets.stores import open_stores, write_hdf5, write_zip
 from datasets.stores.parquet import ParquetStore
 from datasets.task import Task, read_task

@@ -13,8 +13,8 @@ from conftest import TINY, encode, members_of
 from hostile import changed_entry, claiming, grey_tiff, png, png_chunk, refused, tiff, zeros, zip_of
 
 from datasets.dataset import open_task
-from datasets.decode import decode_image
 from datasets.index.templates import compile_template
+from datasets.photo import decode_image
 from datasets.stores import open_stores
 from models import ModelSpec
 from utils.settings import parse
