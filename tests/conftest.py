@@ -12,6 +12,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: more threads would wait 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
+import torch
 from examples import EXAMPLES, encode
 
 from datasets.task import Classes, Depth, Mask, Task
@@ -22,6 +23,7 @@ for _name, _usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.
     if hasattr(signal, _name) and signal.getsignal(getattr(signal, _name)) is signal.SIG_IGN:
         signal.signal(getattr(signal, _name), _usual)
 
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 SMALL = ("--width", "4", "--depth", "2", "--size", "32", "32", "--bs", "2")
 QUIET = ("--wandb", "disabled", "--device", "cpu", "--workers", "0")
 TINY = Task(

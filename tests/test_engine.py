@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import needs_gpu
 from outputs import OUTPUTS
 from torch import Tensor
 from torch.nn import functional as F
@@ -524,7 +525,7 @@ def test_bfloat16_trains_in_float32_weights():
     assert all(term.dtype == torch.float32 for term in last.values())
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@needs_gpu
 @pytest.mark.parametrize("half", [None, torch.float16, torch.bfloat16])
 def test_a_gpu_trains_as_the_cpu_does(half):
     gpu = make_state(device=torch.device("cuda"), half=half, clip=1.0)
@@ -536,7 +537,7 @@ def test_a_gpu_trains_as_the_cpu_does(half):
     assert gpu.scaler.is_enabled() == (half == torch.float16)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@needs_gpu
 def test_gradient_scaler_skips_a_step_that_overflows():
     state = make_state(device=torch.device("cuda"), half=torch.float16)
     state.scaler = torch.amp.GradScaler("cuda", init_scale=2.0**60)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, members_of, put
+from conftest import TINY, members_of, needs_gpu, put
 from PIL import Image
 
 import infer
@@ -603,3 +603,18 @@ def test_arrays_that_are_no_image(network, tmp_path, image):
 def test_weights_that_are_not_there(tmp_path):
     with pytest.raises(ValueError, match="none.pt: no such checkpoint"):
         infer.load(tmp_path / "none.pt")
+
+
+@needs_gpu
+def test_a_gpu_predicts_what_the_cpu_does(run_train, tiny_json, tmp_path):
+    path, data = tiny_json
+    words = ("--task", path, "--data", data, "--steps", "20", "--out", tmp_path / "run")
+    assert run_train(*words).status == 0
+    image = np.random.default_rng(0).integers(0, 256, (150, 170, 3), np.uint8)
+    found = [
+        infer.load(tmp_path / "run" / "last.pt", device=device, tile=64, overlap=16)(image)
+        for device in ("cpu", "cuda")
+    ]
+    for name, labels in found[0].items():
+        close = np.isclose(labels, found[1][name], rtol=1e-3, atol=1e-3)
+        assert close.mean() > 0.999, name

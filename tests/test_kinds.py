@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import members_of, put
+from conftest import members_of, needs_gpu, put
 from examples import EXAMPLES
 from PIL import Image
 
@@ -179,6 +179,32 @@ def test_without_a_known_pixel_a_loss_is_exactly_zero(example, term):
     cost = TERMS[example.output.kind][term](prediction, target)
     assert cost.item() == 0
     assert (torch.autograd.grad(cost, prediction)[0] == 0).all()
+
+
+@needs_gpu
+@pytest.mark.parametrize(("kind", "term"), KINDS_AND_TERMS)
+def test_a_gpu_finds_the_same_loss_and_gradient(example, term):
+    loss, target = TERMS[example.output.kind][term], torch.from_numpy(targets_of(example))
+    prediction = predictions_of(example)[0]
+    found = []
+    for device in ("cpu", "cuda"):
+        moved = prediction.to(device).requires_grad_()
+        cost = loss(moved, target.to(device))
+        found.append([x.cpu() for x in (cost.detach(), *torch.autograd.grad(cost, moved))])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
+
+
+@needs_gpu
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gpu_measures_the_same(example):
+    target = torch.from_numpy(targets_of(example))
+    prediction = predictions_of(example)[0]
+    found = []
+    for device in ("cpu", "cuda"):
+        metric = METRICS[example.output.kind].of(example.output)
+        metric.update(prediction.to(device), target.to(device))
+        found.append(metric.compute())
+    assert found[1] == pytest.approx(found[0], rel=1e-5, nan_ok=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

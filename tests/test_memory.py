@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUIET, SMALL
+from conftest import QUIET, SMALL, needs_gpu
+from learners import make_case
 
 from datasets import TASKS
 from datasets.task import UserError
@@ -188,6 +189,17 @@ def test_auto_takes_the_largest_batch_that_fits():
                  for n in (images, images + 1)]  # fmt: skip
         assert images > 1
         assert exact[0] <= plan.budget < exact[1]
+
+
+@needs_gpu
+@pytest.mark.parametrize("ckpt", [(), ("--ckpt",)], ids=" ".join)
+@pytest.mark.parametrize("amp", [(), ("--amp",)], ids=" ".join)
+def test_a_gpu_allocates_what_is_planned(amp, ckpt):
+    """But for what its convolutions need beside the tensors."""
+    words = ("--width", "16", "--size", "256", "256", "--bs", "8")
+    facts = make_case("maskdepth", *words, *amp, *ckpt).memory()
+    assert facts["plan_bytes"] == pytest.approx(facts["tracked_bytes"], rel=0.02)
+    assert facts["allocated_bytes"] == pytest.approx(facts["plan_bytes"], rel=0.15)
 
 
 def test_planning_draws_no_random_numbers():

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import needs_gpu
 from PIL import Image
 
 import train
@@ -226,6 +227,21 @@ def test_other_settings_resume_too(run_train, tiny_json, tmp_path, stop_after, w
     stop_after(0)
     path.unlink()  # the checkpoint has it
     assert run_train("--resume", "parts/last.pt").status == 0
+    states = [checkpoint.load(tmp_path / name / "last.pt") for name in ("whole", "parts")]
+    assert differing(states[0]["learner"], states[1]["learner"]) == []
+
+
+@needs_gpu
+@pytest.mark.parametrize("words", [(), ("--amp",), ("--amp", "--ckpt")], ids=" ".join)
+def test_a_run_on_a_gpu_resumes_to_the_bit(run_train, tiny_json, tmp_path, stop_after, words):
+    path, data = tiny_json
+    words = ("--task", path, "--data", data, "--steps", "6", "--eval-steps", "3", *HARD, *words)
+    words += ("--device", "cuda", "--deterministic")
+    assert run_train(*words, "--out", "whole").status == 0
+    stop_after(4)
+    assert run_train(*words, "--out", "parts").status == 130
+    stop_after(0)
+    assert run_train("--resume", "parts/last.pt", "--device", "cuda").status == 0
     states = [checkpoint.load(tmp_path / name / "last.pt") for name in ("whole", "parts")]
     assert differing(states[0]["learner"], states[1]["learner"]) == []
 
