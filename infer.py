@@ -186,7 +186,7 @@ def say(line: str) -> None:
 
 def predict_all(args: Namespace, predictor: ImagePredictor) -> int:
     """Every image through every task; results go to --out under the image's name. The status."""
-    tally = Tally(args.skip_bad, say)
+    tally, form = Tally(args.skip_bad, say), results.Form(args.alpha)
     for trained in predictor.tasks:
         task = trained.task
         if args.input:
@@ -194,7 +194,7 @@ def predict_all(args: Namespace, predictor: ImagePredictor) -> int:
         else:
             sources = first_images(demo(task), task, NUM_DEMO)
         named = list(zip(sources, result_paths(sources, args.out), strict=True))
-        predict_files(named, task, trained.predictor, tally)
+        predict_files(named, task, trained.predictor, tally, form)
     for name, rows in tally.texts.items():
         results.write_table(args.out / f"{name}.csv", name, rows)
     status = tally.status

@@ -77,7 +77,8 @@ def test_images_of_any_mode(run_infer, network, tmp_path, mode):
         data = opened(tmp_path / "predictions" / f"a.b_{output}.png")
         view = opened(tmp_path / "predictions" / f"a.b_{output}_view.png")
         assert data.shape == (23, 37)
-        assert view.shape == (23, 37, 3)
+        assert view.shape[2] == 3
+        assert view.shape[0] > 23  # the picture over its legend, which is wider
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 100), (64, 64), (65, 31)])

@@ -142,4 +142,5 @@ def test_a_folder_of_200_that_is_killed_twice(tmp_path):
                 for name in OUTPUTS for view in ("", "_view")}  # fmt: skip
     assert {path.name for path in (tmp_path / "predictions").iterdir()} == expected
     for name in expected:
-        assert opened(tmp_path / "predictions" / name).shape[:2] == (8, 8)
+        height = opened(tmp_path / "predictions" / name).shape[0]
+        assert height > 8 if "_view" in name else height == 8

@@ -7,20 +7,16 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.task import Classes, Depth, Mask
+from datasets.decode import decode_target
+from datasets.photo import Photo
+from datasets.task import Classes, Depth, Mask, Normals
 from utils import visualize
 from utils.engine import EvalSample
+from utils.legend import NARROWEST, draw_legend
+from utils.paint import Style, class_colors, colorize, depth_picture, lighter, overlay, rgb
 from utils.panel import CELL, panel
-from utils.visualize import (
-    MASK_COLOR,
-    class_colors,
-    colorize,
-    depth_picture,
-    overlay,
-    picture_of,
-    rgb,
-    sample_panel,
-)
+from utils.results import Form, write
+from utils.visualize import MASK_COLOR, picture_of, sample_panel
 
 COLORS = ("000000", "1CE6FF", "FF4A46")
 CLASSES = Classes("damage", "", classes=("Clean", "Peel", "Dust"), colors=COLORS)
@@ -44,7 +40,7 @@ def test_overlay_blends_colours_spares_black_and_dims_ignored():
     image = np.full((3, 5, 3), 100, np.uint8)
     ids = np.zeros((3, 5), np.uint8)
     ids[0], ids[1] = 1, 255
-    blended = overlay(image, ids, COLORS, alpha=0.5)
+    blended = overlay(image, ids, COLORS, Style(alpha=0.5))
     assert blended.shape == image.shape
     assert blended.dtype == np.uint8
     assert blended[0, 0].tolist() == [64, 165, 178]  # half 100, half 1CE6FF
@@ -150,3 +146,92 @@ def test_real_room_is_nearer_where_it_is_brighter():
     shades = luma(depth_picture(depth))
     order = np.argsort(depth.ravel(), kind="stable")
     assert (np.diff(shades.ravel()[order]) <= 1e-6).all()
+
+
+def luminance(color):
+    return luma(np.array(rgb(color)))
+
+
+def test_dark_colours_are_painted_lighter_and_black_is_not_painted():
+    for color in ("0000A6", "004D43", "000001", "7A4900"):
+        assert luminance(color) < 100 < luminance(lighter(color)) < 130
+    assert lighter("1CE6FF") == "1CE6FF"
+    assert lighter("000000") == "000000"
+    dark = Classes("d", "", classes=("Clean", "Cracks"), colors=("000000", "0000A6"))
+    image = np.zeros((9, 9, 3), np.uint8)
+    assert luma(picture_of(dark, Style(1.0)).view(image, np.ones((9, 9), np.uint8))).min() > 100
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_an_outline_is_seen_on_dark_and_on_light_and_stays_at_its_region(level):
+    image = np.full((40, 40, 3), level, np.uint8)
+    ids = np.zeros((40, 40), np.uint8)
+    ids[10:30, 12:28] = 1
+    view = picture_of(CLASSES, Style(0.0, 2)).view(image, ids)
+    changed = (view != image).any(-1)
+    assert changed[10:30, 12:28].sum() == 20 * 16 - 16 * 12  # two pixels inside, all around
+    assert (view[10:12, 12:28] == rgb("1CE6FF")).all()
+    around = np.zeros_like(changed)
+    around[8:32, 10:30] = True
+    assert not changed[~around].any()
+    assert changed[8:10, 12:28].all() == (level > 0)
+
+
+CASES = [
+    (CLASSES, np.uint8),
+    (MASK, np.uint8),
+    (DEPTH, np.float32),
+    (Normals("up", ""), np.float32),
+]
+
+
+@pytest.mark.parametrize(("output", "dtype"), CASES)
+@pytest.mark.parametrize("size", [(1, 1), (70, 50), (40, 1500)])
+def test_a_view_is_the_picture_over_its_legend(tmp_path, monkeypatch, output, dtype, size):
+    rng = np.random.default_rng(0)
+    pixels = torch.from_numpy(rng.integers(0, 256, (3, *size), np.uint8))
+    values = rng.integers(0, 2, output.target_shape(size)).astype(dtype)
+    write(tmp_path / "whole", Photo(pixels), {output.name: values}, [output], "", Form(0.3))
+    monkeypatch.setattr("utils.results.STRIP_PIXELS", 7 * size[1])
+    write(tmp_path / "strips", Photo(pixels), {output.name: values}, [output], "", Form(0.3))
+    whole, strips = (
+        np.asarray(Image.open(tmp_path / f"{name}_{output.name}_view.png"))
+        for name in ("whole", "strips")
+    )
+    assert np.array_equal(whole, strips)
+    image = pixels.permute(1, 2, 0).numpy()
+    picture = picture_of(output, Style(0.3, max(1, round(max(size) / 1200))))
+    assert np.array_equal(whole[: size[0], : size[1]], picture.view(image, values))
+    strip = np.asarray(
+        draw_legend(picture.key(values), max(size[1], NARROWEST), max(14, max(size) // 60))
+    )
+    assert np.array_equal(whole[-len(strip) :], strip)
+
+
+def test_a_legend_tells_the_share_of_each_class():
+    ids = np.zeros((100, 100), np.uint8)
+    ids[:42, :10], ids[99, 99] = 1, 2
+    assert picture_of(CLASSES).key(ids) == [
+        ("Clean 96 %", ""),
+        ("Peel 4.2 %", "1CE6FF"),
+        ("Dust < 0.1 %", lighter("FF4A46")),
+    ]
+    assert [name for name, _ in picture_of(DEPTH).key(np.zeros((2, 2)))][::4] == ["0 m", "10 m"]
+
+
+@pytest.mark.parametrize("colors", [(), COLORS, ("000000", "00FF00", "00FF00")])
+@pytest.mark.parametrize("values", [(), (7, 2, 250)])
+def test_a_file_of_ids_has_colours_and_reads_as_ids(tmp_path, colors, values):
+    output = Classes("c", "", classes=("a", "b", "c"), colors=colors, values=values)
+    ids = np.random.default_rng(0).integers(0, 3, (9, 5)).astype(np.uint8)
+    write(tmp_path / "x", Photo(torch.zeros(3, 9, 5, dtype=torch.uint8)), {"c": ids}, [output])
+    image = Image.open(tmp_path / "x_c.png")
+    assert image.mode == "P"
+    codes = np.uint8(output.values)
+    assert np.array_equal(np.array(image), codes[ids])  # as a stranger reads it
+    data = (tmp_path / "x_c.png").read_bytes()
+    assert np.array_equal(decode_target(data, "x", output).numpy(), ids)
+    painted = np.array(image.convert("RGB"))
+    assert len(np.unique(painted.reshape(-1, 3), axis=0)) == 3
+    if colors == COLORS:
+        assert np.array_equal(painted, colorize(ids, COLORS))

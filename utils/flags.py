@@ -42,6 +42,7 @@ real = _number(float, 0, math.inf, "a number from 0")
 above_zero = _number(float, math.ulp(0.0), math.inf, "a number above 0")
 seed = _number(int, 0, 2**63, "a whole number from 0 to less than 2^63")
 share = _number(float, 0, 1, "a number from 0 to less than 1")
+portion = _number(float, 0, math.nextafter(1, 2), "a number from 0 to 1")
 
 
 def batch_size(text: str) -> int | str:
@@ -266,6 +267,8 @@ def infer_parser(tasks: Mapping[str, Task]) -> Parser:
     add("--tile", type=natural, default=1024, help=text)
     add("--overlap", type=natural, default=128, help="pixels that neighbouring tiles share (128)")
     add("--tta", action="store_true", help="average with the prediction of the mirrored image")
+    text = "share of a class's colour in pictures to look at; 0 leaves the outlines (0.4)"
+    add("--alpha", type=portion, default=0.4, metavar="SHARE", help=text)
     add("--amp", action="store_true", help="half precision where the device has it")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     return parser

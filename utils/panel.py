@@ -1,15 +1,15 @@
 """Lays out pictures and their captions on a page, over a legend."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from utils.legend import INK, TEXT, draw_legend
+
 CELL = 320  # pixels: larger pictures shrink to fit this square, tiny ones grow by a whole factor
 GAP = 8
-TEXT = 14
 
 
 def panel(
@@ -23,22 +23,19 @@ def panel(
     widths = [max(row[c][1].width for row in cells if c < len(row)) for c in range(columns)]
     heights = [max(picture.height for _, picture in row) + line for row in cells]
     width = sum(widths) + GAP * (columns + 1)
-    chips = _lay_out(legend, font, width)
-    below = (chips[-1][1] + line if chips else 0) + GAP * bool(chips)
+    chips = draw_legend(legend, width)
 
-    page = Image.new("RGB", (width, sum(heights) + GAP * (len(rows) + 1) + below), "white")
+    page = Image.new("RGB", (width, sum(heights) + GAP * (len(rows) + 1) + chips.height), "white")
     draw = ImageDraw.Draw(page)
     y = GAP
     for row, height in zip(cells, heights, strict=True):
         x = GAP
         for (caption, picture), room in zip(row, widths, strict=False):
-            draw.text((x, y), _shorten(caption, font, room), "#202020", font)
+            draw.text((x, y), _shorten(caption, font, room), INK, font)
             page.paste(picture, (x, y + line))
             x += room + GAP
         y += height + GAP
-    for (name, color), (x, down) in zip(legend, chips, strict=True):
-        draw.rectangle((x, y + down + 2, x + TEXT, y + down + 2 + TEXT), f"#{color}", "#808080")
-        draw.text((x + TEXT + 6, y + down), name, "#202020", font)
+    page.paste(chips, (0, y))
     return page
 
 
@@ -59,15 +56,3 @@ def _shorten(text: str, font: Any, room: int) -> str:
     while text and font.getlength(text + "...") > room:
         text = text[:-1]
     return text + "..."
-
-
-def _lay_out(legend: Sequence[tuple[str, str]], font: Any, width: int) -> list[tuple[int, int]]:
-    """Where each legend entry starts, (x, y) in pixels, in lines that fit into `width`."""
-    corners, x, y = [], GAP, 0
-    for name, _ in legend:
-        needed = TEXT + 6 + math.ceil(font.getlength(name)) + 2 * GAP
-        if x > GAP and x + needed > width:
-            x, y = GAP, y + TEXT + 8
-        corners.append((x, y))
-        x += needed
-    return corners

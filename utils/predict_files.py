@@ -81,7 +81,11 @@ class Loaded(NamedTuple):
 
 
 def predict_files(
-    named: Sequence[tuple[ImageSource, Path]], task: Task, predictor: Predictor, tally: Tally
+    named: Sequence[tuple[ImageSource, Path]],
+    task: Task,
+    predictor: Predictor,
+    tally: Tally,
+    form: results.Form,
 ) -> None:
     """Write the results of each image under its path, and count it.
 
@@ -93,7 +97,7 @@ def predict_files(
     names, room = tuple(output.name for output in task.outputs), Room(MOST_PIXELS)
     bar = tqdm(total=len(named), desc=task.name, unit="tile", disable=None, dynamic_ncols=True)
     with bar, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        groups = _groups(named, task, predictor, tally, room, bar)
+        groups = _groups(named, task, predictor, tally, form, room, bar)
         coming = reader.submit(next, groups, None)
         writing: deque[Future[None]] = deque()
         try:
@@ -105,7 +109,7 @@ def predict_files(
                 labels = predictor.labels(images, names, bar.update)
                 for i, each in enumerate(group):
                     found = {name: values[i].numpy() for name, values in labels.items()}
-                    writing.append(writer.submit(_write, each, found, task, tally, room))
+                    writing.append(writer.submit(_write, each, found, task, tally, form, room))
                 while writing and writing[0].done():
                     writing.popleft().result()
                 del (
@@ -132,12 +136,13 @@ def _groups(
     task: Task,
     predictor: Predictor,
     tally: Tally,
+    form: results.Form,
     room: "Room",
     bar: tqdm,
 ) -> Iterator[list[Loaded]]:
     """The images that are to be predicted, those of one size together, up to AT_ONCE pixels. The
     bar's total follows: an image counts as many as it has tiles, none if it is not predicted."""
-    maker, group = fingerprint(task, predictor), list[Loaded]()
+    maker, group = fingerprint(task, predictor, form), list[Loaded]()
     for source, stem in named:
         room.take(0)
         bar.total -= 1
@@ -175,10 +180,15 @@ def _groups(
 
 
 def _write(
-    loaded: Loaded, found: dict[str, np.ndarray], task: Task, tally: Tally, room: "Room"
+    loaded: Loaded,
+    found: dict[str, np.ndarray],
+    task: Task,
+    tally: Tally,
+    form: results.Form,
+    room: "Room",
 ) -> None:
     """The results of one image, which is then out of the way."""
-    results.write(loaded.stem, loaded.photo, found, task.outputs, loaded.key)
+    results.write(loaded.stem, loaded.photo, found, task.outputs, loaded.key, form)
     tally.done.add(loaded.where)
     room.give(loaded.num_pixels)
 
@@ -213,9 +223,10 @@ class Room:
             self.changed.notify_all()
 
 
-def fingerprint(task: Task, predictor: Predictor) -> bytes:
-    """Other bytes for whatever gives other results: weights, task, the way a network is asked."""
-    how = (predictor.tile, predictor.overlap, predictor.flip, predictor.size)
+def fingerprint(task: Task, predictor: Predictor, form: results.Form) -> bytes:
+    """Other bytes for whatever gives other results: weights, task, the way a network is asked, what
+    results look like."""
+    how = (predictor.tile, predictor.overlap, predictor.flip, predictor.size, form)
     digest = hashlib.blake2b(repr((how, predictor.compute.dtype, task.to_json())).encode())
     for name, tensor in predictor.model.state_dict().items():
         digest.update(name.encode())

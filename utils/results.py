@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -15,12 +15,23 @@ from PIL.PngImagePlugin import PngInfo
 from datasets.photo import Photo
 from datasets.task import Output, UserError
 from utils.files import write_whole
-from utils.visualize import picture_of
+from utils.legend import legend_below
+from utils.visualize import Style, picture_of
 
 STRIP_PIXELS = 2**20  # painted at a time: blending takes ten times the room of what it gives
+LINE = 1200  # an outline is one pixel of as many of the longer side
 SIGNATURE = ("Software", "Manyhead")  # a text in every PNG
 KEY = "Key"  # the name of another, in data
 HEAD = 4096  # bytes in which both stand
+
+
+class Form(NamedTuple):
+    """What results look like. alpha: see `Style`."""
+
+    alpha: float = 0.4
+
+
+PLAIN = Form()
 
 
 def is_own(data: bytes) -> bool:
@@ -37,6 +48,7 @@ def write(
     predictions: Mapping[str, np.ndarray],
     outputs: Sequence[Output],
     key: str = "",
+    form: Form = PLAIN,
 ) -> None:
     """STEM_OUTPUT.png (or .json, of whole images) as data and STEM_OUTPUT_view.png to look at, as
     `PICTURES` has them.
@@ -48,22 +60,28 @@ def write(
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
     for output in outputs:
-        page = _view(photo, output, predictions[output.name])
+        page = _view(photo, output, predictions[output.name], form.alpha)
         _save(stem.with_name(f"{stem.name}_{output.name}_view.png"), page, photo.dpi)
     for output in outputs:
         data = _data(output, predictions[output.name])
         _save(_data_path(stem, output), data, photo.dpi, key)
 
 
-def _view(photo: Photo, output: Output, values: np.ndarray) -> Image.Image:
-    """A prediction to look at, painted strip by strip."""
-    pixels, picture = photo.pixels.permute(1, 2, 0).numpy(), picture_of(output)
+def _view(photo: Photo, output: Output, values: np.ndarray, alpha: float) -> Image.Image:
+    """A prediction to look at over its legend, painted strip by strip."""
+    pixels = photo.pixels.permute(1, 2, 0).numpy()
+    line = max(1, round(max(pixels.shape) / LINE))
+    picture = picture_of(output, Style(alpha, line))
     if output.per_image:
         return Image.fromarray(picture.view(pixels, values))
-    page = Image.new("RGB", pixels.shape[1::-1])
-    for strip in _strips(*pixels.shape[:2]):
-        view = picture.view(pixels[strip], values[..., strip, :])
-        page.paste(Image.fromarray(view), (0, strip.start))
+    height, width = pixels.shape[:2]
+    legend = legend_below(picture.key(values), (width, height))
+    page = Image.new("RGB", (legend.width, height + legend.height), "white")
+    page.paste(legend, (0, height))
+    for strip in _strips(height, width):
+        seen = slice(max(0, strip.start - line), strip.stop + line)  # outlines look so far
+        view = picture.view(pixels[seen], values[..., seen, :])[strip.start - seen.start :]
+        page.paste(Image.fromarray(view[: strip.stop - strip.start]), (0, strip.start))
     return page
 
 
@@ -77,7 +95,10 @@ def _data(output: Output, values: np.ndarray) -> Image.Image | dict[str, Any]:
     whole = np.empty((values.shape[-2], *first.shape[1:]), first.dtype)
     for strip in strips:
         whole[strip] = picture.file(values[..., strip, :])
-    return Image.fromarray(whole)
+    image = Image.fromarray(whole)
+    if colors := picture.palette():
+        image.putpalette(colors)
+    return image
 
 
 def _strips(height: int, width: int) -> list[slice]:

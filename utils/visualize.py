@@ -1,9 +1,8 @@
 """How labels and predictions are drawn, and written as files, by kind of output (`PICTURES`).
 
-Arrays are numpy or CPU tensors. Colours are "RRGGBB".
+Arrays are numpy or CPU tensors.
 """
 
-import colorsys
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -12,69 +11,22 @@ from PIL import Image, ImageDraw, ImageFont
 
 from datasets.task import IGNORE, MAX_UINT16, Classes, Depth, Mask, Output
 from utils.engine import EvalSample
+from utils.paint import (
+    PLAIN,
+    Style,
+    class_colors,
+    count_labels,
+    depth_picture,
+    lighter,
+    overlay,
+    percent,
+    rgb,
+)
 from utils.panel import panel
 
 MASK_COLOR = "FF2D6F"
 IGNORED = ("ignored (dimmed)", "282828")  # in a legend
 MAX_UINT8 = 255
-
-# Depth from near (bright) to far (dark). CIE lightness falls from 96 to 12 in about equal steps, so
-# that a step in depth looks as large anywhere. Pure black is left for "no depth".
-DEPTH_STOPS = ("FFF5C8", "FFCE7A", "F79E5B", "DE6F62", "B44777", "7F2F80", "46226F", "1A1A4A")
-
-
-def rgb(color: str) -> tuple[int, int, int]:
-    """ "1CE6FF" -> (28, 230, 255)."""
-    red, green, blue = bytes.fromhex(color)
-    return red, green, blue
-
-
-def class_colors(output: Classes) -> tuple[str, ...]:
-    """The output's colours; where it has none, hues a golden angle apart in five lightnesses."""
-    if output.colors:
-        return tuple(output.colors)
-    picks = (
-        colorsys.hls_to_rgb(0.618034 * i % 1, (0.5, 0.74, 0.3, 0.62, 0.4)[i % 5], 0.75)
-        for i in range(len(output.classes))
-    )
-    return tuple("".join(f"{round(255 * part):02X}" for part in pick) for pick in picks)
-
-
-def colorize(ids: Any, colors: Sequence[str]) -> np.ndarray:
-    """Class ids uint8 (H, W) -> uint8 (H, W, 3). 255, no class, is black."""
-    table = np.zeros((256, 3), np.uint8)
-    table[: len(colors)] = [rgb(color) for color in colors]
-    return table[np.asarray(ids, np.uint8)]
-
-
-def overlay(image: Any, ids: Any, colors: Sequence[str], alpha: float = 0.6) -> np.ndarray:
-    """Blend class colours over an image: uint8 (H, W, 3), ids uint8 (H, W) -> uint8 (H, W, 3).
-
-    A class whose colour is black, such as Clean, leaves the image as it is. 255 dims the image.
-    """
-    image, ids = np.asarray(image), np.asarray(ids)
-    paint = colorize(ids, colors)
-    share = np.where(paint.any(-1), alpha, 0.0)  # (H, W)
-    share[ids == IGNORE] = 0.7
-    share = share[..., None].astype(np.float32)
-    return np.rint(image * (1 - share) + paint * share).astype(np.uint8)
-
-
-def depth_picture(depth: Any, max_depth: float | None = None) -> np.ndarray:
-    """Depth float (H, W) -> uint8 (H, W, 3): near is bright, far is dark, negative is black.
-
-    Colours span 0 to `max_depth`, by default the largest depth here; what is farther looks as far.
-    """
-    depth = np.asarray(depth, np.float32)
-    known = np.isfinite(depth) & (depth >= 0)
-    top = max_depth or float(depth.max(where=known, initial=0.0)) or 1.0
-    level = np.where(known, np.clip(depth / top, 0, 1), 0) * 255  # (H, W)
-    stops = np.array([rgb(color) for color in DEPTH_STOPS], np.float64)
-    at = np.linspace(0, 255, len(stops))
-    table = np.stack([np.interp(np.arange(256), at, channel) for channel in stops.T], -1)
-    picture = np.rint(table).astype(np.uint8)[np.rint(level).astype(np.uint8)]  # (H, W, 3)
-    picture[~known] = 0
-    return picture
 
 
 class Picture:
@@ -82,8 +34,8 @@ class Picture:
 
     suffix: ClassVar[str] = ".png"  # of what `file` gives
 
-    def __init__(self, output: Output) -> None:
-        self.output = output
+    def __init__(self, output: Output, style: Style = PLAIN) -> None:
+        self.output, self.style = output, style
 
     def view(self, image: Any, values: Any, truth: Any = None) -> np.ndarray:
         """A picture to look at, uint8 (H, W, 3), of the values in an image (H, W, 3).
@@ -113,19 +65,29 @@ class Picture:
         """(name, colour) of what these value maps show."""
         return []
 
+    def key(self, values: np.ndarray) -> list[tuple[str, str]]:
+        """(what it is and how much, colour) of what a prediction shows; no colour: not painted."""
+        return []
+
+    def palette(self) -> list[int]:
+        """Red, green and blue of each number that a file can hold; nothing: it is seen as it is."""
+        return []
+
 
 class ClassPicture(Picture):
-    """Class colours over the image; ignored pixels are dimmed. A file holds the task's values."""
+    """Class colours over the image, dark ones lighter; ignored pixels are dimmed. A file holds the
+    task's values, in the task's colours where these are 8 bits."""
 
     output: Classes
 
-    def __init__(self, output: Classes) -> None:
-        super().__init__(output)
-        self.names, self.colors, self.codes = output.labels, class_colors(output), output.values
+    def __init__(self, output: Classes, style: Style = PLAIN) -> None:
+        super().__init__(output, style)
+        self.names, self.codes = output.labels, output.values
+        self.colors = tuple(map(lighter, class_colors(output)))
 
     def view(self, image: Any, values: Any, truth: Any = None) -> np.ndarray:
         """Black classes leave the image as it is."""
-        return overlay(image, values, self.colors)
+        return overlay(image, values, self.colors, self.style)
 
     def file(self, values: Any) -> np.ndarray:
         """Label values (H, W) as in the task's files, in 8 bits or, where they need it, 16."""
@@ -143,14 +105,42 @@ class ClassPicture(Picture):
         entries = [pair for i, pair in named if i in seen and any(rgb(pair[1]))]
         return entries + ([IGNORED] if IGNORE in seen else [])
 
+    def key(self, values: np.ndarray) -> list[tuple[str, str]]:
+        """Each class that is there and its share of the pixels."""
+        counts = count_labels(values)[: len(self.names)]
+        named = zip(self.names, self.colors, counts / values.size, strict=True)
+        return [
+            (f"{name or 'none'} {percent(share)}", color if any(rgb(color)) else "")
+            for name, color, share in named
+            if share
+        ]
+
+    def palette(self) -> list[int]:
+        """No two are equal, so that a reader who goes by colours finds the numbers."""
+        if max(self.codes) > MAX_UINT8:
+            return []
+        table = dict.fromkeys(range(max(self.codes) + 1), (0, 0, 0))
+        taken = set[tuple[int, int, int]]()
+        for code, color in zip(self.codes, class_colors(self.output), strict=True):
+            red, green, blue = rgb(color)
+            while (red, green, blue) in taken:
+                blue = (blue + 1) % 256
+            taken.add((red, green, blue))
+            table[code] = red, green, blue
+        return [channel for color in table.values() for channel in color]
+
 
 class MaskPicture(ClassPicture):
     """One colour over the foreground. A file holds 0 and 255."""
 
-    def __init__(self, output: Mask) -> None:
-        Picture.__init__(self, output)
+    def __init__(self, output: Mask, style: Style = PLAIN) -> None:
+        Picture.__init__(self, output, style)
         self.names, self.colors = ("", output.name), ("000000", MASK_COLOR)
         self.codes = (0, MAX_UINT8)
+
+    def palette(self) -> list[int]:
+        """Black and white do without."""
+        return []
 
 
 class DepthPicture(Picture):
@@ -175,6 +165,17 @@ class DepthPicture(Picture):
         """The range that the colours span."""
         return f", 0 to {self._top(truth):.3g} {self.output.unit}".rstrip()
 
+    def key(self, values: np.ndarray) -> list[tuple[str, str]]:
+        """The colours of five depths."""
+        most = self.output.max_depth
+        stops = np.linspace(0, most, 5, dtype=np.float32)
+        colors = depth_picture(stops[None], most)[0]
+        unit = f" {self.output.unit}".rstrip()
+        return [
+            (f"{stop:.3g}{unit}", color.tobytes().hex())
+            for stop, color in zip(stops, colors, strict=True)
+        ]
+
     def _top(self, truth: Any) -> float:
         most = self.output.max_depth
         top = most if truth is None else min(float(np.max(truth)), most)
@@ -193,6 +194,12 @@ class NormalsPicture(Picture):
         normals = np.asarray(values)
         coded = np.where(normals.any(0), np.rint(normals * 127.5 + 127.5), 0)
         return coded.astype(np.uint8).transpose(1, 2, 0)
+
+    def key(self, values: np.ndarray) -> list[tuple[str, str]]:
+        """The colours of three directions."""
+        faced = {"to the right": (1, 0, 0), "up": (0, 1, 0), "to the camera": (0, 0, 1)}
+        colors = self.file(np.array([*faced.values()], np.float32).T[..., None])[:, 0]
+        return [(name, color.tobytes().hex()) for name, color in zip(faced, colors, strict=True)]
 
     def scored(self, prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
         """Unknown where the truth is."""
@@ -233,9 +240,9 @@ PICTURES: dict[str, type[Picture]] = {
 }
 
 
-def picture_of(output: Output) -> Picture:
+def picture_of(output: Output, style: Style = PLAIN) -> Picture:
     """How this output is drawn."""
-    return PICTURES[output.kind](output)
+    return PICTURES[output.kind](output, style)
 
 
 def sample_panel(samples: Sequence[EvalSample], outputs: Sequence[Output]) -> Image.Image:
