@@ -23,6 +23,7 @@ from torch import Tensor
 
 from datasets.dataset import open_split
 from datasets.demo import demo_shards
+from datasets.images import allow_pixels
 from datasets.index.sources import find_images, first_images, result_paths
 from datasets.loader import eval_batches
 from datasets.photo import read_image
@@ -139,6 +140,7 @@ def run(args: Namespace) -> int:
         raise UserError(f"--out {args.out}: a file, expected a folder")
     if args.tile and args.overlap >= args.tile:
         raise UserError(f"--overlap {args.overlap}: expected less than --tile {args.tile}")
+    allow_pixels(args.max_pixels)
     from_file = args.task and args.task.endswith(".json")
     name = read_task(Path(args.task)).name if from_file else args.task
     path = args.weights or checkpoint.find_weights(name, RUNS, SHIPPED)

@@ -9,14 +9,15 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from datasets.task import UserError
 
-# ARTeFACT has images of 100+ million; a 1.2 GB image is a mistake or an attack
-MAX_PIXELS = 400_000_000
+# ARTeFACT has images of 100+ million; a larger one is a mistake or an attack, until it is allowed
+MAX_PIXELS = 250_000_000
 ORIENTATION = 0x0112  # the EXIF tag
 # Many pixels in few bytes are no photograph: a picture of more than the first has at most so many
 # for each of its bytes. A label may be of one value, and is as large as its photograph.
@@ -41,9 +42,9 @@ warnings.filterwarnings(
     "ignore", module=r"PIL\."
 )  # of tags that are broken: an image is read or not
 
-# Pillow's own limit is global and warns at 89 million pixels. It is raised, not removed: others who
-# use Pillow in this process keep a guard.
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+# Pillow's own limit is global, warns, and is no error before its double. It is raised beyond ours,
+# not removed: others who use Pillow in this process keep a guard.
+Image.MAX_IMAGE_PIXELS = 2**31
 
 # What Pillow raises for bytes that are cut or changed.
 BROKEN = (
@@ -60,8 +61,15 @@ BROKEN = (
 )
 
 
-def open_image(data: bytes, name: str, per_byte: int = MAX_PIXELS) -> Image.Image:
-    """The first frame, turned as EXIF says, of at most MAX_PIXELS; UserError begins with `name`.
+def allow_pixels(most: int) -> None:
+    """From here on images of up to so many pixels are opened in this process."""
+    global MAX_PIXELS
+    MAX_PIXELS = most
+
+
+def open_image(data: bytes | BinaryIO, name: str, per_byte: int | None = None) -> Image.Image:
+    """The first frame of an encoded image, or of its file, turned as EXIF says, of at most
+    MAX_PIXELS; UserError begins with `name`.
 
     Its `format` says how it was encoded; `info["lossy"]` names the compression that has changed its
     values, if one has. `info["maxval"]`: the largest number a sample of the file can be, where
@@ -69,9 +77,10 @@ def open_image(data: bytes, name: str, per_byte: int = MAX_PIXELS) -> Image.Imag
     `info["dpi"]`, where the file tells it: pixels an inch across and down the upright image.
     per_byte: pixels that a byte may stand for in a large one.
     """
-    image = _open(data, name, per_byte)
+    file = io.BytesIO(data) if isinstance(data, bytes) else data
+    image = _open(file, name, per_byte)
     _refuse_pages(image, name)
-    noted = {"lossy": _lossy(image, data), "maxval": _maxval(image)}
+    noted = {"lossy": _lossy(image, file), "maxval": _maxval(image)}
     is_half = image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(339) == (3,)
     try:
         if image.getexif().get(ORIENTATION, 1) >= 5 and "dpi" in image.info:  # a quarter turn
@@ -88,10 +97,10 @@ def open_image(data: bytes, name: str, per_byte: int = MAX_PIXELS) -> Image.Imag
     return image
 
 
-def header_size(data: bytes, name: str) -> tuple[int, int]:
+def header_size(data: bytes | BinaryIO, name: str) -> tuple[int, int]:
     """Width and height before anything is decoded, and before EXIF turns the image; UserError as
     `open_image`."""
-    return _open(data, name).size
+    return _open(io.BytesIO(data) if isinstance(data, bytes) else data, name).size
 
 
 @contextmanager
@@ -107,22 +116,25 @@ def _silent() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _open(data: bytes, name: str, per_byte: int = MAX_PIXELS) -> Image.Image:
+def _open(file: BinaryIO, name: str, per_byte: int | None = None) -> Image.Image:
     """An image of which only the header is read."""
+    length = file.seek(0, io.SEEK_END)
+    file.seek(0)
     try:
-        image = Image.open(io.BytesIO(data), formats=_formats())
+        image = Image.open(file, formats=_formats())
     except UnidentifiedImageError:
         raise UserError(
-            f"{name}: not an image that can be read ({len(data)} bytes), "
+            f"{name}: not an image that can be read ({length} bytes), "
             f"expected {', '.join(_formats())}"
         ) from None
     except BROKEN as error:
         raise UserError(f"{name}: cannot be decoded: {error}") from None
-    most = min(max(FEW_PIXELS, per_byte * len(data)), MAX_PIXELS)
+    most = min(max(FEW_PIXELS, per_byte * length), MAX_PIXELS) if per_byte else MAX_PIXELS
+    hint = "; infer.py --max-pixels allows more" if most == MAX_PIXELS else ""
     if image.width * image.height > most:
         raise UserError(
-            f"{name}: {image.width}x{image.height} pixels in {len(data)} bytes, "
-            f"expected at most {most:,}"
+            f"{name}: {image.width}x{image.height} pixels in {length} bytes, expected at most "
+            f"{most:,}{hint}"
         )
     return image
 
@@ -162,7 +174,7 @@ def _maxval(image: Image.Image) -> int:
     return 2 ** int(bits[1]) - 1 if bits else 0
 
 
-def _lossy(image: Image.Image, data: bytes) -> str:
+def _lossy(image: Image.Image, file: BinaryIO) -> str:
     """The lossy compression of an opened image, or nothing if its values are as they were drawn.
 
     AVIF does not say which it is, and is nearly always lossy.
@@ -172,12 +184,16 @@ def _lossy(image: Image.Image, data: bytes) -> str:
         return "JPEG"
     if form == "TIFF" and image.info.get("compression") in ("jpeg", "tiff_jpeg", "webp"):
         return f"{image.info['compression'].removeprefix('tiff_').upper()} in TIFF"
+    if form not in ("WEBP", "JPEG2000"):
+        return "AVIF" if form == "AVIF" else ""
+    at = file.tell()
+    file.seek(0)
+    data = file.read()
+    file.seek(at)
     if form == "WEBP":
         return "lossy WEBP" if b"VP8 " in _webp_chunks(data) else ""
-    if form == "JPEG2000":  # its coding style: 0 is the irreversible wavelet
-        style = data.find(b"\xff\x52")
-        return "lossy JPEG2000" if style >= 0 and data[style + 13 : style + 14] == b"\0" else ""
-    return "AVIF" if form == "AVIF" else ""
+    style = data.find(b"\xff\x52")  # of coding: 0 is the irreversible wavelet
+    return "lossy JPEG2000" if style >= 0 and data[style + 13 : style + 14] == b"\0" else ""
 
 
 def _webp_chunks(data: bytes) -> Iterator[bytes]:

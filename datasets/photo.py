@@ -3,7 +3,7 @@
 import functools
 import io
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -25,8 +25,8 @@ class Photo(NamedTuple):
     dpi: tuple[float, float] | None = None
 
 
-def decode_photo(data: bytes, name: str) -> Photo:
-    """As `decode_image`, with what the file says of its geometry."""
+def decode_photo(data: bytes | BinaryIO, name: str) -> Photo:
+    """As `decode_image`, from bytes or a file, with what this says of its geometry."""
     image = open_image(data, name, PIXELS_PER_BYTE)
     return Photo(_image_tensor(image, name), _dpi(image.info.get("dpi")))
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -128,6 +129,18 @@ def test_too_many_pixels_are_named_before_they_are_decoded(monkeypatch):
 def test_100_megapixels_pass_without_a_warning(recwarn):
     data = encode(Image.new("1", (10_100, 10_000)))
     assert decode_target(data, "a", MASK).shape == (10_000, 10_100)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("size", [(20_000, 13_000), (70_000, 70_000)])
+def test_a_bomb_is_one_line_and_no_warning(recwarn, size):
+    """A small file that claims to be large."""
+    data = encode(Image.new("1", (8, 1)))
+    sizes = struct.pack(">II", *size)
+    crc = zlib.crc32(b"IHDR" + sizes + data[24:29])
+    with pytest.raises(ValueError, match="pixels") as caught:
+        decode_image(data[:16] + sizes + data[24:29] + struct.pack(">I", crc) + data[33:], "a.png")
+    assert "\n" not in str(caught.value)
     assert not recwarn.list
 
 

@@ -11,6 +11,7 @@ from conftest import TINY
 from PIL import Image
 from test_infer import OUTPUTS, keep, opened, picture
 
+from datasets import images
 from utils import results
 
 BAD = (3, 50, 199)  # of 200, by number
@@ -42,6 +43,14 @@ def test_damaged_files_are_listed_at_the_end_and_the_status_is_1(run_infer, scan
     assert last == "4 images predicted, 2 cannot be read, see predictions"
     assert len(list((tmp_path / "predictions").glob("*_parts.png"))) == 4
     assert run_infer(*scans, "--skip-bad", "2", "--out", "expected").status == 0
+
+
+def test_more_pixels_are_opened_where_they_are_allowed(run_infer, scans, monkeypatch):
+    monkeypatch.setattr(images, "MAX_PIXELS", images.MAX_PIXELS)  # as it was, afterwards
+    ran = run_infer(*scans, "--skip-bad", "2", "--max-pixels", "255")
+    assert ran.status == 2
+    assert "expected at most 255; infer.py --max-pixels allows more" in ran.err
+    assert run_infer(*scans, "--skip-bad", "2", "--max-pixels", "256").status == 0
 
 
 def test_a_folder_without_one_whole_file_is_an_error(run_infer, scans, tmp_path):

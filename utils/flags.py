@@ -266,6 +266,8 @@ def infer_parser(tasks: Mapping[str, Task]) -> Parser:
     text = "side in pixels above which an image is predicted in tiles, 0 is never (1024)"
     add("--tile", type=natural, default=1024, help=text)
     add("--overlap", type=natural, default=128, help="pixels that neighbouring tiles share (128)")
+    text = "images of more pixels are not opened: mistakes, or attacks (250 million)"
+    add("--max-pixels", type=positive, default=250_000_000, metavar="N", help=text)
     add("--tta", action="store_true", help="average with the prediction of the mirrored image")
     text = "share of a class's colour in pictures to look at; 0 leaves the outlines (0.4)"
     add("--alpha", type=portion, default=0.4, metavar="SHARE", help=text)

@@ -5,9 +5,10 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from math import prod
 from pathlib import Path
 from threading import Condition
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -146,29 +147,25 @@ def _groups(
     for source, stem in named:
         room.take(0)
         bar.total -= 1
+        taken = 0
         try:
-            data = source.read()
-            key = hashlib.blake2b(data, key=maker, digest_size=8).hexdigest()
-            if results.is_own(data):
-                tally.own.add(source.where)
-                continue
-            if results.are_there(stem, task.outputs, key):
-                tally.kept.add(source.where)
-                continue
-            width, height = header_size(data, source.where)
-            if group and (len(group) + 1) * width * height > AT_ONCE:
-                yield group
-                group = []
-            room.take(width * height)
-            try:
-                photo = decode_photo(data, source.where)
-            except BaseException:
-                room.give(width * height)
-                raise
+            with source.open() as file:
+                if results.is_own(file.read(results.HEAD)):
+                    tally.own.add(source.where)
+                    continue
+                if results.are_there(stem, task.outputs, key := _key(file, maker)):
+                    tally.kept.add(source.where)
+                    continue
+                taken = prod(header_size(file, source.where))
+                if group and (len(group) + 1) * taken > AT_ONCE:
+                    yield group
+                    group = []
+                room.take(taken)
+                photo = decode_photo(file, source.where)
         except (UserError, OSError) as error:
+            room.give(taken)
             tally.skipped.add(source.where, str(error).removeprefix(f"{source.where}: "))
             continue
-        del data
         bar.total += predictor.num_tiles(*photo.pixels.shape[1:])
         if group and group[0].photo.pixels.shape != photo.pixels.shape:
             yield group
@@ -177,6 +174,15 @@ def _groups(
         del photo
     if group:
         yield group
+
+
+def _key(file: BinaryIO, maker: bytes) -> str:
+    """Another one for other bytes, or another maker of results."""
+    digest = hashlib.blake2b(key=maker, digest_size=8)
+    file.seek(0)
+    while part := file.read(2**20):
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _write(

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from datasets.images import IMAGE_SUFFIXES
 from datasets.index.left_out import left_out
@@ -22,12 +22,17 @@ MAX_STEM = 180  # bytes of a result's name before its output: file systems take 
 
 
 class ImageSource(NamedTuple):
-    """An image to predict. name: below its folder or shard. where: what errors call it. read: gives
-    its encoded bytes."""
+    """An image to predict. name: below its folder or shard. where: what errors call it. open: gives
+    its encoded bytes as a file, to be closed."""
 
     name: str
     where: str
-    read: Callable[[], bytes]
+    open: Callable[[], BinaryIO]
+
+    def read(self) -> bytes:
+        """All of its encoded bytes."""
+        with self.open() as file:
+            return file.read()
 
 
 def find_images(
@@ -39,7 +44,7 @@ def find_images(
     for path in files:
         if not path.is_file():
             raise UserError(f"{path}: no such file")
-    sources = [ImageSource(path.name, str(path), path.read_bytes) for path in files]
+    sources = [ImageSource(path.name, str(path), partial(path.open, "rb")) for path in files]
     others = [parse_path(text) for text in inputs if Path(text) not in files]
     for path in others:
         if Path(path).is_file() and not str(path).lower().endswith(SHARD_SUFFIXES):
@@ -102,4 +107,4 @@ def _shortened(name: str) -> str:
 def _member(store: Store, i: int) -> ImageSource:
     """Member i of a store."""
     name = store.names()[i]
-    return ImageSource(name, f"{store.path}: {name}", partial(store.read_at, i))
+    return ImageSource(name, f"{store.path}: {name}", partial(store.open_at, i))

@@ -1,11 +1,12 @@
 """Stores hold the members of a data set, as names and bytes: a folder, a zip, an HDF5 shard."""
 
+import io
 import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -62,6 +63,10 @@ class Store:
     def read_at(self, index: int) -> bytes:
         """Bytes of member 0 <= index < len; UserError names shard and member."""
         raise NotImplementedError
+
+    def open_at(self, index: int) -> BinaryIO:
+        """As `read_at`, as a file from its beginning, which may be read in parts."""
+        return io.BytesIO(self.read_at(index))
 
     def sizes(self) -> np.ndarray:
         """Bytes of each member, int64 (n)."""
@@ -141,11 +146,17 @@ class FolderStore(Store):
         return os.path.join(self._root, self._on_disk.get(index) or self._names[index])
 
     def read_at(self, index: int) -> bytes:
-        try:
-            with open(self._file(index), "rb") as file:
-                if os.fstat(file.fileno()).st_size > MAX_MEMBER:  # perhaps of a single hole
-                    raise self._error(index, f"larger than {MAX_MEMBER} bytes")
+        with self.open_at(index) as file:
+            try:
                 return file.read()
+            except OSError as error:
+                raise self._error(index, f"cannot be read: {error.strerror}") from None
+
+    def open_at(self, index: int) -> BinaryIO:
+        try:
+            if os.stat(self._file(index)).st_size > MAX_MEMBER:  # perhaps of a single hole
+                raise self._error(index, f"larger than {MAX_MEMBER} bytes")
+            return open(self._file(index), "rb")
         except OSError as error:
             raise self._error(index, f"cannot be read: {error.strerror}") from None
 
