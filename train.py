@@ -4,7 +4,7 @@ import gc
 import sys
 from pathlib import Path
 
-from utils.flags import answer_help
+from utils.flags import answer_help, num_bytes
 from utils.settings import Settings, check_norm, parse
 from utils.stop import Stopped, StopSignals, end_on_signals
 
@@ -27,6 +27,7 @@ from models.cpu import use_cpu_kernels
 from models.recompute import recompute
 from utils import checkpoint, engine
 from utils.agreement import agreement, looks_at
+from utils.choose_blocks import fit_blocks
 from utils.command import printable, run_command
 from utils.compute import Compute, busy_notice, make_compute
 from utils.distributed import Distributed
@@ -59,6 +60,9 @@ def train(settings: Settings) -> int:
     make_criterion(settings, {})  # refuses terms that there are none of, before data is opened
     compute = make_compute(settings.device, settings.amp)
     distributed = Distributed(compute.device)
+    if num_bytes(settings.ckpt):
+        settings, summary = fit_blocks(settings, compute.device, build_state, recompute)
+        distributed.say(summary)
     if settings.plan:
         distributed.say(make_plan(settings, compute.device, build_state, recompute).text())
         return 0

@@ -6,6 +6,7 @@ that *follows*: what is kept is the convolution's output before them. So a block
 leaves its last activation to whatever reads the block.
 """
 
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -32,26 +33,36 @@ from models.unet import UNet
 
 MODES = ("none", "selective", "full")
 MIN_SAVED_BYTES = 1 << 19  # per image: keeping less than this costs less than making it again
+NEVER = sys.maxsize  # bytes that no input has
 CHEAP = nn.MaxPool2d, nn.BatchNorm2d, nn.GroupNorm, nn.ReLU, nn.Identity, nn.Dropout2d
 
 
-def recompute(model: nn.Module, mode: str) -> None:
+def recompute(model: nn.Module, mode: str) -> list[Block]:
     """Choose what a model keeps for its backward pass: all ("none"), no output of cheap layers that
-    is large ("selective"), or the inputs of blocks alone ("full"). May be called again."""
-    if mode not in MODES:
-        raise UserError(f"recompute mode {mode!r}: expected one of {', '.join(MODES)}")
+    is large ("selective"), or the inputs of blocks alone ("full"). May be called again.
+
+    mode: one of these for all blocks, or one for each, with commas. Returns the blocks.
+    """
+    words, blocks = mode.split(","), [m for m in model.modules() if isinstance(m, Block)]
+    for word in words:
+        if word not in MODES:
+            raise UserError(f"recompute mode {word!r}: expected one of {', '.join(MODES)}")
+    if len(words) not in (1, len(blocks)):
+        raise UserError(f"recompute mode {mode!r}: expected 1 word or {len(blocks)}")
     for module in model.modules():
         for plain, recomputed in SWAPS.items():
             if type(module) in (plain, recomputed):
-                module.__class__ = plain if mode == "none" else recomputed
-        if isinstance(module, RecomputedBlock):
-            module.full = mode == "full"
-            module.min_bytes = 0 if module.full else MIN_SAVED_BYTES
-        elif isinstance(module, Decoder):
-            *blocks, last = filter(None, [module.centre, *module.blocks])
-            for block in blocks:
+                module.__class__ = plain if set(words) == {"none"} else recomputed
+        if isinstance(module, Decoder):
+            *chain, last = filter(None, [module.centre, *module.blocks])
+            for block in chain:
                 block.in_chain = not module.coarse or block is module.centre
             last.in_chain = True
+    each = words * len(blocks) if len(words) == 1 else words
+    for word, block in zip(each, cast(list[RecomputedBlock], blocks), strict=True):
+        block.full = word == "full"
+        block.min_bytes = {"none": NEVER, "selective": MIN_SAVED_BYTES, "full": 0}[word]
+    return blocks
 
 
 class Pending(NamedTuple):
@@ -144,8 +155,8 @@ def _run_selectively(layers: Iterable[nn.Module], min_bytes: int, x: Tensor, *sk
 
 def _run_group(cheap: Sequence[nn.Module], last: nn.Module, min_bytes: int, x: Tensor) -> Tensor:
     """Cheap layers, and the convolution that reads them."""
-    if not cheap:
-        return last(x)
+    if not cheap or min_bytes == NEVER:
+        return last(_run(cheap, x))
     if is_compiling():  # takes no hooks
         return checkpoint(partial(_run, [*cheap, last]), x, use_reentrant=False)
     y = _run_again(cheap, min_bytes, x)

@@ -243,6 +243,8 @@ def test_names_and_norms_that_cannot_be():
         activation("layer", 8)
     with pytest.raises(ValueError, match="recompute mode 'all': expected one of"):
         recompute(network(), "all")
+    with pytest.raises(ValueError, match="recompute mode 'full,none': expected 1 word or "):
+        recompute(network(), "full,none")
     values = Mask("values", "")  # nn.ModuleDict has a method of that name
     with pytest.raises(ValueError, match="'values'"):
         network(outputs={"values": values})
@@ -309,7 +311,10 @@ def trained(mode, spec, steps=3, plain=False, aux=0.0):
     return losses, gradients, model.state_dict(), ema.state_dict(), torch.get_rng_state()
 
 
-@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "none"])
+EACH_BLOCK = "none,full,selective,none,full,selective,none,none"  # encoder, then two decoders
+
+
+@pytest.mark.parametrize("mode", [*(mode for mode in MODES if mode != "none"), EACH_BLOCK])
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("plain", [False, True])

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 import sys
 from argparse import ArgumentTypeError, BooleanOptionalAction, Namespace
 from collections.abc import Callable, Mapping
@@ -48,6 +49,20 @@ portion = _number(float, 0, math.nextafter(1, 2), "a number from 0 to 1")
 def batch_size(text: str) -> int | str:
     """A number of images, or "auto"."""
     return text if text == "auto" else positive(text)
+
+
+def ckpt(text: str) -> str:
+    """One of `CKPT_MODES`, one for each block with commas, or a size."""
+    if not ({*text.split(",")} <= {*CKPT_MODES} or num_bytes(text)):
+        expected = f"{', '.join(CKPT_MODES)}, or a size such as 6GiB or 600MiB"
+        raise ArgumentTypeError(f"{text!r}, expected {expected}")
+    return text
+
+
+def num_bytes(size: str) -> int:
+    """6GiB or 600MiB in bytes; 0 for what is no such size."""
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([GM])iB", size, re.ASCII)
+    return int(float(found[1]) * {"G": 2**30, "M": 2**20}[found[2]]) if found else 0
 
 
 def field_value(text: str) -> tuple[str, str]:
@@ -211,8 +226,10 @@ def _add_speed(parser: Parser) -> None:
     add = parser.add_argument_group("memory, speed").add_argument
     text = "half precision where the device has it"
     add("--amp", action=BooleanOptionalAction, default=False, help=text)
-    text = "recompute activations instead of storing them"
-    add("--ckpt", nargs="?", const="full", default="none", choices=CKPT_MODES, help=text)
+    text = "recompute activations instead of storing them: none, selective, full (--ckpt alone), "
+    text += "or as little as fits a step into a SIZE such as 6GiB or 600MiB (none)"
+    name = "MODE|SIZE"
+    add("--ckpt", nargs="?", const="full", default="none", type=ckpt, metavar=name, help=text)
     text = "print what a training step takes with each --amp and --ckpt, and stop"
     add("--plan", action="store_true", help=text)
     text = "memory that a training step may take (all of a CUDA device, else 8)"

@@ -23,7 +23,7 @@ from utils.settings import Settings
 
 Weights = dict[str, tuple[float, ...]]  # by output name, one for each class
 Build = Callable[[Settings, Weights, int, Compute, Distributed], TrainState]
-Recompute = Callable[[nn.Module, str], None]
+Recompute = Callable[[nn.Module, str], Sequence[nn.Module]]
 
 GIB = 2**30
 DEFAULT_GIB = 8.0  # where the device does not say
@@ -38,8 +38,8 @@ class MemoryPlan:
     trace: finds the footprint of a mode with so many images of each task. traced: numbers of
     images whose footprint is scaled to others, from `least` of each task on. modes: from the
     fastest step to the smallest. mode: that of the run. images: of each task in a batch;
-    auto: of each task in the largest batch that fits, instead. budget: bytes. what: the run in
-    words.
+    auto: of each task in the largest batch that fits, instead. budget: bytes. blocks: names of
+    those that may be recomputed, as in a footprint's parts. what: the run in words.
     """
 
     def __init__(
@@ -52,11 +52,12 @@ class MemoryPlan:
         images: tuple[int, ...],
         auto: bool,
         budget: int,
+        blocks: Sequence[str],
         what: str,
     ) -> None:
         self.trace = cache(trace)
         self.traced, self.least, self.modes, self.mode = traced, least, modes, mode
-        self.images, self.budget, self.what = images, budget, what
+        self.images, self.budget, self.blocks, self.what = images, budget, blocks, what
         if auto:
             self.images = self._even(max(1, self.largest(mode)))
 
@@ -174,7 +175,7 @@ def make_plan(
 
     Needs no data and allocates nothing. A plan that is only printed may be for another device.
     """
-    light = replace(settings, pretrained=False, init=None, compile=False)
+    light = replace(settings, pretrained=False, init=None, compile=False, ckpt="none")
     tasks = settings.tasks
     weights = {
         output.name: (1.0,) * output.channels
@@ -189,17 +190,19 @@ def make_plan(
         return [own.task.empty_batch(num, own.size) for own, num in each]
 
     half = settings.plan or amp_dtype(device) is not None
+    mode = only or Mode(settings.amp and half, settings.ckpt)
     fake_step = FakeStep(partial(build, light, weights, 1), batches, recompute, settings.accum)
     least = math.ceil(PIXELS / min(math.prod(own.size) for own in tasks))
     return MemoryPlan(
         fake_step.trace,
         fake_step.primes(least, len(tasks)),
         least,
-        [only] if only else all_modes(half),
-        mode=only or Mode(settings.amp and half, settings.ckpt),
+        [only] if only else list(dict.fromkeys([*all_modes(half), mode])),
+        mode=mode,
         images=tuple(own.bs for own in tasks),
         auto=settings.fit_batch,
         budget=budget(settings.vram, device),
+        blocks=fake_step.blocks(),
         what=", ".join(map(str, tasks)),
     )
 

@@ -220,7 +220,8 @@ def stages(model: nn.Module, name: str = "") -> list[tuple[str, nn.Module]]:
 
 
 class Mode(NamedTuple):
-    """How a step trades time for memory. ckpt: one of CKPT_MODES, "none" is the plain one."""
+    """How a step trades time for memory. ckpt: one of CKPT_MODES ("none" is the plain one), or one
+    for each block, with commas."""
 
     amp: bool
     ckpt: str
@@ -244,7 +245,7 @@ class FakeStep:
         self,
         build: Callable[[Compute, Distributed], TrainState],
         batches: Callable[[tuple[int, ...]], list[Batch]],
-        recompute: Callable[[nn.Module, str], None],
+        recompute: Callable[[nn.Module, str], Sequence[nn.Module]],
         accum: int = 1,
     ) -> None:
         from torch._subclasses.fake_tensor import FakeTensorMode  # takes a second
@@ -261,6 +262,11 @@ class FakeStep:
                     parameter.grad = torch.zeros_like(parameter)
             self.state.optimizer.state.clear()  # of tensors that were replaced
             self.state.optimizer.step()
+
+    def blocks(self) -> list[str]:
+        """The names of the blocks that may be recomputed, as `stages` has them."""
+        names = {id(stage): name for name, stage in stages(self.state.model)}
+        return [names[id(block)] for block in self.recompute(self.state.model, "none")]
 
     def primes(self, least: int, num: int) -> tuple[int, ...]:
         """The first `num` primes, at least so large, that divide the size of no weight."""
