@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -153,3 +154,39 @@ def test_a_folder_of_200_that_is_killed_twice(tmp_path):
     for name in expected:
         height = opened(tmp_path / "predictions" / name).shape[0]
         assert height > 8 if "_view" in name else height == 8
+
+
+PEAKS = """
+import os, sys
+import torch
+import infer
+from utils import predict_files
+from utils.compute import keep_freed_memory
+torch.set_num_threads(1)
+keep_freed_memory()
+predict_files.LARGE = 2**17
+for name in ("small.tif", "large.tif"):
+    pid = os.fork()
+    if not pid:
+        sys.argv[sys.argv.index("--input") + 1] = name
+        os._exit(infer.main())
+    _, status, used = os.wait4(pid, 0)
+    print(status, used.ru_maxrss)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is counted in other units")
+def test_memory_of_a_scan_is_few_bytes_a_pixel(tmp_path):
+    """At most 11 for each of 4 million pixels: 3 of the image and 1 of labels, held to the end,
+    and 4 of the view. As float32, the image alone takes 12."""
+    keep(tmp_path / "tiny.pt", replace(TINY, outputs=TINY.outputs[:1]))
+    for name, height in (("small.tif", 500), ("large.tif", 2500)):
+        Image.effect_noise((2000, height), 50).convert("RGB").save(tmp_path / name)
+    words = ("--weights", "tiny.pt", "--device", "cpu", "--tile", "256", "--overlap", "16")
+    ran = subprocess.run(
+        [sys.executable, "-c", PEAKS, *words, "--input", ""], capture_output=True, text=True,
+        cwd=tmp_path, timeout=300, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
+    (first, small), (second, large) = (map(int, line.split()) for line in ran.stdout.splitlines())
+    assert first == second == 0, ran.stderr
+    assert (large - small) * 1024 <= 11 * 4_000_000

@@ -5,6 +5,7 @@ import os
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,12 +54,21 @@ def keep_freed_memory() -> None:
     A training step frees and asks for the same large tensors again; fresh pages, which the system
     must clear first, made half of a step's time on a CPU. glibc only; elsewhere nothing happens.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    libc = ctypes.CDLL(None)
+    libc: Any = _libc()
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_MMAP_MAX, 0)  # large blocks come from the heap ...
         libc.mallopt(M_TRIM_THRESHOLD, -1)  # ... which never shrinks
+
+
+def give_back_memory() -> None:
+    """Give the system what is free and kept: other threads take their memory from elsewhere."""
+    libc: Any = _libc()
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
+
+
+def _libc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if sys.platform.startswith("linux") else None
 
 
 def busy_notice(device: torch.device) -> str:

@@ -19,10 +19,12 @@ from datasets.index.sources import ImageSource
 from datasets.photo import Photo, decode_photo
 from datasets.task import Task, UserError
 from utils import results
+from utils.compute import give_back_memory
 from utils.distributed import Distributed
 from utils.predict import AT_ONCE, Predictor
 from utils.skipped import Skipped
 
+LARGE = 2**23  # pixels of an image; what is free is given back after each work on a larger one
 MOST_PIXELS = 2**26  # of decoded images at the same time, but for one that is larger alone
 
 
@@ -105,22 +107,12 @@ def predict_files(
             while group := coming.result():
                 coming = reader.submit(next, groups, None)
                 bar.set_postfix_str(group[0].stem.name, refresh=False)
-                photos = [each.photo.pixels for each in group]
-                images = torch.stack(photos) if len(photos) > 1 else photos[0][None]  # no copy
-                labels = predictor.labels(images, names, bar.update)
-                for i, each in enumerate(group):
-                    found = {name: values[i].numpy() for name, values in labels.items()}
-                    writing.append(writer.submit(_write, each, found, task, tally, form, room))
+                found = _labels(group, predictor, names, bar.update)
+                for each, labels in zip(group, found, strict=True):
+                    writing.append(writer.submit(_write, each, labels, task, tally, form, room))
+                del group, found, each, labels  # they may be large, and the next ones too
                 while writing and writing[0].done():
                     writing.popleft().result()
-                del (
-                    photos,
-                    images,
-                    labels,
-                    found,
-                    group,
-                    each,
-                )  # they may be large, and the next one too
             for one in writing:
                 one.result()
         finally:
@@ -162,6 +154,8 @@ def _groups(
                     group = []
                 room.take(taken)
                 photo = decode_photo(file, source.where)
+                if taken > LARGE:
+                    give_back_memory()
         except (UserError, OSError) as error:
             room.give(taken)
             tally.skipped.add(source.where, str(error).removeprefix(f"{source.where}: "))
@@ -183,6 +177,21 @@ def _key(file: BinaryIO, maker: bytes) -> str:
     while part := file.read(2**20):
         digest.update(part)
     return digest.hexdigest()
+
+
+def _labels(
+    group: list[Loaded],
+    predictor: Predictor,
+    names: tuple[str, ...],
+    advance: Callable[[int], object],
+) -> list[dict[str, np.ndarray]]:
+    """What is said of each image of a group, by output name."""
+    photos = [each.photo.pixels for each in group]
+    images = torch.stack(photos) if len(photos) > 1 else photos[0][None]  # one is not copied
+    labels = predictor.labels(images, names, advance)
+    if group[0].num_pixels > LARGE:
+        give_back_memory()
+    return [{name: labels[name][i].numpy() for name in names} for i in range(len(group))]
 
 
 def _write(
