@@ -94,8 +94,8 @@ class Predictor:
         num, size = len(image), tuple(image.shape[-2:])
         total, done, told = num * self.num_tiles(*size), 0, 0
         for index, pixels, predictions in self(image, outputs):
-            for name, prediction in predictions.items():
-                labels = self.model.heads[name].to_labels(prediction).cpu()
+            for name in list(predictions):  # which are gone before the next tile is predicted
+                labels = self.model.heads[name].to_labels(predictions.pop(name)).cpu()
                 if name not in predicted:
                     shape = self.model.spec.outputs[name].target_shape(size)
                     predicted[name] = torch.empty(num, *shape, dtype=labels.dtype)
@@ -136,6 +136,7 @@ class Predictor:
                             for name, p in predictions.items()
                         },
                     )
+                del predictions  # before there are others
 
     def _resized(
         self, image: Tensor, outputs: tuple[str, ...], size: tuple[int, int]
