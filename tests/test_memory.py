@@ -21,8 +21,9 @@ from utils.checkpoint import rng_state
 from utils.compute import Compute
 from utils.distributed import Distributed
 from utils.flags import CKPT_MODES
+from utils.footprint import BLOCK, Footprint
 from utils.memory import GIB
-from utils.memory_trace import BLOCK, FakeStep, Mode, Tracker, stages, trace
+from utils.memory_trace import FakeStep, Mode, Tracker, stages, trace
 from utils.settings import Settings, parse
 
 pytestmark = pytest.mark.usefixtures("small_is_worth_it")
@@ -171,6 +172,28 @@ def test_tracker_counts_what_is_alive():
     assert found.peak == 3 * 8 * BLOCK
     assert found.held.tolist() == [8 * BLOCK * n for n in (1, 2, 3, 2, 1, 2)]
     assert found.parts == {"batch": 8 * BLOCK, "second": 2 * 8 * BLOCK}
+
+
+MIB = 2**20
+
+
+@pytest.mark.parametrize(
+    ("sizes", "events", "mib"),
+    [
+        ([100, 200], "+0 +1", 2),  # small ones share a segment
+        ([MIB, MIB, MIB], "+0 +1 +2", 4),
+        ([MIB + 1], "+0", 20),
+        ([11 * MIB + 1], "+0", 12),
+        ([9 * MIB, 9 * MIB, 9 * MIB], "+0 +1 +2", 40),
+        ([30 * MIB, 20 * MIB], "+0 -0 +1", 30),  # what is freed is taken again
+        ([30 * MIB, 20 * MIB, 11 * MIB], "+0 -0 +1 +2", 42),  # but 10 are left
+        ([30 * MIB, 20 * MIB, 9 * MIB], "+0 -0 +1 +2", 30),
+        ([20 * MIB, 20 * MIB, 40 * MIB], "+0 +1 -0 -1 +2", 80),  # two segments are not one
+    ],
+)
+def test_reserved_as_torch_does_on_cuda(sizes, events, mib):
+    changes = [(int(word[1:]), 1 if word[0] == "+" else -1) for word in events.split()]
+    assert Footprint(sizes, ["x"] * len(sizes), changes).reserved == mib * MIB
 
 
 def test_recomputation_and_half_precision_save_memory():

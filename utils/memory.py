@@ -17,7 +17,8 @@ from utils.compute import Compute, amp_dtype
 from utils.distributed import Distributed
 from utils.engine import TrainState
 from utils.flags import CKPT_MODES
-from utils.memory_trace import FakeStep, Footprint, Mode
+from utils.footprint import Footprint
+from utils.memory_trace import FakeStep, Mode
 from utils.report import table
 from utils.settings import Settings
 

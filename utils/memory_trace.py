@@ -23,9 +23,7 @@ from itertools import count, islice
 from math import isqrt
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -34,47 +32,7 @@ from datasets.task import Batch
 from utils.compute import Compute
 from utils.distributed import Distributed
 from utils.engine import TrainState, train_step
-
-BLOCK = 512  # bytes: torch's allocator for CUDA rounds every request up to these
-
-
-class Footprint:
-    """The storages of one step. sizes: bytes of each. labels: what each holds. events: in their
-    order, (number of the storage, 1 where it comes or -1 where it goes)."""
-
-    def __init__(self, sizes: ArrayLike, labels: list[str], events: ArrayLike) -> None:
-        self.sizes, self.labels = np.asarray(sizes, np.int64), labels
-        self.events = np.asarray(events, np.int64).reshape(-1, 2)
-        numbers, changes = self.events.T
-        self.changes = changes * -(-self.sizes // BLOCK)[numbers] * BLOCK
-        self.held = self.changes.cumsum()  # after each event
-
-    @property
-    def peak(self) -> int:
-        """Bytes at the worst moment."""
-        return int(self.held.max(initial=0))
-
-    @property
-    def parts(self) -> dict[str, int]:
-        """Bytes at the worst moment by what they hold, in order of arrival."""
-        parts: dict[str, int] = {}
-        worst = self.held.argmax() + 1 if len(self.held) else 0
-        for (number, _), change in zip(self.events[:worst], self.changes, strict=False):
-            label = self.labels[number]
-            parts[label] = parts.get(label, 0) + int(change)
-        return {label: size for label, size in parts.items() if size}
-
-    def scaled(self, traced: Sequence[int], images: Sequence[int]) -> "Footprint":
-        """The same step over other numbers of images of each task than were traced.
-
-        Those traced are different primes and divide the size of nothing else: what they divide
-        grows with the images, and nothing else does.
-        """
-        sizes = self.sizes.copy()
-        for before, after in zip(traced, images, strict=True):
-            grows = self.sizes % before == 0
-            sizes[grows] = self.sizes[grows] // before * after
-        return Footprint(sizes, self.labels, self.events)
+from utils.footprint import Footprint
 
 
 class Tracker(TorchDispatchMode):
@@ -86,6 +44,7 @@ class Tracker(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.label = "batch"  # what storages made from now on hold
+        self.present = 0  # storages before the first operation
         self.sizes: list[int] = []
         self.labels: list[str] = []
         self.events: list[tuple[int, int]] = []
@@ -125,7 +84,7 @@ class Tracker(TorchDispatchMode):
     def footprint(self) -> Footprint:
         """End the record."""
         self._live.clear()
-        return Footprint(self.sizes, self.labels, self.events)
+        return Footprint(self.sizes, self.labels, self.events, self.present)
 
 
 def trace(state: TrainState, batches: Sequence[Batch], accum: int = 1) -> Footprint:
@@ -135,6 +94,7 @@ def trace(state: TrainState, batches: Sequence[Batch], accum: int = 1) -> Footpr
     for label, tensors in _present(state, batches):
         for tensor in tensors:
             tracker.note(tensor, label)
+    tracker.present = len(tracker.sizes)
     with _labelled(state, tracker), tracker:
         train_step(state, batches, accum)
     for part in (state.model, state.criterion):

@@ -1,5 +1,6 @@
 """What the memory plan promises, how long it takes, and what a process really grows by."""
 
+import gc
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -12,10 +13,19 @@ from learners import make_case
 from torch.nn import functional as F
 
 import utils.compute
+from utils.compute import make_compute
+from utils.flags import CKPT_MODES
 
 pytest_plugins = ["bench_plugin"]
 STATUS = Path("/proc/self/status")
 SCRIPT = Path(__file__).parents[2] / "train.py"
+NETWORKS = {
+    "mask + depth": "maskdepth --bs 8",
+    "damage": "damage --bs 4",
+    "cityscapes": "cityscapes --bs 2",
+    "ResNet-18": "damage --bs 4 --encoder resnet18",
+    "64..1024": "damage --bs 2 --convs 1 --width 64 --centre 1024 --norm group --optimizer sgd",
+}
 
 
 @pytest.mark.parametrize("convs", [1, 2])
@@ -105,3 +115,40 @@ def resident(name: str) -> int:
     """Resident bytes: VmRSS now, VmHWM at most. `getrusage` would tell the parent's largest."""
     lines = STATUS.read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+@pytest.mark.parametrize("ckpt", CKPT_MODES)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_plan_on_cuda(bench, network, ckpt):
+    """Plan against what torch allocates and reserves on CUDA in three steps, 16 images"""
+    device = make_compute("auto", False).device
+    if device.type != "cuda":
+        pytest.skip("no CUDA device")
+    flags = (*NETWORKS[network].split(), *bench.tiny, "--bs", "16", "--amp", "--ckpt", ckpt)
+    plan = bench.plan(*flags)
+    planned = plan.footprint(plan.mode)
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
+
+    def run():
+        case = bench.case(*flags)
+        for _ in range(3):
+            case.step()
+        torch.cuda.synchronize(device)
+
+    bench.measure(run, rounds=1, warm=0)
+    allocated = torch.cuda.max_memory_allocated(device) - before[0]
+    reserved = torch.cuda.max_memory_reserved(device) - before[1]
+    bench.row(
+        None,
+        network=network,
+        ckpt=ckpt,
+        plan_bytes=planned.peak,
+        allocated_bytes=allocated,
+        plan_reserved_bytes=planned.reserved,
+        reserved_bytes=reserved,
+        of_allocated=planned.peak / allocated,
+        of_reserved=planned.reserved / reserved,
+    )

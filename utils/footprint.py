@@ -1,0 +1,58 @@
+"""The storages that come and go in a training step, and the bytes that they take."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from utils.allocators import CudaAllocator, play
+
+BLOCK = 512  # bytes: torch's allocator for CUDA rounds every request up to these
+
+
+class Footprint:
+    """The storages of one step. sizes: bytes of each. labels: what each holds. events: in their
+    order, (number of the storage, 1 where it comes or -1 where it goes). present: how many of the
+    first are there before the step."""
+
+    def __init__(
+        self, sizes: ArrayLike, labels: list[str], events: ArrayLike, present: int = 0
+    ) -> None:
+        self.sizes, self.labels = np.asarray(sizes, np.int64), labels
+        self.present = present
+        self.events = np.asarray(events, np.int64).reshape(-1, 2)
+        numbers, changes = self.events.T
+        self.changes = changes * -(-self.sizes // BLOCK)[numbers] * BLOCK
+        self.held = self.changes.cumsum()  # after each event
+
+    @property
+    def peak(self) -> int:
+        """Bytes at the worst moment."""
+        return int(self.held.max(initial=0))
+
+    @property
+    def reserved(self) -> int:
+        """Bytes that torch's allocator for CUDA takes from the device for them."""
+        return play(CudaAllocator(), self.sizes.tolist(), self.events.tolist(), self.present)
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Bytes at the worst moment by what they hold, in order of arrival."""
+        parts: dict[str, int] = {}
+        worst = self.held.argmax() + 1 if len(self.held) else 0
+        for (number, _), change in zip(self.events[:worst], self.changes, strict=False):
+            label = self.labels[number]
+            parts[label] = parts.get(label, 0) + int(change)
+        return {label: size for label, size in parts.items() if size}
+
+    def scaled(self, traced: Sequence[int], images: Sequence[int]) -> "Footprint":
+        """The same step over other numbers of images of each task than were traced.
+
+        Those traced are different primes and divide the size of nothing else: what they divide
+        grows with the images, and nothing else does.
+        """
+        sizes = self.sizes.copy()
+        for before, after in zip(traced, images, strict=True):
+            grows = self.sizes % before == 0
+            sizes[grows] = self.sizes[grows] // before * after
+        return Footprint(sizes, self.labels, self.events, self.present)
