@@ -2,6 +2,7 @@
 
 import gc
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from utils.flags import answer_help, num_bytes
@@ -18,9 +19,9 @@ from datasets.class_weights import class_weights
 from datasets.dataset import TaskData, open_task, overfit
 from datasets.demo import demo_shards
 from datasets.loader import WorkerDied, eval_batches, train_batches
-from datasets.look import look
+from datasets.look import first_epoch, look
 from datasets.stores import parse_path
-from datasets.task import UserError
+from datasets.task import Batch, UserError
 from losses.weighted import Criterion
 from models import ModelSpec, UNet
 from models.cpu import use_cpu_kernels
@@ -100,19 +101,7 @@ def fit(
     run: RunFolder,
 ) -> int:
     """Take steps until the last one is done or a signal asks for the end; the number of steps."""
-    batches = run.meter.timed(
-        train_batches(
-            data,
-            [each.bs for each in settings.tasks],
-            settings.accum,
-            step,
-            workers=settings.workers,
-            part=state.distributed.part,
-            shuffle=settings.shuffle,
-            on_bad=run.skipped.add,
-            pin=state.compute.device.type == "cuda",
-        )
-    )
+    batches = feed(settings, data, state, step, steps, run)
     begun = step
     with StopSignals() as stop:
         try:
@@ -151,6 +140,34 @@ def fit(
             run.save(step, state)
         run.status = stop.status
     return step
+
+
+def feed(
+    settings: Settings,
+    data: list[TaskData],
+    state: TrainState,
+    step: int,
+    steps: Steps,
+    run: RunFolder,
+) -> Iterator[list[Batch]]:
+    """The batches of each step from `step` on, without end; those of the first epoch are looked
+    at."""
+    batches = run.meter.timed(
+        train_batches(
+            data,
+            [each.bs for each in settings.tasks],
+            settings.accum,
+            step,
+            workers=settings.workers,
+            part=state.distributed.part,
+            shuffle=settings.shuffle,
+            on_bad=run.skipped.add,
+            pin=state.compute.device.type == "cuda",
+        )
+    )
+    if step or settings.overfit:
+        return batches
+    return first_epoch(batches, steps.epoch, settings.outputs, state.distributed.union, run.say)
 
 
 def judge(

@@ -17,7 +17,7 @@ _SHOWN = 3  # samples named
 
 def contents(dataset: DenseDataset) -> Contents:
     """The samples in their order, wherever they lie and whatever their shards are called."""
-    columns = [_marks(dataset, name) for name in ("", *(o.name for o in dataset.task.dense))]
+    columns = [marks(dataset, name) for name in ("", *(o.name for o in dataset.task.dense))]
     said = [_text_marks(dataset, o.name) for o in dataset.task.outputs if o.per_image]
     kinds = [sort for sort in columns[0] if all(sort in column for column in columns)]
     combined = {
@@ -29,7 +29,7 @@ def contents(dataset: DenseDataset) -> Contents:
     return {sort: torch.from_numpy(marks.view(np.int32)) for sort, marks in combined.items()}
 
 
-def _marks(dataset: DenseDataset, name: str) -> dict[str, np.ndarray]:
+def marks(dataset: DenseDataset, name: str) -> dict[str, np.ndarray]:
     """Of the image, or of the target of that name: those kinds of marks that all stores have."""
     columns, marks_by_sort, kinds = dataset.table.columns, {}, Counter()
     shard = columns[f"shard:{name}"][dataset.indices]
@@ -37,10 +37,10 @@ def _marks(dataset: DenseDataset, name: str) -> dict[str, np.ndarray]:
     used = np.unique(shard[shard >= 0])  # a target that is not there leaves no mark
     for number in used:
         at = np.flatnonzero(shard == number)
-        for sort, marks in dataset.table.stores[number].marks(member[at]).items():
-            marks_by_sort.setdefault(sort, np.zeros(len(shard), np.uint32))[at] = marks
+        for sort, values in dataset.table.stores[number].marks(member[at]).items():
+            marks_by_sort.setdefault(sort, np.zeros(len(shard), np.uint32))[at] = values
             kinds[sort] += 1
-    return {sort: marks for sort, marks in marks_by_sort.items() if kinds[sort] == len(used)}
+    return {sort: values for sort, values in marks_by_sort.items() if kinds[sort] == len(used)}
 
 
 def _text_marks(dataset: DenseDataset, name: str) -> np.ndarray:

@@ -1,50 +1,94 @@
-"""Looks at a few targets before hours of training are spent on them.
+"""Says what is odd about data, in a line each, before hours of training are spent on it."""
 
-An opened task -> what is odd about its targets, in a line each, before hours are spent on it.
-"""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
+from torch import bincount
 
-from datasets.check.statistics import NUM_LOOKED_AT, statistics_of
+from datasets.check.alike import describe_likeness
+from datasets.check.statistics import MANY_CLASSES, Statistics, listed, statistics_of
 from datasets.dataset import DenseDataset, TaskData
 from datasets.decode import check_headers, decode_target
 from datasets.images import header_size
 from datasets.index.left_out import left_out
 from datasets.index.splits import mixed_folders
-from datasets.task import Output, UserError
+from datasets.task import Batch, Output, UserError
 
-MAX_PIXELS = 48_000_000  # of an output's targets: about a second
+NUM_TARGETS = 500  # that are looked at, of each output and split
+MAX_PIXELS = 64_000_000  # of theirs: about a second
 NUM_NAMES = 1000  # of images, that are looked at
 ENOUGH = 4  # targets without a single valid pixel, or all there are, end a run
+FEW = 5  # images, on which no score means much; where there are few in all, a fifth must do
 
 
 def look(data: TaskData) -> list[str]:
-    """A line about files that are not used, and for each output whose targets seem to be read in
-    another way than they are meant.
+    """A line about files that are not used, one about images that are alike, and one for each
+    output whose targets seem to be read in another way than they are meant.
 
-    Looks at some training targets, always the same ones; those that cannot be used are left to
-    training, which names them. UserError: an output of which no pixel is valid.
+    Looks at some samples, always the same ones; those that cannot be used are left to training,
+    which names them. UserError: an output of which no pixel is valid.
     """
-    unused = left_out(data.train.table.stores, data.task)
-    mixed = mixed_folders(*map(_some_names, (data.train, data.val)))
-    mixed = "" if "{split}" in data.task.image else mixed
-    lines = [f"{data.task.name}: {line}" for line in (unused, mixed) if line]
+    lines = [f"{data.task.name}: {line}" for line in look_at_images(data.train, data.val)]
     for output in data.task.outputs:
-        counted = statistics_of(output)
-        for values, _, _ in _some_targets(data.train, output):
-            counted.count(values)
+        counted, val = (_count(dataset, output) for dataset in (data.train, data.val))
         files = ((raw, name) for _, raw, name in _some_targets(data.train, output))
-        doubt = counted.num and counted.doubt(files)
+        doubt = counted.num and counted.doubt(files, val)
         if not doubt:
             continue
         lines.append(f"{data.task.name}: {output.name}: {doubt}")
         if counted.is_void and counted.num >= min(ENOUGH, len(data.train)):
             raise UserError(lines[-1])
     return lines
+
+
+def look_at_images(train: DenseDataset, val: DenseDataset) -> Iterator[str]:
+    """Which files of a task are not used, and what is odd about the images of its splits."""
+    mixed = "{split}" not in train.task.image and mixed_folders(*map(_some_names, (train, val)))
+    yield from filter(None, [left_out(train.table.stores, train.task), mixed])
+    if train.frozen or not (len(train) and len(val)):  # both are the same, on purpose
+        return
+    if len(val) < FEW and len(train) >= FEW * len(val):
+        few = "one image" if len(val) == 1 else f"{len(val)} images"
+        yield f'{few} to validate on, {len(train)} to train on: see "val_share" and --split-by'
+    yield from describe_likeness(train, val)
+
+
+def first_epoch(
+    batches: Iterable[list[Batch]],
+    num: int,
+    outputs: Sequence[Output],
+    union: Callable[[Iterable[str]], list[str]],
+    tell: Callable[[str], None],
+) -> Iterator[list[Batch]]:
+    """The same batches; with the last of the first `num`, tells which classes none has shown: a
+    sample could not know. Of a list that is longer than the data, half may be absent.
+
+    union: of what each rank has seen.
+    """
+    seen: set[str] = set()
+    for number, step in enumerate(batches, 1):
+        for batch in step if number <= num else ():
+            for output in outputs:
+                if output.labels and output.name in batch.targets:
+                    ids = bincount(batch.targets[output.name].flatten()).nonzero().flatten()
+                    seen.update(f"{output.name}/{i}" for i in ids.tolist())
+        if number == num:
+            known = set(union(seen))
+            for output in outputs:
+                there = np.array([f"{output.name}/{i}" in known for i in range(len(output.labels))])
+                if len(there) > MANY_CLASSES and there.mean() >= 0.5 or there.all():
+                    continue
+                absent = listed(output.labels, ~there)
+                tell(f"worth a look: {output.name}: {absent}: on no pixel of the first epoch")
+        yield step
+
+
+def _count(dataset: DenseDataset, output: Output) -> Statistics:
+    counted = statistics_of(output)
+    for values, _, _ in _some_targets(dataset, output):
+        counted.count(values)
+    counted.whole = counted.num == len(dataset) and not dataset.frozen
+    return counted
 
 
 def _some_names(dataset: DenseDataset) -> list[str]:
@@ -56,7 +100,7 @@ def _some_names(dataset: DenseDataset) -> list[str]:
 def _some_targets(dataset: DenseDataset, output: Output) -> Iterator[tuple[np.ndarray, bytes, str]]:
     """Some of an output's targets, spread over a split: values as trained on, (H, W), bytes and
     name of the member."""
-    num, pixels = min(len(dataset), NUM_LOOKED_AT), 0
+    num, pixels = min(len(dataset), NUM_TARGETS), 0
     chosen = np.random.default_rng(0).choice(len(dataset), num, replace=False)
     for index in dataset.indices[chosen].tolist():
         if output.per_image:

@@ -12,6 +12,8 @@ from conftest import encode, put
 from PIL import Image
 
 from datasets.check import __main__ as check
+from datasets.dataset import open_task
+from datasets.look import look
 from datasets.stores.write import write_hdf5, write_zip
 from datasets.task import IGNORE, Classes, Depth, Mask, Task
 from utils.panel import CELL
@@ -245,20 +247,40 @@ def test_a_contact_sheet(run_check, tmp_path, bad):
     assert sheet.height // (CELL // 2 + 28) == (9 if bad else 10)
 
 
-def test_what_may_be_read_in_another_way_than_meant_is_worth_a_look(run_check):
+def test_what_is_worth_a_look(run_check):
     members = toy()
     for name in members:
         if "/edge/" in name:
             members[name] = encode(np.full(SIZE, 3, np.uint8), "_.png")
-    found = [line for line in lines(run_check(members).out) if line.startswith("worth a look: ")]
+    ran = run_check(members)
+    found = [line for line in lines(ran.out) if line.startswith("worth a look: ")]
     rare, dark = (line.removeprefix("worth a look: ") for line in found)
     assert rare.startswith(
-        "c occurs in none of 8 labels looked at; 10.0% of the pixels are ignored"
+        "kinds: c occurs in none of 8 labels looked at; 10.0% of the pixels are ignored"
     )
     assert dark.startswith(
-        "no foreground in 8 masks looked at: the largest value in their files is 3"
+        "edge: no foreground in 8 masks looked at: the largest value in their files is 3"
     )
     assert len([line for line in lines(run_check(toy()).out) if "worth a look" in line]) == 1
+    assert (ran.status, run_check(members, "--strict").status) == (0, 1)
+
+
+def test_what_is_sound_passes_the_strict(run_check):
+    """Each class occurs in both splits, and no image twice, until one does."""
+    kinds = np.repeat([[0, 1, 2, IGNORE]], [5, 5, 9, 1], axis=1).repeat(SIZE[0], 0).astype(np.uint8)
+    members = {n: encode(kinds, "_.png") if "/kinds/" in n else d for n, d in toy().items()}
+    ran = run_check(members, "--strict")
+    assert ran.status == 0, ran.out
+    members["val/img/1.png"] = members["train/img/4.png"]
+    assert run_check(members, "--strict").status == 1
+
+
+def test_the_same_lines_as_before_training(run_check, tmp_path):
+    members = {n: encode(np.full(SIZE, 9, np.uint8), "_.png") if "/edge/" in n else d
+               for n, d in toy().items()}  # fmt: skip
+    found = [line for line in lines(run_check(members).out) if line.startswith("worth a look: ")]
+    said = look(open_task(TASK, [tmp_path / "data"], (8, 8)))
+    assert [line.replace("worth a look: ", "toy: ") for line in found] == said
 
 
 @pytest.mark.parametrize(

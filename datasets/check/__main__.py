@@ -18,7 +18,15 @@ import numpy as np
 from PIL import Image
 
 from datasets import load_task
-from datasets.check.checking import OTHER, Findings, Samples, examine, find_copies, list_samples
+from datasets.check.checking import (
+    OTHER,
+    Findings,
+    Samples,
+    examine,
+    find_copies,
+    find_doubts,
+    list_samples,
+)
 from datasets.check.statistics import Row, percent, statistics_of
 from datasets.stores import open_stores, parse_path
 from datasets.task import SPLITS, UserError
@@ -42,7 +50,7 @@ PAGE = """<!DOCTYPE html>
 """
 
 
-def describe(samples: Samples, findings: Findings) -> list[str]:
+def describe(samples: Samples, findings: Findings, doubts: Sequence[str]) -> list[str]:
     """The report, a line each."""
     present = [n for n in range(OTHER + 1) if (samples.splits == n).any()]
     splits = [COLUMNS[n] for n in present]
@@ -51,9 +59,9 @@ def describe(samples: Samples, findings: Findings) -> list[str]:
         stats = [findings.values.get((output.name, n), statistics_of(output)) for n in present]
         lines += ["", f"{output.name} ({output.kind})"]
         lines += _table(stats[0].title, splits, stats[0].rows(stats))
-        doubt = stats[0].num and stats[0].doubt(samples.files(output.name))
-        lines += [f"  worth a look: {doubt}"] if doubt else []
-    return lines + _describe_copies(samples, findings) + _describe_problems(findings)
+    lines += _describe_copies(samples, findings) + [""]
+    lines += [f"worth a look: {doubt}" for doubt in doubts]
+    return lines + _describe_problems(findings)
 
 
 def _describe_counts(samples: Samples, present: list[int]) -> list[str]:
@@ -181,17 +189,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("paths", nargs="+", type=parse_path, metavar="PATH", help=what)
     add("--task", required=True, metavar="NAME|FILE.json", help="how the data is laid out")
     add("--split-by", type=field_value, metavar="FIELD=VALUE", help="as in training")
+    add("--strict", action="store_true", help="exit status 1 if something is worth a look")
     add("--out", type=sheet_path, metavar="FILE", help=sheet)
     add("--workers", type=positive, default=os.cpu_count(), help="processes (all cores)")
     return parser.parse_args(argv)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Check as the command line says; UserError if something cannot be used."""
+def run(args: argparse.Namespace) -> int:
+    """Check as the command line says; UserError if something cannot be used. 1 where something is
+    worth a look, and that is asked for."""
     task = load_task(args.task)
     samples = list_samples(open_stores(args.paths), task, args.split_by)
     findings = examine(samples, args.workers)
-    report = "\n".join(map(printable, describe(samples, findings)))
+    doubts = find_doubts(samples, findings)
+    report = "\n".join(map(printable, describe(samples, findings, doubts)))
     print(report)
     if args.out:
         title = f"{task.name}: {len(samples)} samples"
@@ -199,6 +210,8 @@ def run(args: argparse.Namespace) -> None:
     if findings.num_problems:
         total = len(samples) * (1 + len(task.dense))
         raise UserError(f"{findings.num_problems} of {total} members cannot be used")
+    odd = doubts or any(find_copies(samples, findings))
+    return 1 if args.strict and odd else 0
 
 
 def main(argv: list[str] | None = None) -> int:

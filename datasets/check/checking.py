@@ -17,6 +17,7 @@ from datasets.decode import check_same_size, decode_target
 from datasets.index import find_groups
 from datasets.index.splits import choose, divider
 from datasets.index.templates import compile_lines
+from datasets.look import look_at_images
 from datasets.photo import decode_image
 from datasets.processes import run_in_order
 from datasets.stores import Store
@@ -43,11 +44,11 @@ class Samples(DenseDataset):
             check_same_size(image, target, self.table.key(i), where)
         return target
 
-    def files(self, output: str) -> Iterator[tuple[bytes, str]]:
-        """Bytes and names of those targets of an output that can be read."""
-        for i in range(len(self.table)):
-            with suppress(UserError):
-                yield self.read(i, output)
+    def side(self, split: int) -> DenseDataset:
+        """The samples of one split."""
+        part = DenseDataset(self.table, self.task)
+        part.indices = np.flatnonzero(self.splits == split)
+        return part
 
 
 @dataclass
@@ -138,6 +139,24 @@ def _examine(samples: Samples, numbers: range) -> Findings:
             key = output.name, int(samples.splits[i])
             findings.values.setdefault(key, statistics_of(output)).count(target.numpy())
     return findings
+
+
+def find_doubts(samples: Samples, findings: Findings) -> list[str]:
+    """What `look` would say before training, in a line each, of all samples."""
+    train, val = (samples.side(SPLITS.index(name)) for name in ("train", "val"))
+    lines = list(look_at_images(train, val))
+    for output in samples.task.outputs:
+        counted, other = (findings.values.get((output.name, n)) for n in (0, 1))
+        doubt = counted and counted.doubt(_files(train, output.name), other)
+        lines += [f"{output.name}: {doubt}"] if doubt else []
+    return lines
+
+
+def _files(dataset: DenseDataset, output: str) -> Iterator[tuple[bytes, str]]:
+    """Bytes and names of those targets of an output that can be read."""
+    for i in dataset.indices.tolist():
+        with suppress(UserError):
+            yield dataset.read(i, output)
 
 
 def find_copies(samples: Samples, findings: Findings) -> Iterator[tuple[int, int]]:

@@ -10,24 +10,34 @@ from typing import Any, Self
 import numpy as np
 
 from datasets.decode import depth_values, mask_values, open_target
-from datasets.task import IGNORE, MAX_UINT16, Depth, Mask, Output, UserError
+from datasets.task import IGNORE, MAX_UINT16, Classes, Depth, Mask, Output, UserError
 
 Row = tuple[str, list[str]]  # a name, and a number as text for each split
 Files = Iterable[tuple[bytes, str]]  # encoded targets, each with its name in errors
 
 NUM_LOOKED_AT = 48  # files that are looked at again where something is odd
-FEW_CLASSES = 4  # all of which should occur
+FEW_CLASSES = 4  # of which none is so rare that a sample has not met it
+LISTED = 8  # classes that a line names
+MANY_CLASSES = 12  # from which on a list may have been made for more than one data set
+MOSTLY = 0.5  # ignored: more than frames and borders are
+BEYOND_SHARE = 0.2  # of depths beyond the largest: more than skies are
+ZERO_SHARE = 0.001  # of depths that are 0
+VALID_SHARE = 0.01  # of depths: fewer than a laser measures
+SMALL_SHARE = 0.1  # of max_depth, that the largest depth should be
 BETWEEN_SHARE = 0.25  # of a mask that is not 0: more than soft edges are
+FULL = 250  # of a mask: what some programs write for 255 is above
 IGNORED_SHARE = 0.01  # of the pixels, from which a class may be hidden among them
 
 
 class LabelCounts:
-    """Pixels of each label, and of none. title: what the rows tell."""
+    """Pixels of each label, and of none, in `num` targets. whole: these are all there are. title:
+    what the rows tell.
+    """
 
     title = "share of pixels"
 
     def __init__(self, output: Output) -> None:
-        self.output, self.num = output, 0  # of targets
+        self.output, self.num, self.whole = output, 0, True
         self.counts = np.zeros(256, np.int64)
 
     def count(self, target: np.ndarray) -> None:
@@ -60,24 +70,46 @@ class LabelCounts:
         """Share of the pixels without a label; NaN of nothing."""
         return self.counts[IGNORE] / self.counts.sum() if self.counts.any() else np.nan
 
-    def doubt(self, files: Files) -> str:
-        """What is odd about these targets, nothing if they are as they should be."""
+    def doubt(self, files: Files, val: Self | None = None) -> str:
+        """What is odd about these targets of training, nothing if they are as they should be.
+
+        val: what those of validation hold.
+        """
         output: Any = self.output
-        what, values = "", ", ".join(map(str, output.ignored))
+        names, hidden = output.labels, self.ignored > IGNORED_SHARE
+        here = self.counts[: len(names)] > 0
+        what = ""
         if self.is_void:
-            return f"all pixels of {self.num} labels are ignored (file value {values})"
-        counts = self.counts[: len(output.classes)]
-        absent = [name for name, n in zip(output.classes, counts, strict=True) if not n]
-        hidden = self.ignored > IGNORED_SHARE
-        if len(absent) == len(output.classes) - 1:
-            what = f"{output.classes[int(counts.argmax())]} is the only class"
-        elif absent and hidden and len(output.classes) <= FEW_CLASSES:
-            what = f"{', '.join(absent)} occurs in none"
+            what = f"all pixels of {self.num} labels are ignored"
+        elif here.sum() == 1:
+            what = f"{listed(names, here)} is the only class of {self.num} labels looked at"
+        elif not here.all() and hidden and len(names) <= FEW_CLASSES:
+            what = f"{listed(names, ~here)} occurs in none of {self.num} labels looked at"
+        else:
+            what = self._absent(names, here, val)
+        if not what and self.ignored <= MOSTLY:
+            return ""
         why = (
-            f"; {self.ignored:.1%} of the pixels are ignored (file value {values}): if that is a "
-            'class, list the file value of each class in "values"'
+            f"{self.ignored:.1%} of the pixels are ignored ({_ignored_values(output, files)}): if "
+            'that is a class, list the file value of each class in "values"'
         )
-        return what and f"{what} of {self.num} labels looked at{why if hidden else ''}"
+        return "; ".join(filter(None, [what, why if hidden else ""]))
+
+    def _absent(self, names: tuple[str, ...], here: np.ndarray, val: Self | None) -> str:
+        """Which classes never occur; `here` (C) says which do in training. Of a long list most
+        should, and those of validation."""
+        tested = val.counts[: len(names)] > 0 if val and val.num else here
+        long = len(names) > MANY_CLASSES
+        absent = tested & ~here if long and here.sum() >= len(names) / 2 else ~here
+        if self.whole and absent.any():
+            keys = '"classes" and "values"'
+            return f"{listed(names, absent)} occurs in none of {self.num} labels: see {keys}"
+        if val and val.whole and not long and (here & ~tested).any():
+            return (
+                f"{listed(names, here & ~tested)} occurs in none of {val.num} labels to validate "
+                'on, so that no score knows it: see "val_share" and --split-by'
+            )
+        return ""
 
 
 class MaskCounts(LabelCounts):
@@ -85,15 +117,16 @@ class MaskCounts(LabelCounts):
 
     output: Mask
 
-    def doubt(self, files: Files) -> str:
+    def doubt(self, files: Files, val: Self | None = None) -> str:
         """As of other labels, and whether the threshold lies where it should."""
         output = self.output
         if self.is_void:
             return f"all pixels of {self.num} masks are ignored"
         both, looked = self.counts[:2].all(), f"in {self.num} masks looked at"
+        if both and val and val.num and val.whole and not val.counts[1]:
+            return f'no foreground in {val.num} masks to validate on: see "val_share", --split-by'
         if output.colors:
-            listed = ", ".join(output.colors)
-            none = f"no pixel of their files is of a colour in {listed}"
+            none = f"no pixel of their files is of a colour in {', '.join(output.colors)}"
             return "" if self.counts[1] else f"no foreground {looked}: {none}"
         if both and output.threshold != Mask.threshold:  # whoever sets it knows what they hold
             return ""
@@ -106,8 +139,11 @@ class MaskCounts(LabelCounts):
             least = f"the smallest value in their files is {there.min()}"
             colors = 'of masks in colour, list those of the foreground in "colors"'
             return f"no background {looked}: {least}, {threshold}; {colors}"
+        if self.ignored > MOSTLY:
+            values = _ignored_values(output, files)
+            return f"{self.ignored:.1%} of the pixels {looked} are ignored ({values})"
         levels[[0, *output.ignored]] = 0
-        between = levels[1:IGNORE]
+        between = levels[1:FULL]
         if between.sum() <= BETWEEN_SHARE * levels.sum():
             return ""
         return (
@@ -115,6 +151,22 @@ class MaskCounts(LabelCounts):
             f"most of it at {between.argmax() + 1}: {threshold}, below it is background; of values "
             'that say neither, list those from 2 to 253 in "ignored"'
         )
+
+
+def _ignored_values(output: Classes | Mask, files: Files) -> str:
+    """The file values that are ignored, each with its share of the pixels where there are two."""
+    known = output.values if isinstance(output, Classes) else (IGNORE,)
+    shares, total = dict.fromkeys(sorted({*output.ignored} - {*known}), 0), 0
+    for data, name in islice(files, NUM_LOOKED_AT):
+        with suppress(UserError):
+            values = np.asarray(open_target(data, name, output))
+            total += values.size
+            for value in shares if values.ndim == 2 else ():
+                shares[value] += int((values == value).sum())
+    there = {value: count for value, count in shares.items() if count} or shares
+    if len(there) < 2:
+        return f"file value {', '.join(map(str, there))}"
+    return ", ".join(f"file value {v}: {n / max(total, 1):.1%}" for v, n in there.items())
 
 
 def _levels(output: Mask, files: Files, lossless: bool) -> np.ndarray:
@@ -135,7 +187,7 @@ class Numbers:
     title: str
 
     def __init__(self, output: Output) -> None:
-        self.output = output
+        self.output, self.whole = output, True
         self.num, self.known, self.unknown, self.total = 0, 0, 0, 0.0
         self.low, self.high = np.inf, -np.inf
 
@@ -178,7 +230,7 @@ class Numbers:
             ("(invalid)", [percent(share) for share in invalid]),
         ]
 
-    def doubt(self, files: Files) -> str:
+    def doubt(self, files: Files, val: Self | None = None) -> str:
         """What is odd about these targets, nothing if they are as they should be."""
         raise NotImplementedError
 
@@ -192,18 +244,41 @@ class Depths(Numbers):
         super().__init__(output)
         self.title = output.unit or "relative depth"
 
-    def doubt(self, files: Files) -> str:
-        """Whether none is valid, and what their files hold instead."""
-        if not self.is_void:
-            return ""
-        output, some = self.output, islice(files, NUM_LOOKED_AT)
-        each = [depth_values(open_target(*file, output), file[1])[0] for file in some]
-        least, most = min(map(np.min, each)), max(map(np.max, each))
-        return (
-            f"no valid pixel in {self.num} depths: their files hold {least} to {most}; see "
-            f'"scale" ({output.scale or "1 / full range"}), "max_depth" ({output.max_depth:g}) and '
+    def doubt(self, files: Files, val: Self | None = None) -> str:
+        """Whether enough are valid, and fill the range that the head can say."""
+        output, some, looked = self.output, islice(files, NUM_LOOKED_AT), f"{self.num} depths"
+        least, most, above, zeros, beyond, total = np.inf, -np.inf, np.inf, 0, 0, 0
+        for data, name in some:
+            with suppress(UserError):  # of what cannot be used others tell
+                values, full = depth_values(open_target(data, name, output), name)
+                values = values[np.isfinite(values)].astype(np.float32)
+                least, most = min(least, values.min(initial=least)), values.max(initial=most)
+                above = values[values > 0].min(initial=above)
+                far = values * (output.scale or 1 / full) > output.max_depth
+                zeros += int((values == 0).sum())
+                beyond += int((far & (values != output.missing)).sum())
+                total += values.size
+        held = (
+            f'their files hold {least:g} to {most:g}; see "scale" '
+            f'({output.scale or "1 / full range"}), "max_depth" ({output.max_depth:g}) and '
             f'"missing" ({output.missing})'
         )
+        if self.is_void:
+            return f"no valid pixel in {looked}: {held}"
+        if beyond > BEYOND_SHARE * total:
+            return f"{beyond / total:.0%} of the pixels of {looked} lie beyond max_depth: {held}"
+        share = self.known / (self.known + self.unknown)
+        if share < VALID_SHARE:
+            return f"{share:.2%} of the pixels of {looked} are valid: {held}"
+        if self.high < SMALL_SHARE * output.max_depth:
+            return f"the largest of {looked} is {self.high:.3g}{output.unit}: {held}"
+        gap = output.unit or 0.05 * most < above < most  # relative depth may begin at 0
+        if output.missing != 0 and gap and zeros > ZERO_SHARE * total:
+            return (
+                f"{zeros / total:.1%} of the pixels of {looked} are 0, the next value is {above:g}:"
+                f' if 0 means that nothing was measured, set "missing": 0 (now {output.missing})'
+            )
+        return ""
 
 
 class Angles(Numbers):
@@ -215,7 +290,7 @@ class Angles(Numbers):
         """Degrees between the known ones and the z axis."""
         return np.degrees(np.arccos(target[2, target.any(0)].clip(-1, 1)))
 
-    def doubt(self, files: Files) -> str:
+    def doubt(self, files: Files, val: Self | None = None) -> str:
         """Whether none is valid, or most face away."""
         if self.is_void:
             return f"no unit vector in {self.num} files of normals, expected n * 0.5 + 0.5 as RGB"
@@ -232,7 +307,7 @@ class ImageCounts(LabelCounts):
 
     title = "share of images"
 
-    def doubt(self, files: Files) -> str:
+    def doubt(self, files: Files, val: Self | None = None) -> str:
         """Whether there are at least two."""
         known = self.counts[:IGNORE]
         if self.is_void:
@@ -263,6 +338,13 @@ def statistics_of(output: Output) -> Statistics:
 def percent(share: float) -> str:
     """A share as text; of nothing it is a dash."""
     return "-" if np.isnan(share) else f"{100 * share:.3g} %"
+
+
+def listed(names: Sequence[str], chosen: np.ndarray) -> str:
+    """The chosen names, the first of many."""
+    found = [name for name, there in zip(names, chosen, strict=True) if there]
+    more = [f"{len(found) - LISTED} more"] if len(found) > LISTED else []
+    return ", ".join(found[:LISTED] + more)
 
 
 def _share(count: int, total: int) -> str:
