@@ -161,7 +161,9 @@ class Task:
     @staticmethod
     def from_json(value: dict[str, Any]) -> Task:
         """The Task that a JSON object describes; UserError names the key that does not fit."""
-        listed = value.get("outputs")
+        if "outputs" not in value:
+            return build(Task, value)  # which says so, unless another key is meant to be that
+        listed = value["outputs"]
         if not isinstance(listed, list | tuple):
             raise UserError(f"outputs: expected a list, got {short(listed)}")
         return build(Task, value | {"outputs": [Output.from_json(item) for item in listed]})
@@ -197,5 +199,12 @@ def read_task(path: Path) -> Task:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except RecursionError:
         raise UserError(f"{path}: not a task: brackets within brackets, too many") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        near = short(error.doc[max(0, error.pos - 24) : error.pos + 8])
+        raise UserError(
+            f"{path}: not a task: {error.msg}: {where}, near {near}; a number has a point, a text "
+            "straight double quotes, and no comma stands before a closing bracket"
+        ) from None
     except ValueError as error:
         raise UserError(f"{path}: not a task: {error}") from None

@@ -139,7 +139,7 @@ def output(**values):
         ({k: v for k, v in BASE.items() if k != "name"}, "'name' is missing"),
         ({k: v for k, v in BASE.items() if k != "image"}, "'image' is missing"),
         ({k: v for k, v in BASE.items() if k != "best"}, "'best' is missing"),
-        ({k: v for k, v in BASE.items() if k != "outputs"}, "outputs: expected a list"),
+        ({k: v for k, v in BASE.items() if k != "outputs"}, "key 'outputs' is missing"),
         (changed(outputs=[]), "no outputs"),
         (changed(outputs={"m": {}}), "outputs: expected a list"),
         (changed(outputs=[7]), "expected an object for output"),

@@ -25,6 +25,7 @@ ZERO_SHARE = 0.001  # of depths that are 0
 VALID_SHARE = 0.01  # of depths: fewer than a laser measures
 SMALL_SHARE = 0.1  # of max_depth, that the largest depth should be
 BETWEEN_SHARE = 0.25  # of a mask that is not 0: more than soft edges are
+NOISE = 40  # levels by which a lossy file blurs black and white
 FULL = 250  # of a mask: what some programs write for 255 is above
 IGNORED_SHARE = 0.01  # of the pixels, from which a class may be hidden among them
 
@@ -130,7 +131,7 @@ class MaskCounts(LabelCounts):
             return "" if self.counts[1] else f"no foreground {looked}: {none}"
         if both and output.threshold != Mask.threshold:  # whoever sets it knows what they hold
             return ""
-        levels = _levels(output, files, both)
+        levels = _levels(output, files)
         there, threshold = np.flatnonzero(levels), f'"threshold" is {output.threshold}'
         if not self.counts[1]:
             most = f"the largest value in their files is {there.max()}"
@@ -169,15 +170,20 @@ def _ignored_values(output: Classes | Mask, files: Files) -> str:
     return ", ".join(f"file value {v}: {n / max(total, 1):.1%}" for v, n in there.items())
 
 
-def _levels(output: Mask, files: Files, lossless: bool) -> np.ndarray:
-    """How many pixels of masks (of lossless ones alone) hold each value, int64 (65536)."""
+def _levels(output: Mask, files: Files) -> np.ndarray:
+    """How many pixels of masks hold each value, int64 (65536); of lossy ones, what is nearly black
+    or white counts as that."""
     levels = np.zeros(MAX_UINT16 + 1, np.int64)
     for data, name in islice(files, NUM_LOOKED_AT):
         with suppress(UserError):  # of what cannot be used others tell
             image = open_target(data, name, output)
-            if not (lossless and "lossy" in image.info):
-                values = mask_values(image, name).clip(0, MAX_UINT16)
-                levels += np.bincount(values.ravel(), minlength=len(levels))
+            values = mask_values(image, name).clip(0, MAX_UINT16)
+            own = np.bincount(values.ravel(), minlength=len(levels))
+            if "lossy" in image.info:
+                for at, ringing in ((0, own[1:NOISE]), (IGNORE, own[IGNORE - NOISE : IGNORE])):
+                    own[at] += ringing.sum()
+                    ringing[:] = 0
+            levels += own
     return levels
 
 

@@ -2,25 +2,19 @@
 
 import hashlib
 import json
-import os
 import re
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from datasets.index.hints import hints, near_names, paths
 from datasets.index.splits import Divider, choose, divider, field_reader
 from datasets.index.templates import compile_lines, fill_template, literal_length
-from datasets.stores import SHARD_SUFFIXES, Store, index_cache
+from datasets.stores import Store, index_cache
 from datasets.stores.index_cache import Columns
 from datasets.task import Output, Task, UserError
-
-_SHOWN = 12  # paths listed in an error
-_NEAR = 5000  # names among which an error looks for one that may have been meant
 
 
 @dataclass(frozen=True)
@@ -121,8 +115,12 @@ def find_samples(
         if len(absent) > unlabelled:
             more = f"; {len(absent)} of {len(table)} images have none" if len(absent) > 1 else ""
             what = table.no_target(int(absent[0]), output, task)
-            near = _near(table, task, what.rpartition(" ")[2])
-            raise UserError(f"{table.where(*table.image(int(absent[0])))}: {what}{more}{near}")
+            near = near_names(table, task, what.rpartition(" ")[2])
+            without = (
+                f"; --skip-bad {len(absent)} goes on without" if len(absent) < len(table) else ""
+            )
+            where = table.where(*table.image(int(absent[0])))
+            raise UserError(f"{where}: {what}{more}{near}{without}")
     return table
 
 
@@ -202,10 +200,7 @@ def _find_images(
 
     columns = _scan(stores, pattern, look)
     if not columns:
-        folders = {f"; what lies beside shards in {s.named} is not read" for s in stores if s.named}
-        raise UserError(
-            f"{_paths(stores)}: no image fits {task.image}; {_contents(stores)}{''.join(folders)}"
-        )
+        raise UserError(f"{paths(stores)}: no image fits {task.image}; {hints(stores, task)}")
     order = np.argsort(columns[2], kind="stable")
     shard, member, name, text = (columns.pop(0)[order] for _ in _Images._fields)  # frees each
     return _Images(shard, member, name, text)
@@ -319,32 +314,3 @@ def _join(
             link(np.flatnonzero(image_shard == number), np.flatnonzero(shard == number), row)
     link(np.flatnonzero(first < 0), np.flatnonzero(free), 1)
     return first, second
-
-
-def _near(table: SampleTable, task: Task, expected: str) -> str:
-    """What lies there that may be meant: a name like the one expected, else all in short."""
-    members = ((s, i) for s, store in enumerate(table.stores) for i in range(len(store)))
-    names = ["", *(output.name for output in task.dense)]
-    used = {table.target(i, name) for i in range(min(len(table), _NEAR)) for name in names}
-    others = [table.stores[s].names()[i] for s, i in islice(members, _NEAR) if (s, i) not in used]
-    near = get_close_matches(expected, others, 1)
-    return f"; near it lies {near[0]}" if near else f"; {_contents(table.stores)}"
-
-
-def _contents(stores: list[Store]) -> str:
-    """Where most members lie, by folder and suffix: `there are 10 photos/*.jpg, 9 labels/*.png`."""
-    parts = Counter(
-        f"{os.path.dirname(name)}/*{os.path.splitext(name)[1]}".lstrip("/")
-        for store in stores
-        for name in store.names()
-    )
-    more = f" and {len(parts) - 4} other kinds" if len(parts) > 4 else ""
-    nested = any(kind.endswith((*SHARD_SUFFIXES, ".parquet")) for kind in parts)
-    hint = "; of shards, name each, or unpack them; python -m datasets.pack reads parquet"
-    kinds = ", ".join(f"{num} {kind}" for kind, num in parts.most_common(4))
-    return f"there are {kinds}{more}{hint if nested else ''}"
-
-
-def _paths(stores: list[Store]) -> str:
-    more = [f"and {len(stores) - _SHOWN} more"] if len(stores) > _SHOWN else []
-    return ", ".join([str(store.path) for store in stores[:_SHOWN]] + more)

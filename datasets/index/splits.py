@@ -147,7 +147,8 @@ def choose(
         if not chosen.any():
             raise UserError(
                 f"split {split!r} has no sample: no image where {{split}} is "
-                f"{task.splits[split]!r}, found {_values(texts)}"
+                f'{task.splits[split]!r}, found {_values(texts)}; "splits" of the task names them, '
+                "and without {split} some are drawn"
             )
         return chosen
     if split not in ("train", "val"):

@@ -34,7 +34,7 @@ def _source(template: str, any_suffix: bool = False) -> str:
     after could take any longer one, the first is final: names of n characters take n steps."""
     if not template or template.startswith("/"):
         raise UserError(f"template {template!r}: expected a relative member name")
-    template = unicodedata.normalize("NFC", template)
+    template = unicodedata.normalize("NFC", template).replace("\\", "/").removeprefix("./")
     body, suffix = _SUFFIX.fullmatch(template).groups()
     suffixes = IMAGE_SUFFIXES if suffix == ".*" else (suffix,)
     ending = "|".join(map(re.escape, suffixes))
