@@ -58,8 +58,9 @@ def class_histogram(
             by_id = np.bincount(targets[name].numpy().ravel(), minlength=256)
             count += by_id[: len(count)]
     histogram = {name: count.tolist() for name, count in counts.items()}
-    cache.mkdir(parents=True, exist_ok=True)
-    write_whole(file, json.dumps(histogram).encode())
+    with suppress(OSError):  # no room, no right: they are counted again the next time
+        cache.mkdir(parents=True, exist_ok=True)
+        write_whole(file, json.dumps(histogram).encode())
     return histogram
 
 

@@ -1,5 +1,6 @@
 """A checkpoint is whole or it is the old one; it is read without running what it says."""
 
+import io
 import os
 import pickle
 import random
@@ -140,7 +141,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch, error):
     before = path.read_bytes()
 
     def full(state, target):
-        target.write_bytes(b"half of it")
+        target.write(b"half of it")
         raise error
 
     monkeypatch.setattr(torch, "save", full)
@@ -150,12 +151,43 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch, error):
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
 
 
+@pytest.mark.parametrize("name", ["last.pt", "best.pt", "small.pt"])
+def test_a_predecessor_gives_way_where_there_is_no_room(tmp_path, monkeypatch, capsys, name):
+    """Only to what a run itself writes. What torch says of a file cut short is not told."""
+    for step in (1, 2):
+        checkpoint.save(tmp_path / "last.pt", STATE | {"step": step})
+    before, save = tmp_path / "previous.pt", torch.save
+
+    def write(state, target):
+        try:
+            if before.exists():
+                raise OSError(28, "No space left on device")
+        except OSError:
+            raise RuntimeError("unexpected pos")  # noqa: B904
+        save(state, target)
+
+    monkeypatch.setattr(torch, "save", write)
+    if name == "small.pt":
+        with pytest.raises(ValueError, match="small.pt: checkpoint cannot be written: No space"):
+            checkpoint.save(tmp_path / name, STATE | {"step": 3})
+        assert checkpoint.load(before)["step"] == 1
+        return
+    checkpoint.save(tmp_path / name, STATE | {"step": 3})
+    assert checkpoint.load(tmp_path / name)["step"] == 3
+    assert checkpoint.load(before if name == "last.pt" else tmp_path / "last.pt")["step"] == 2
+    said = capsys.readouterr().err
+    assert (
+        said
+        == f"warning: {tmp_path / name}: No space left on device beside it: {before} gave way\n"
+    )
+
+
 def test_a_crash_while_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "last.pt"
     checkpoint.save(path, STATE)
 
     def crash(state, target):
-        target.write_bytes(b"half of it")
+        target.write(b"half of it")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", crash)
@@ -176,10 +208,11 @@ def test_a_predecessor_is_kept_until_its_successor_was_read(tmp_path, monkeypatc
     save = torch.save
 
     def flipped(state, target):
-        save(state, target)
-        data = bytearray(target.read_bytes())
+        written = io.BytesIO()
+        save(state, written)
+        data = bytearray(written.getvalue())
         data[data.index(b"PK\3\4") + 200] ^= 1
-        target.write_bytes(data)
+        target.write(data)
 
     monkeypatch.setattr(torch, "save", flipped)
     with pytest.raises(ValueError, match="last.pt: .* is not read as it was written"):

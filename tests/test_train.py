@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -379,22 +380,42 @@ def test_a_damaged_checkpoint_costs_no_more_than_since_the_last(
     assert checkpoint.load(previous)["step"] == 4
 
 
-@pytest.mark.parametrize("where", ["log", "images"])
+def full(*_, **__):
+    raise OSError(28, "No space left on device")
+
+
 def test_a_full_disk_names_the_folder_and_the_last_good_checkpoint(
-    run_train, tiny_json, tmp_path, monkeypatch, where
+    run_train, tiny_json, tmp_path, monkeypatch
 ):
     path, data = tiny_json
     words = ("--task", path, "--data", data, "--eval-steps", "2", "--out", "run", "--steps")
     assert run_train(*words, "2").status == 0
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(run_folder.RunLogger, where, full)
+    monkeypatch.setattr(run_folder.RunLogger, "log", full)
     ran = run_train("--resume", "run/last.pt", "--steps", "4")
     expected = f"last good checkpoint is {Path('run/last.pt')}"
     assert (ran.status, ran.err) == (2, f"error: run: No space left on device; the {expected}\n")
     assert checkpoint.load(tmp_path / "run" / "last.pt")["step"] == 2
+
+
+def test_pictures_that_have_no_room_end_nothing(run_train, tiny_json, tmp_path, monkeypatch):
+    monkeypatch.setattr(Image.Image, "save", full)
+    path, data = tiny_json
+    ran = run_train("--task", path, "--data", data, "--steps", "2", "--out", "run")
+    line = "warning: run: No space left on device: went on without a picture"
+    assert (ran.status, ran.err.splitlines()) == (0, [line] * 2)  # samples; charts at the end
+    assert checkpoint.load(tmp_path / "run" / "last.pt")["step"] == 2
+    assert not list((tmp_path / "run").rglob("*.p[na]*"))
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="no way to mount a small disk")
+def test_wherever_the_disk_is_full_a_run_ends_well_and_goes_on():
+    """A few of the disks that `python tests/full_disks.py` tries."""
+    own = ["unshare", "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*own, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]).returncode:
+        pytest.skip("this system lets nobody mount a small disk")
+    command = [*own, sys.executable, REPOSITORY / "tests" / "full_disks.py", "90"]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert re.search(r"^(\d+) of \1 disks held", ran.stdout, re.MULTILINE), ran.stdout + ran.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1], ids=str)

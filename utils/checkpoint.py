@@ -1,5 +1,6 @@
 """Saves checkpoints, whole or not at all, and reads them as tensors and plain values only."""
 
+import errno
 import os
 import pickle
 import random
@@ -19,6 +20,8 @@ from utils.command import printable
 from utils.files import write_whole
 
 LAST, PREVIOUS = "last.pt", "previous.pt"  # from which a run is resumed; the one before it
+BEST = "best.pt"  # what a run has learnt
+FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # no room on a disk
 _PLAIN = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool}
 _PLAIN |= {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 _MALFORMED = (
@@ -31,26 +34,53 @@ FORMAT = 4  # raise it whenever networks name or store their weights in another 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write the state, whole, finite, or not at all; UserError says why the old one stands.
 
-    A last.pt becomes previous.pt once its successor has been read back.
+    A last.pt becomes previous.pt once its successor has been read back. Where a run's disk is full,
+    previous.pt gives way, with a line on stderr: last.pt was read back, too.
     """
     if broken := not_finite(state):
         raise UserError(f"{path}: not written: {broken} is infinite or not a number")
+    before = path.with_name(PREVIOUS)
 
     def write(part: Path) -> None:
         """The file's content, read back before it takes the place of another."""
-        torch.save({"format": FORMAT, **state}, part)
+        with part.open("wb") as file:  # torch tells of a full disk only where Python writes for it
+            torch.save({"format": FORMAT, **state}, file)
         if record := _damaged(part):
             raise OSError(f"{record!r} is not read as it was written")
         if path.name == LAST and path.exists():
-            before = path.with_name(PREVIOUS)
             before.unlink(missing_ok=True)
             with suppress(OSError):  # a file system without links
                 os.link(path, before)  # a rename would leave no last.pt for a moment
 
     try:
-        write_whole(path, write)
+        try:
+            write_whole(path, write)
+        except (OSError, RuntimeError) as error:
+            if path.name not in (LAST, BEST) or not is_full(error) or not before.exists():
+                raise
+            before.unlink()
+            write_whole(path, write)
+            line = f"warning: {path}: {_reason(error)} beside it: {before} gave way"
+            print(printable(line), file=sys.stderr)
     except (OSError, RuntimeError) as error:
-        raise UserError(f"{path}: checkpoint cannot be written: {error}") from None
+        raise UserError(f"{path}: checkpoint cannot be written: {_reason(error)}") from None
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether there was no room on a disk, or in a quota."""
+    return getattr(_cause(error), "errno", None) in FULL
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(cause := _cause(error), "strerror", None) or str(cause)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What the system said, where torch's writer then said that its file is cut short."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__context__
+    return cause or error
 
 
 def load_last(path: Path) -> tuple[Path, dict[str, Any]]:
@@ -189,7 +219,7 @@ def find_weights(task: str | None, runs: Path, shipped: Path) -> Path:
     """The newest best.pt of a task below `runs`, else the demo weights in `shipped`."""
     if not task:
         raise UserError(f"--task: expected one of {', '.join(TASKS)}, or --weights CKPT")
-    for path, trained in newest(runs, "best.pt"):
+    for path, trained in newest(runs, BEST):
         if task in trained:
             return path
     demo = shipped / f"demo_{task}.pt"

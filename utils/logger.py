@@ -9,6 +9,7 @@ import os
 import secrets
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -90,7 +91,8 @@ class RunLogger:
         """Save RGB pictures as `samples/{step:06d}_{name}.png`; wandb gets small JPEGs of them."""
         (self.folder / "samples").mkdir(exist_ok=True)
         for name, picture in pictures.items():
-            picture.save(self.folder / "samples" / f"{step:06d}_{name.replace('/', '_')}.png")
+            path = self.folder / "samples" / f"{step:06d}_{name.replace('/', '_')}.png"
+            write_whole(path, partial(picture.save, format="PNG"))
         self._send("images", step, pictures)
 
     def skipped(self, step: int, listed: dict[str, str]) -> None:

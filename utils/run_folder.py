@@ -1,11 +1,11 @@
 """A run's folder: its record, its checkpoints, what is said meanwhile, and its conclusion."""
 
-import errno
 import math
 import operator
 import shlex
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +32,6 @@ from utils.settings import RUNS, Settings
 from utils.skipped import Skipped
 from utils.stop import STOPPED
 
-FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # no room on a disk
 IN_A_ROW = 5  # steps that are left out before the run ends
 PICTURES = 50  # evaluations whose pictures are kept, spread over the run, and the last one
 SAVE_SECONDS = 300  # a crash costs at most so much training
@@ -85,6 +84,7 @@ class RunFolder:
         self.taken: list[tuple[dict[str, Tensor], list[str]]] = []  # steps since, and their images
         self.in_a_row = 0  # steps left out up to now
         self.saved = time.monotonic()
+        self.lost = ""  # what is to be said of pictures
 
     def __enter__(self) -> Self:
         return self
@@ -96,7 +96,7 @@ class RunFolder:
         if self.made:
             with suppress(OSError):
                 self.path.rmdir()  # empty where a mistake was found before there was a run
-        if isinstance(error, OSError) and error.errno in FULL:  # it names no file
+        if isinstance(error, OSError) and checkpoint.is_full(error):  # it names no file
             raise UserError(f"{self.path}: {error.strerror}; {self._good()}") from None
 
     def say(self, text: str) -> None:
@@ -192,7 +192,7 @@ class RunFolder:
             raise self._diverged(step, "the loss on validation images")
         every = math.ceil(steps.total / steps.eval / PICTURES)
         if step == steps.total or step // steps.eval % every == 0:
-            self.logger.images(step, validation.pictures)
+            self._draw(self.logger.images, step, validation.pictures)
         self.logger.skipped(step, self.skipped.listed)
         where = f"step {step} (epoch {step / steps.epoch:.1f})"
         picking = [task.best for task in self.tasks]
@@ -201,7 +201,8 @@ class RunFolder:
         if validation.score > self.best or self.best < 0:
             self.best = max(self.best, validation.score)
             self._write(
-                "best.pt", validation.facts | {"step": step, "model": state.averaged.state_dict()}
+                checkpoint.BEST,
+                validation.facts | {"step": step, "model": state.averaged.state_dict()},
             )
         self.meter.restart()
 
@@ -256,6 +257,7 @@ class RunFolder:
         due = self.line if self.due else None  # what was logged right before the evaluation
         self._write(checkpoint.LAST, facts | {"data": self.data, "due": due})
         self.saved = time.monotonic()
+        self._tell_lost()
 
     def rescue(self, error: UserError, state: TrainState) -> UserError:
         """A process that loads data died, between two steps: save the last whole one. The error,
@@ -292,23 +294,37 @@ class RunFolder:
 
     def _conclude(self) -> None:
         outputs = self.settings.outputs
-        draw_curves(self.path / "metrics.jsonl", self.path / "curves.png", outputs)
-        best = checkpoint.load(self.path / "best.pt")
+        self._draw(draw_curves, self.path / "metrics.jsonl", self.path / "curves.png", outputs)
+        best = checkpoint.load(self.path / checkpoint.BEST)
         metrics = metrics_of(outputs)
         for output in outputs:
             metric = metrics[output.name]
             metric.load_state(best["counts"][output.name])
             if metric.confusion is not None:
                 chart = self.path / f"confusion_{output.name}.png"
-                draw_confusion(metric.confusion, output.labels, chart, metric.UNIT)
+                self._draw(draw_confusion, metric.confusion, output.labels, chart, metric.UNIT)
             table = metric.table(output.name)
             if table is not None:
                 self.say(table)
+        self._tell_lost()
         for task in self.tasks:
             self.say(report.best(task.best, best["scores"], best["step"]))
         files = "best weights in {0}/best.pt, curves in {0}/curves.png, pictures in {0}/samples"
         self.say(files.format(self.path))
         self.say(f"see its predictions: {report.next_command(self.settings, self.path)}")
+
+    def _draw(self, draw: Callable[..., None], *what: Any) -> None:
+        """Draw a picture; where it cannot be kept, the run goes on without it."""
+        try:
+            draw(*what)
+        except OSError as error:
+            self.lost = f"warning: {self.path}: {error.strerror}: went on without a picture"
+
+    def _tell_lost(self) -> None:
+        """A line for pictures that were lost, unless what followed has ended the run with one."""
+        if self.lost:
+            print(printable(self.lost), file=sys.stderr)
+        self.lost = ""
 
 
 def check_best(task: Task) -> None:
