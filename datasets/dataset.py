@@ -6,6 +6,7 @@ A sample is a function of (seed, epoch, index), the order one of (seed, position
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -207,9 +208,10 @@ class InfiniteBatchSampler(Sampler[list[tuple[int, int]]]):
     comes exactly once an epoch and no batch is short. A function of seed and position: a run
     resumes at batch `start` without reading what it has seen.
 
-    With `world` ranks, `batch` samples go to each, and rank r takes the r-th part of each step's
-    samples. neighbours: all indices, those first that lie first in their shards; epochs are then
-    shuffled by `mix_runs`, otherwise each order is as likely as any other.
+    part: rank and number of ranks. A step is `accum` batches of each rank, which follow each other:
+    those of rank r are the r-th part of its samples. neighbours: all indices, those first that lie
+    first in their shards; epochs are then shuffled by `mix_runs`, otherwise each order is as likely
+    as any other.
     """
 
     def __init__(
@@ -220,23 +222,25 @@ class InfiniteBatchSampler(Sampler[list[tuple[int, int]]]):
         start: int = 0,
         part: tuple[int, int] = (0, 1),
         neighbours: np.ndarray | None = None,
+        accum: int = 1,
     ) -> None:
         self.num, self.batch, self.seed, self.start = num, batch, seed, start
-        self.rank, self.world_size = part
+        self.part, self.accum = part, accum
         self.neighbours = neighbours
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        position = (self.start * self.world_size + self.rank) * self.batch
+        rank, world_size = self.part
         epoch, order = -1, None
-        while True:
+        for turn in count(self.start):
+            step, own = divmod(turn, self.accum)
+            first = self.batch * ((step * world_size + rank) * self.accum + own)
             batch = []
-            for number in range(position, position + self.batch):
+            for number in range(first, first + self.batch):
                 if number // self.num != epoch:
                     epoch = number // self.num
                     order = self._order(np.random.default_rng([self.seed, epoch]))
                 batch.append((epoch, int(order[number % self.num])))
             yield batch
-            position += self.world_size * self.batch
 
     def _order(self, rng: np.random.Generator) -> np.ndarray:
         """The indices of one epoch, integer (num)."""

@@ -44,8 +44,9 @@ def train_loader(
     shuffle: str = "global",
     on_bad: OnBad = refuse,
     pin: bool = False,
+    accum: int = 1,
 ) -> Iterator[Batch]:
-    """Endless training batches from batch number `start` on. part: rank and number of ranks.
+    """Endless training batches from batch number `start` on. part, accum: as the sampler's.
 
     shuffle: "global", or "shards", which keeps to few places of the shards at a time. A batch comes
     without its bad samples where `on_bad` returns, the others as they would. pin: in page-locked
@@ -55,7 +56,7 @@ def train_loader(
     loader = DataLoader(
         _Readable(dataset),
         batch_sampler=InfiniteBatchSampler(
-            len(dataset), batch, dataset.seed, start, part, neighbours
+            len(dataset), batch, dataset.seed, start, part, neighbours, accum
         ),
         collate_fn=partial(_stack, task=dataset.task, size=dataset.size),
         num_workers=workers,
@@ -75,7 +76,7 @@ def train_batches(
     sizes: images in a batch of each task. loading: as `train_loader` takes it.
     """
     loaders = [
-        train_loader(each.train, size, start=step * accum, **loading)
+        train_loader(each.train, size, start=step * accum, accum=accum, **loading)
         for each, size in zip(data, sizes, strict=True)
     ]
     while True:

@@ -1,8 +1,6 @@
 """One step, one evaluation: the same numbers however the work is divided."""
 
 import copy
-import os
-import socket
 from dataclasses import replace
 
 import numpy as np
@@ -441,78 +439,6 @@ def test_states_that_do_not_fit():
     state["optimizer"]["state"][0]["momentum_buffer"] = torch.zeros(7)
     with pytest.raises(ValueError, match="does not fit these settings: its optimizer's momentum"):
         make_state().load_state_dict(state)
-
-
-def rank_of_two(rank, port, folder):
-    """What one of two processes does: two steps on its half of each batch, and its half of the
-    evaluation."""
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE="2",
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-    )
-    torch.set_num_threads(1)
-    state = make_state(uncertainty=True)
-    steps = []
-    for step in range(2):
-        own = split(batch_of(4, seed=step), 2)[rank]
-        steps.append(train_step(state, split(own, 1), accum=2))
-    stop = state.distributed.any(rank == 1)
-    found = scores_of(state, [split(batch_of(3, seed=9), 1)[i] for i in range(rank, 3, 2)])
-    few = scores_of(state, [batch_of(1, seed=9)] if rank == 0 else [])
-    normed = make_state(replace(SPEC, norm="batch"), distributed=state.distributed)
-    train_step(normed, [split(batch_of(4), 2)[rank]])
-    batches = split(batch_of(4), 2)
-    same = [scores_of(normed, batches[rank : rank + 1]).scores]
-    result = {
-        "weights": weights(state),
-        "log_variances": state.criterion.log_variances.detach(),
-        "scores": found.scores,
-        "few": few.scores,
-        "stop": stop,
-        "mean": state.distributed.mean({"b": rank, "a": 0.5} if rank else {"a": 0.5, "b": rank}),
-        "said": state.distributed.main_says(lambda: f"by rank {rank}"),
-        "normed": {k: v.clone() for k, v in normed.model.state_dict().items()},
-        "normed_scores": same[0],
-    }
-    state.distributed.save(folder / "saved.pt", {"rank": rank})
-    torch.save(result, folder / f"rank{rank}.pt")
-    state.distributed.close()
-
-
-def test_two_ranks_equal_one(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(rank_of_two, (port, tmp_path), nprocs=2)
-    ranks = [torch.load(tmp_path / f"rank{i}.pt") for i in (0, 1)]
-    assert torch.load(tmp_path / "saved.pt")["rank"] == 0
-
-    single = make_state(uncertainty=True)
-    for step in range(2):
-        train_step(single, split(batch_of(4, seed=step), 1), accum=4)
-    scores = scores_of(single, split(batch_of(3, seed=9), 1)).scores
-    few = scores_of(single, [batch_of(1, seed=9)]).scores
-    for rank in ranks:
-        assert torch.allclose(rank["weights"], weights(single), atol=1e-6)
-        assert torch.allclose(rank["log_variances"], single.criterion.log_variances, atol=1e-6)
-        assert rank["stop"] is True
-        assert rank["mean"] == {"a": 0.5, "b": 0.5}
-        assert rank["said"] == "by rank 0"
-        for name, value in scores.items():
-            assert rank["scores"][name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
-        for name, value in few.items():
-            assert rank["few"][name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
-
-    # Batch norm's statistics are each rank's own; what is scored must be what is saved.
-    saved = make_state(replace(SPEC, norm="batch"))
-    saved.model.load_state_dict(ranks[0]["normed"])
-    expected = scores_of(saved, split(batch_of(4), 2)).scores
-    for rank in ranks:
-        for name, value in expected.items():
-            assert rank["normed_scores"][name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
 
 
 def test_bfloat16_trains_in_float32_weights():

@@ -41,7 +41,11 @@ class Distributed:
         heads unused."""
         if self.world_size == 1:
             return model
-        return nn.parallel.DistributedDataParallel(model, find_unused_parameters=partial_outputs)
+        parallel = nn.parallel.DistributedDataParallel(
+            model, find_unused_parameters=partial_outputs
+        )
+        parallel.broadcast_buffers = False  # running statistics are of all ranks' images
+        return parallel
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Average the gradients of parameters that no wrapped model holds."""

@@ -19,6 +19,7 @@ from utils.distributed import Distributed
 from utils.metric_sums import Metrics
 from utils.optim import Schedule, check_moments, make_optimizer
 from utils.predict import Predictor
+from utils.running import RunningStatistics
 from utils.settings import OptimSettings
 
 
@@ -140,9 +141,7 @@ def train_step(state: TrainState, batches: Sequence[Batch], accum: int = 1) -> d
     UserError when there is nothing left to cut.
     """
     state.model.train()
-    buffers = [*state.model.buffers(), *state.criterion.buffers()]
-    statistics = [b for b in buffers if b.is_floating_point() and b.ndim == 1]
-    before = torch.cat(statistics) if statistics else None
+    statistics = RunningStatistics([state.model, state.criterion], state.distributed)
     sums = _gradients(state, batches, accum)
     loss = torch.stack(sums["loss"]).sum() / accum
     state.distributed.average_gradients(state.criterion.parameters())
@@ -156,9 +155,7 @@ def train_step(state: TrainState, batches: Sequence[Batch], accum: int = 1) -> d
         state.optimizer.found_inf = not_finite  # type: ignore[attr-defined]  # as a scaler tells it
     state.scaler.step(state.optimizer)
     state.scaler.update()
-    if before is not None:
-        kept = torch.where(not_finite > 0, before, torch.cat(statistics))
-        torch._foreach_copy_(statistics, kept.split([len(b) for b in statistics]))
+    statistics.settle(not_finite)
     state.schedule.advance()
     if state.ema is not None:
         state.ema.update_parameters(state.model)
@@ -315,7 +312,6 @@ def evaluate(
     and return the scores of the whole. num_samples: how many to keep, to be drawn.
     """
     compute = predictor.compute
-    distributed.share(predictor.model.buffers())
     sums: dict[str, Tensor] = {}
     samples: list[EvalSample] = []
     pixels = 0
@@ -324,9 +320,13 @@ def evaluate(
         pixels += len(batch.image) * math.prod(batch.image.shape[-2:])
         for index, size, predictions in predictor(batch.image, tuple(batch.targets)):
             targets = compute.targets({name: batch.targets[name][index] for name in predictions})
-            for name, term in criterion(predictions, targets)[1].items():
-                total = term.double() * size
-                sums[name] = sums[name] + total if name in sums else total
+            num = len(batch.image[index[0]])
+            for i in range(num):  # one by one: no loss depends on which images share a batch
+                one = (
+                    {n: each[i : i + 1] for n, each in e.items()} for e in (predictions, targets)
+                )
+                for name, term in criterion(*one)[1].items():
+                    sums[name] = sums.get(name, 0) + term.double() * (size / num)
             for name, target in targets.items():
                 metrics[name].update(predictions[name], target)
                 if len(samples) < num_samples:
