@@ -413,7 +413,7 @@ def test_wherever_the_disk_is_full_a_run_ends_well_and_goes_on():
     own = ["unshare", "--user", "--map-root-user", "--mount"]
     if subprocess.run([*own, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]).returncode:
         pytest.skip("this system lets nobody mount a small disk")
-    command = [*own, sys.executable, REPOSITORY / "tests" / "full_disks.py", "90"]
+    command = [*own, sys.executable, REPOSITORY / "tests" / "full_disks.py", "130"]
     ran = subprocess.run(command, capture_output=True, text=True)
     assert re.search(r"^(\d+) of \1 disks held", ran.stdout, re.MULTILINE), ran.stdout + ran.stderr
 
