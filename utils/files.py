@@ -1,4 +1,4 @@
-"""Writes files so that a crash leaves no half of one, and locks folders."""
+"""Writes files so that a crash leaves no half of one; makes folders, and locks them."""
 
 import os
 import socket
@@ -50,6 +50,21 @@ def check_folder(folder: Path) -> None:
     for path in (*folder.glob("*"), *folder.glob("samples/*")):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise UserError(f"{path}: a link or no regular file, expected what a run has written")
+
+
+def new_folder(folder: Path) -> Path:
+    """Make the folder, or the first of folder-2, folder-3, ... that is not there.
+
+    Of runs that start at once, each has its own.
+    """
+    candidate, number = folder, 1
+    while True:
+        try:
+            candidate.mkdir(parents=True)
+            return candidate
+        except FileExistsError:
+            number += 1
+            candidate = folder.with_name(f"{folder.name}-{number}")
 
 
 def lock_folder(folder: Path) -> TextIO:

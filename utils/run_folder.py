@@ -337,18 +337,3 @@ def check_best(task: Task) -> None:
             f"task {task.name}: best is {task.best!r}, expected {name}/ and one of "
             f"{', '.join(known)}"
         )
-
-
-def new_folder(folder: Path) -> Path:
-    """Make the folder, or the first of folder-2, folder-3, ... that is not there.
-
-    Of runs that start at once, each has its own.
-    """
-    candidate, number = folder, 1
-    while True:
-        try:
-            candidate.mkdir(parents=True)
-            return candidate
-        except FileExistsError:
-            number += 1
-            candidate = folder.with_name(f"{folder.name}-{number}")
