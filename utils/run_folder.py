@@ -23,7 +23,7 @@ from utils.charts import draw_confusion, draw_curves
 from utils.command import printable
 from utils.distributed import Distributed
 from utils.engine import TrainState
-from utils.files import check_folder, lock_folder, unlock_folder
+from utils.files import check_folder, lock_folder, new_folder, unlock_folder
 from utils.logger import NullLogger, RunLogger
 from utils.metrics import metrics_of, picking_scores
 from utils.origin import origin
