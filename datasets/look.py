@@ -1,12 +1,13 @@
 """Says what is odd about data, in a line each, before hours of training are spent on it."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from time import monotonic
 
 import numpy as np
 from torch import bincount
 
 from datasets.check.alike import describe_likeness
-from datasets.check.statistics import MANY_CLASSES, Statistics, listed, statistics_of
+from datasets.check.statistics import MANY_CLASSES, NUM_LOOKED_AT, Statistics, listed, statistics_of
 from datasets.dataset import DenseDataset, TaskData
 from datasets.decode import check_headers, decode_target
 from datasets.images import header_size
@@ -16,6 +17,7 @@ from datasets.task import Batch, Output, UserError
 
 NUM_TARGETS = 500  # that are looked at, of each output and split
 MAX_PIXELS = 64_000_000  # of theirs: about a second
+SECONDS = 2  # that reading them may take, but for the first NUM_LOOKED_AT
 NUM_NAMES = 1000  # of images, that are looked at
 ENOUGH = 4  # targets without a single valid pixel, or all there are, end a run
 FEW = 5  # images, on which no score means much; where there are few in all, a fifth must do
@@ -100,9 +102,11 @@ def _some_names(dataset: DenseDataset) -> list[str]:
 def _some_targets(dataset: DenseDataset, output: Output) -> Iterator[tuple[np.ndarray, bytes, str]]:
     """Some of an output's targets, spread over a split: values as trained on, (H, W), bytes and
     name of the member."""
-    num, pixels = min(len(dataset), NUM_TARGETS), 0
+    num, pixels, begin = min(len(dataset), NUM_TARGETS), 0, monotonic()
     chosen = np.random.default_rng(0).choice(len(dataset), num, replace=False)
-    for index in dataset.indices[chosen].tolist():
+    for number, index in enumerate(dataset.indices[chosen].tolist()):
+        if number >= NUM_LOOKED_AT and monotonic() - begin > SECONDS:
+            return
         if output.per_image:
             name = dataset.table.key(index)
             text = dataset.table.text(index, output.name)

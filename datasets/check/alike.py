@@ -5,6 +5,7 @@ grey copies of some.
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import suppress
+from time import monotonic
 
 import numpy as np
 from PIL import Image
@@ -13,10 +14,12 @@ from datasets.contents import marks
 from datasets.dataset import DenseDataset
 from datasets.images import PIXELS_PER_BYTE, header_size, open_image
 from datasets.photo import rgb_pixels
+from datasets.stores import Shard
 from datasets.task import UserError
 
 NUM_VAL, NUM_TRAIN = 64, 400  # images that are compared
 MAX_PIXELS = 100_000_000  # of theirs that are decoded: a second
+SECONDS = 2  # that reading a split's may take, but for the first
 JPEG = b"\xff\xd8"  # decoded at an eighth
 SIDE, SMALL = 24, 16  # of a small copy, and of an image that is too small
 FLAT = 1.0  # grey levels: with less contrast, likeness says nothing
@@ -69,9 +72,9 @@ def _neighbours(dataset: DenseDataset, keys: list[str]) -> np.ndarray:
 def _copies(train: DenseDataset, val: DenseDataset) -> tuple[int | str, str]:
     """How many images of validation are in training, byte for byte, and one; shards tell without
     being read."""
-    sides = [marks(dataset, "") for dataset in (train, val)]
-    if not all("crc" in side and "size" in side for side in sides):
+    if not all(isinstance(store, Shard) for store in train.table.stores):
         return 0, ""
+    sides = [marks(dataset, "") for dataset in (train, val)]
     ours, theirs = (side["crc"].astype(np.uint64) << 32 | side["size"] for side in sides)
     same = np.flatnonzero(np.isin(theirs, ours))
     return len(same), val.table.key(int(val.indices[same[0]])) if len(same) else ""
@@ -80,8 +83,10 @@ def _copies(train: DenseDataset, val: DenseDataset) -> tuple[int | str, str]:
 def _thumbnails(dataset: DenseDataset, indices: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """Grey levels (n, SIDE, SIDE), float32, and names of those that are large enough and can be
     read."""
-    found, keys, pixels = [], [], 0
+    found, keys, pixels, begin = [], [], 0, monotonic()
     for index in indices.tolist():
+        if len(found) >= ENOUGH and monotonic() - begin > SECONDS:
+            break
         with suppress(UserError):  # training names it
             data, name = dataset.read(index)
             width, height = header_size(data, name)

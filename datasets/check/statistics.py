@@ -278,7 +278,7 @@ class Depths(Numbers):
             return f"{share:.2%} of the pixels of {looked} are valid: {held}"
         if self.high < SMALL_SHARE * output.max_depth:
             return f"the largest of {looked} is {self.high:.3g}{output.unit}: {held}"
-        gap = output.unit or 0.05 * most < above < most  # relative depth may begin at 0
+        gap = output.unit or 0.02 * most < above < most  # relative depth may begin at 0
         if output.missing != 0 and gap and zeros > ZERO_SHARE * total:
             return (
                 f"{zeros / total:.1%} of the pixels of {looked} are 0, the next value is {above:g}:"
