@@ -7,7 +7,8 @@ import numpy as np
 from torch import bincount
 
 from datasets.check.alike import describe_likeness
-from datasets.check.statistics import MANY_CLASSES, NUM_LOOKED_AT, Statistics, listed, statistics_of
+from datasets.check.file_values import NUM_LOOKED_AT
+from datasets.check.statistics import MANY_CLASSES, Statistics, listed, statistics_of
 from datasets.dataset import DenseDataset, TaskData
 from datasets.decode import check_headers, decode_target
 from datasets.images import header_size

@@ -1,6 +1,7 @@
 """Targets that are read in another way than they are meant are noticed before training."""
 
 import io
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from conftest import encode, put
 from PIL import Image
 
 from datasets import TASKS, load_task
-from datasets.dataset import open_task
+from datasets.dataset import DenseDataset, open_task
 from datasets.demo import demo_shards
 from datasets.look import first_epoch, look
 from datasets.stores.write import write_zip
@@ -250,6 +251,21 @@ def test_one_copy_far_from_its_original_in_a_shard(judged):
     (line,) = judged(images, write_zip)
     assert line.startswith("leaves: 1 images to validate on are copies")
     assert "(img/898.png)" in line
+
+
+def test_a_slow_disk_is_read_for_seconds_only(judged, monkeypatch):
+    """Each look at the clock, ten seconds have passed."""
+    clock, read = itertools.count(0, 10), []
+    for module in ("datasets.look", "datasets.check.alike"):
+        monkeypatch.setattr(f"{module}.monotonic", lambda: next(clock))
+    monkeypatch.setattr(
+        "datasets.dataset.DenseDataset.read",
+        lambda self, index, output="", own=DenseDataset.read: (
+            read.append(output) or own(self, index, output)
+        ),
+    )
+    assert judged([encode(np.asarray(photograph(i)), "x.png") for i in range(100)]) == []
+    assert len(read) == 2 * 4 + 48 + 10 + 48  # images, masks of each split, those with what is odd
 
 
 def test_images_that_are_all_alike(judged):

@@ -2,20 +2,19 @@
 seem to be read in another way than they are meant.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any, Self
 
 import numpy as np
 
-from datasets.decode import depth_values, mask_values, open_target
-from datasets.task import IGNORE, MAX_UINT16, Classes, Depth, Mask, Output, UserError
+from datasets.check.file_values import NUM_LOOKED_AT, Files, ignored_values, levels_of
+from datasets.decode import depth_values, open_target
+from datasets.task import IGNORE, Depth, Mask, Output, UserError
 
 Row = tuple[str, list[str]]  # a name, and a number as text for each split
-Files = Iterable[tuple[bytes, str]]  # encoded targets, each with its name in errors
 
-NUM_LOOKED_AT = 48  # files that are looked at again where something is odd
 FEW_CLASSES = 4  # of which none is so rare that a sample has not met it
 LISTED = 8  # classes that a line names
 MANY_CLASSES = 12  # from which on a list may have been made for more than one data set
@@ -25,7 +24,6 @@ ZERO_SHARE = 0.001  # of depths that are 0
 VALID_SHARE = 0.01  # of depths: fewer than a laser measures
 SMALL_SHARE = 0.1  # of max_depth, that the largest depth should be
 BETWEEN_SHARE = 0.25  # of a mask that is not 0: more than soft edges are
-NOISE = 40  # levels by which a lossy file blurs black and white
 FULL = 250  # of a mask: what some programs write for 255 is above
 IGNORED_SHARE = 0.01  # of the pixels, from which a class may be hidden among them
 
@@ -91,7 +89,7 @@ class LabelCounts:
         if not what and self.ignored <= MOSTLY:
             return ""
         why = (
-            f"{self.ignored:.1%} of the pixels are ignored ({_ignored_values(output, files)}): if "
+            f"{self.ignored:.1%} of the pixels are ignored ({ignored_values(output, files)}): if "
             'that is a class, list the file value of each class in "values"'
         )
         return "; ".join(filter(None, [what, why if hidden else ""]))
@@ -131,7 +129,7 @@ class MaskCounts(LabelCounts):
             return "" if self.counts[1] else f"no foreground {looked}: {none}"
         if both and output.threshold != Mask.threshold:  # whoever sets it knows what they hold
             return ""
-        levels = _levels(output, files)
+        levels = levels_of(output, files)
         there, threshold = np.flatnonzero(levels), f'"threshold" is {output.threshold}'
         if not self.counts[1]:
             most = f"the largest value in their files is {there.max()}"
@@ -141,7 +139,7 @@ class MaskCounts(LabelCounts):
             colors = 'of masks in colour, list those of the foreground in "colors"'
             return f"no background {looked}: {least}, {threshold}; {colors}"
         if self.ignored > MOSTLY:
-            values = _ignored_values(output, files)
+            values = ignored_values(output, files)
             return f"{self.ignored:.1%} of the pixels {looked} are ignored ({values})"
         levels[[0, *output.ignored]] = 0
         between = levels[1:FULL]
@@ -152,39 +150,6 @@ class MaskCounts(LabelCounts):
             f"most of it at {between.argmax() + 1}: {threshold}, below it is background; of values "
             'that say neither, list those from 2 to 253 in "ignored"'
         )
-
-
-def _ignored_values(output: Classes | Mask, files: Files) -> str:
-    """The file values that are ignored, each with its share of the pixels where there are two."""
-    known = output.values if isinstance(output, Classes) else (IGNORE,)
-    shares, total = dict.fromkeys(sorted({*output.ignored} - {*known}), 0), 0
-    for data, name in islice(files, NUM_LOOKED_AT):
-        with suppress(UserError):
-            values = np.asarray(open_target(data, name, output))
-            total += values.size
-            for value in shares if values.ndim == 2 else ():
-                shares[value] += int((values == value).sum())
-    there = {value: count for value, count in shares.items() if count} or shares
-    if len(there) < 2:
-        return f"file value {', '.join(map(str, there))}"
-    return ", ".join(f"file value {v}: {n / max(total, 1):.1%}" for v, n in there.items())
-
-
-def _levels(output: Mask, files: Files) -> np.ndarray:
-    """How many pixels of masks hold each value, int64 (65536); of lossy ones, what is nearly black
-    or white counts as that."""
-    levels = np.zeros(MAX_UINT16 + 1, np.int64)
-    for data, name in islice(files, NUM_LOOKED_AT):
-        with suppress(UserError):  # of what cannot be used others tell
-            image = open_target(data, name, output)
-            values = mask_values(image, name).clip(0, MAX_UINT16)
-            own = np.bincount(values.ravel(), minlength=len(levels))
-            if "lossy" in image.info:
-                for at, ringing in ((0, own[1:NOISE]), (IGNORE, own[IGNORE - NOISE : IGNORE])):
-                    own[at] += ringing.sum()
-                    ringing[:] = 0
-            levels += own
-    return levels
 
 
 class Numbers:
