@@ -354,6 +354,18 @@ NAMES = [
         "suffix",
     ),
     told_row(
+        "pictures in a folder below",
+        with_files({"photos/new/10.png": photo(10), "masks/new/10.png": MASK255}),
+        "1 in a folder below",
+        "photos/new/10.png",
+    ),
+    told_row(
+        "pictures in a folder of another case",
+        zipped(**{"Photos/10.png": photo(10), "Masks/10.png": MASK255}),
+        "another case",
+        "Photos/10.png",
+    ),
+    told_row(
         "masks without an image",
         with_files({"masks/10.png": MASK255}),
         "masks/10.png",
