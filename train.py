@@ -122,7 +122,7 @@ def fit(
                     steps = run.fit_to_minutes(step, steps, state)
                 evaluates = step % steps.eval == 0 or step == steps.total
                 logs = evaluates or step % LOG_STEPS == 0  # nowhere else do ranks wait
-                stops = (logs or state.distributed.world_size == 1) and state.distributed.any(
+                stops = (logs or state.distributed.world_size == 1) and state.distributed.stops(
                     stop.requested
                 )
                 if logs or stops:

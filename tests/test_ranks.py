@@ -2,9 +2,12 @@
 
 import json
 import os
+import signal
+import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -24,7 +27,7 @@ from datasets.task import Batch
 from losses import Criterion
 from losses.weighted import TERMS
 from models import ModelSpec, UNet
-from utils import engine
+from utils import checkpoint, engine
 from utils.compute import Compute
 from utils.distributed import Distributed
 from utils.engine import TrainState, evaluate, train_step
@@ -233,3 +236,63 @@ def test_any_number_of_ranks_sees_the_same_images(neighbours, accum):
     for before in (1, 2, 3, 5, 7):
         for after in (1, 2, 3, 5, 7):
             assert steps(before, 0, 2) + steps(after, 2, 2) == whole
+
+
+def children(pid):
+    """The processes that a process has started."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return {int(child) for task in tasks for child in task.read_text().split()}
+
+
+def lives(pid):
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def wait_until(what, seconds=60):
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/task").exists(), reason="Linux tells of a child's children"
+)
+def test_a_rank_is_killed_and_the_run_goes_on_and_a_launcher_is_killed_and_it_ends(tmp_path):
+    (tmp_path / "tiny.json").write_text(json.dumps(TINY.to_json()))
+    put(tmp_path / "data", members_of(TINY, 12))
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
+    torchrun += ["--master-port", str(free_port()), train.__file__]
+    words = ["--task", "tiny.json", "--data", "data", *SMALL, *QUIET, "--workers", "1"]
+    words += ["--out", "run", "--steps", "100000", "--eval-steps", "10"]
+    last, log = tmp_path / "run" / "last.pt", tmp_path / "log"
+    shared = set(os.listdir("/dev/shm"))
+    with log.open("w") as file:
+        command = [sys.executable, *torchrun, *words]
+        launcher = subprocess.Popen(command, cwd=tmp_path, stdout=file, stderr=file)
+    try:
+        wait_until(last.exists)
+        first = children(launcher.pid)
+        os.kill(max(first), signal.SIGKILL)
+        wait_until(lambda: not any(map(lives, first)))
+        saved = last.stat().st_mtime_ns
+        wait_until(lambda: last.stat().st_mtime_ns > saved)
+        both = children(launcher.pid)
+        every = both | {worker for rank in both for worker in children(rank)}
+    finally:
+        launcher.kill()
+        launcher.wait()
+    assert len(both) == 2
+    wait_until(lambda: not any(map(lives, every)))
+    said = log.read_text()
+    assert said.count("error: run: another rank has ended; the last good checkpoint is run/") == 1
+    assert said.count("stopped after step") == 1
+    assert "Traceback" not in said.replace("Traceback : Signal", "")
+    assert [path.name for path in (tmp_path / "run").iterdir() if path.name[0] == "."] == []
+    assert set(os.listdir("/dev/shm")) <= shared
+    lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    steps = [line["step"] for line in lines if "train/loss" in line]
+    assert steps == sorted(set(steps))
+    assert checkpoint.load(last)["step"] == steps[-1]

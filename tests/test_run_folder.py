@@ -83,7 +83,7 @@ def test_only_the_first_rank_speaks(tmp_path, monkeypatch, capsys, rank):
 def test_ranks_wait_for_each_other_at_logged_steps_alone(monkeypatch, world, waits):
     asked = []
     distributed = SimpleNamespace(
-        world_size=world, part=(0, world), any=lambda flag: asked.append(flag), union=sorted
+        world_size=world, part=(0, world), stops=lambda flag: asked.append(flag), union=sorted
     )
     state = SimpleNamespace(
         micro_batches=1,

@@ -28,8 +28,13 @@ class Distributed:
         self.rank = 0 if alone else int(os.environ.get("RANK", 0))
         self.world_size = 1 if alone else int(os.environ.get("WORLD_SIZE", 1))
         self.part, self.is_main = (self.rank, self.world_size), self.rank == 0
+        self.launcher = os.getppid()
         if self.world_size > 1:
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            store, *part = next(dist.rendezvous("env://"))
+            again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # addresses of dead ranks are
+            store = dist.PrefixStore(f"start {again}", store)  # still in it after a restart
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, store=store, rank=part[0], world_size=part[1])
 
     def say(self, text: str) -> None:
         """Print a text, unless there is none, once for all ranks."""
@@ -91,6 +96,18 @@ class Distributed:
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank."""
         return bool(self.sum(torch.tensor(int(flag)))) if self.world_size > 1 else flag
+
+    def stops(self, requested: bool) -> bool:
+        """Whether any rank was asked to stop, or has lost what launched it, which would end all."""
+        orphan = self.world_size > 1 and os.getppid() != self.launcher
+        return self.any(requested or orphan)
+
+    def is_broken(self, error: object) -> bool:
+        """Whether an error says that another rank is gone."""
+        gone = isinstance(error, dist.DistError)  # gloo has none of its own
+        return self.world_size > 1 and (
+            gone or (isinstance(error, RuntimeError) and "gloo" in str(error))
+        )
 
     def save(self, path: Path, state: dict[str, Any]) -> None:
         """Write a checkpoint, from the main rank."""

@@ -98,6 +98,8 @@ class RunFolder:
                 self.path.rmdir()  # empty where a mistake was found before there was a run
         if isinstance(error, OSError) and checkpoint.is_full(error):  # it names no file
             raise UserError(f"{self.path}: {error.strerror}; {self._good()}") from None
+        if self.distributed.is_broken(error):
+            raise UserError(f"{self.path}: another rank has ended; {self._good()}") from None
 
     def say(self, text: str) -> None:
         """A line for whoever watches, once for all ranks."""

@@ -163,6 +163,9 @@ def parse(words: list[str]) -> Settings:
     """The settings that the words of a command line ask for; UserError names what contradicts."""
     parser = train_parser(TASKS)
     given = parser.given(words)
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))  # torchrun --max-restarts
+    if again and (given.get("out", RUNS) / "last.pt").exists():
+        given = {"resume": str(given["out"])}
     if "resume" in given:
         settings = _resumed(parser, given)
     elif "task" in given:
@@ -189,8 +192,7 @@ def _resolve(
 ) -> Settings:
     """own: of each task, what is its own. shared: defaults that stand behind the flags given."""
     values = {**vars(parser.parse_args([])), **shared}
-    if "epochs" in given:
-        values["steps"] = None  # not those of a task, or of the run that is resumed
+    values["steps"] = None if "epochs" in given else values["steps"]  # not those of a task or run
     if given.keys() & {"epochs", "steps", "overfit"}:
         values["minutes"] = None
     values |= given
@@ -270,10 +272,8 @@ def _found_again(text: str, begun: str) -> str:
     if "://" in text or Path(text).exists() or not elsewhere:
         return text
     if not Path(begun, text).exists():
-        raise UserError(
-            f"--data {text}: not found here, nor in {begun}, where the run was started; "
-            "give --data with --resume"
-        )
+        where = f"not found here, nor in {begun}, where the run was started"
+        raise UserError(f"--data {text}: {where}; give --data with --resume")
     return str(Path(begun, text))
 
 
