@@ -82,7 +82,8 @@ def first_epoch(
                 if len(there) > MANY_CLASSES and there.mean() >= 0.5 or there.all():
                     continue
                 absent = listed(output.labels, ~there)
-                tell(f"worth a look: {output.name}: {absent}: on no pixel of the first epoch")
+                what = f"{output.name}: {absent}: in no target of the first epoch"
+                tell(f"worth a look: {what}; see its keys in the task, or --size for larger crops")
         yield step
 
 
