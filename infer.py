@@ -188,7 +188,8 @@ def say(line: str) -> None:
 
 def predict_all(args: Namespace, predictor: ImagePredictor) -> int:
     """Every image through every task; results go to --out under the image's name. The status."""
-    tally, form = Tally(args.skip_bad, say), results.Form(args.alpha)
+    tally = Tally(args.skip_bad, say)
+    form = results.Form(args.alpha, tuple(args.shapes), args.tolerance, args.mm_per_pixel)
     for trained in predictor.tasks:
         task = trained.task
         if args.input:

@@ -19,10 +19,12 @@ COLOR_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}  # of ICC, by the mod
 
 
 class Photo(NamedTuple):
-    """An image, uint8 (3, H, W), and its pixels an inch (across, down) where a file tells them."""
+    """An image, uint8 (3, H, W), its pixels an inch (across, down) where a file tells them, and the
+    name of the file."""
 
     pixels: Tensor
     dpi: tuple[float, float] | None = None
+    name: str = ""
 
 
 def decode_photo(data: bytes | BinaryIO, name: str) -> Photo:

@@ -17,6 +17,7 @@ Number = TypeVar("Number", int, float)
 OPTIMIZERS = ("sgd", "adamw", "muon")
 LOSS_WEIGHTS = ("uncertainty", "log", "balance", "dwa", "max")  # ways to find them
 SCHEDULES = ("plateau", "poly", "cosine", "rsqrt", "constant")
+SHAPES = ("geojson", "coco", "svg")  # in which regions are written
 CKPT_MODES = ("none", "selective", "full")  # what is recomputed, from the most memory to the least
 
 
@@ -279,6 +280,12 @@ def infer_parser(tasks: Mapping[str, Task]) -> Parser:
     add("--skip-bad", type=natural, metavar="N", help=text)
     text = "write the network as .pt2 (torch.export), .onnx, or .pt (a small checkpoint) instead"
     add("--export", type=Path, metavar="FILE", help=text)
+    text = "write the regions of each class too, with areas: " + ", ".join(SHAPES)
+    add("--shapes", nargs="+", choices=SHAPES, default=[], metavar="FORMAT", help=text)
+    text = "pixels by which their outlines may leave the pixels' edges; below 0.5 none does (1)"
+    add("--tolerance", type=real, default=1.0, metavar="PX", help=text)
+    text = "millimetres of a pixel, for areas (by the dpi of each image, but for 72 and 96)"
+    add("--mm-per-pixel", type=above_zero, metavar="MM", help=text)
     add = parser.add_argument_group("how").add_argument
     text = "side in pixels above which an image is predicted in tiles, 0 is never (1024)"
     add("--tile", type=natural, default=1024, help=text)

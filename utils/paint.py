@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from datasets.task import IGNORE, Classes
 
@@ -93,6 +94,20 @@ def count_labels(labels: np.ndarray) -> np.ndarray:
     """How many pixels of uint8 (H, W) have each of 256 labels."""
     parts = np.array_split(labels.reshape(-1), -(-labels.size // STRIP_PIXELS))
     return np.stack([np.bincount(part, minlength=256) for part in parts]).sum(0)
+
+
+def shrunk(pixels: np.ndarray, longest: int) -> Image.Image:
+    """uint8 (H, W, 3) with a longer side of so many pixels at most; made strip by strip."""
+    height, width = pixels.shape[:2]
+    step = -(-max(height, width) // longest)
+    if step == 1:
+        return Image.fromarray(np.ascontiguousarray(pixels))
+    page = Image.new("RGB", (-(-width // step), -(-height // step)))
+    rows = max(1, STRIP_PIXELS // width) * step
+    for top in range(0, height, rows):
+        strip = Image.fromarray(np.ascontiguousarray(pixels[top : top + rows]))
+        page.paste(strip.reduce(step), (0, top // step))
+    return page
 
 
 def percent(share: float) -> str:

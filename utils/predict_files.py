@@ -153,7 +153,7 @@ def _groups(
                     yield group
                     group = []
                 room.take(taken)
-                photo = decode_photo(file, source.where)
+                photo = decode_photo(file, source.where)._replace(name=source.name)
                 if taken > LARGE:
                     give_back_memory()
         except (UserError, OSError) as error:

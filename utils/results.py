@@ -13,22 +13,31 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from datasets.photo import Photo
-from datasets.task import Output, UserError
+from datasets.task import Classes, Mask, Output, UserError
 from utils.files import write_whole
 from utils.legend import legend_below
+from utils.regions import find_regions
+from utils.shapes import WRITERS, Map
 from utils.visualize import Style, picture_of
 
 STRIP_PIXELS = 2**20  # painted at a time: blending takes ten times the room of what it gives
+MM_PER_INCH = 25.4
+UNMEASURED = (1, 72, 96)  # dpi
 LINE = 1200  # an outline is one pixel of as many of the longer side
 SIGNATURE = ("Software", "Manyhead")  # a text in every PNG
+COMMENT = "<!-- {}: {} -->".format(*SIGNATURE)  # with which an SVG begins
 KEY = "Key"  # the name of another, in data
 HEAD = 4096  # bytes in which both stand
 
 
 class Form(NamedTuple):
-    """What results look like. alpha: see `Style`."""
+    """What results look like. alpha: see `Style`. shapes: names of `WRITERS`; tolerance: of their
+    outlines, see `find_regions`. mm: of a pixel; None: as the dpi of each image say."""
 
     alpha: float = 0.4
+    shapes: tuple[str, ...] = ()
+    tolerance: float = 1.0
+    mm: float | None = None
 
 
 PLAIN = Form()
@@ -37,7 +46,7 @@ PLAIN = Form()
 def is_own(data: bytes) -> bool:
     """Whether a file, or one of this beginning, was written here: nothing to predict."""
     head = data[:HEAD].partition(b"IDAT")[0]
-    if data.startswith(json.dumps(dict([SIGNATURE]))[:-1].encode()):
+    if data.startswith((json.dumps(dict([SIGNATURE]))[:-1].encode(), COMMENT.encode())):
         return True
     return data.startswith(b"\x89PNG") and "\0".join(SIGNATURE).encode() in head
 
@@ -51,7 +60,7 @@ def write(
     form: Form = PLAIN,
 ) -> None:
     """STEM_OUTPUT.png (or .json, of whole images) as data and STEM_OUTPUT_view.png to look at, as
-    `PICTURES` has them.
+    `PICTURES` has them; of classes and masks, the shapes that `form` asks for.
 
     photo: what was predicted; the pictures have its dpi. predictions: by output name what targets
     would say, as in `Sample`. key: stands in the data, for `are_there`; data come last, so that
@@ -62,6 +71,8 @@ def write(
     for output in outputs:
         page = _view(photo, output, predictions[output.name], form.alpha)
         _save(stem.with_name(f"{stem.name}_{output.name}_view.png"), page, photo.dpi)
+        if form.shapes and isinstance(output, Classes | Mask):
+            _write_shapes(stem, photo, output, predictions[output.name], form)
     for output in outputs:
         data = _data(output, predictions[output.name])
         _save(_data_path(stem, output), data, photo.dpi, key)
@@ -83,6 +94,29 @@ def _view(photo: Photo, output: Output, values: np.ndarray, alpha: float) -> Ima
         view = picture.view(pixels[seen], values[..., seen, :])[strip.start - seen.start :]
         page.paste(Image.fromarray(view[: strip.stop - strip.start]), (0, strip.start))
     return page
+
+
+def _write_shapes(
+    stem: Path, photo: Photo, output: Classes | Mask, labels: np.ndarray, form: Form
+) -> None:
+    """STEM_OUTPUT.geojson and so on."""
+    regions = find_regions(labels, output, form.tolerance)
+    pixels = photo.pixels.permute(1, 2, 0).numpy()
+    mm, notes = mm_of(photo, form.mm), dict([SIGNATURE])
+    drawn = Map(photo.name, pixels, output, regions, form.tolerance, mm, form.alpha, notes)
+    for name in form.shapes:
+        suffix, writer = WRITERS[name]
+        _save(stem.with_name(f"{stem.name}_{output.name}{suffix}"), writer(drawn))
+
+
+def mm_of(photo: Photo, mm: float | None) -> tuple[float, float] | None:
+    """Millimetres of a pixel (across, down): as told, else by its dpi; None where these are what
+    cameras and editors write of pictures that were never measured."""
+    if mm:
+        return mm, mm
+    if photo.dpi is None or round(max(photo.dpi)) in UNMEASURED:
+        return None
+    return MM_PER_INCH / photo.dpi[0], MM_PER_INCH / photo.dpi[1]
 
 
 def _data(output: Output, values: np.ndarray) -> Image.Image | dict[str, Any]:
@@ -148,13 +182,16 @@ def _head(path: Path) -> bytes:
 
 def _save(
     path: Path,
-    data: Image.Image | dict[str, Any],
-    dpi: tuple[float, float] | None,
+    data: Image.Image | dict[str, Any] | str,
+    dpi: tuple[float, float] | None = None,
     key: str = "",
 ) -> None:
     if path.exists() and not is_own(_head(path)):
         raise UserError(f"{path}: is there already and no result of this program; another --out")
     notes = dict([SIGNATURE]) | ({KEY: key} if key else {})
+    if isinstance(data, str):
+        write_whole(path, data.encode())
+        return
     if isinstance(data, dict):
         write_whole(path, f"{json.dumps(notes | data)}\n".encode())
         return

@@ -245,6 +245,13 @@ def picture_of(output: Output, style: Style = PLAIN) -> Picture:
     return PICTURES[output.kind](output, style)
 
 
+def class_picture(output: Classes | Mask, style: Style = PLAIN) -> ClassPicture:
+    """How an output of classes is drawn, which is known to have names, colours and codes."""
+    picture = picture_of(output, style)
+    assert isinstance(picture, ClassPicture)
+    return picture
+
+
 def sample_panel(samples: Sequence[EvalSample], outputs: Sequence[Output]) -> Image.Image:
     """One row per sample: image | for each output truth | prediction, and a legend of what is seen.
 
