@@ -6,46 +6,39 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from utils.flags import answer_help, num_bytes
-from utils.settings import Settings, check_norm, parse
+from utils.settings import Settings, parse
 from utils.stop import Stopped, StopSignals, end_on_signals
 
 if __name__ == "__main__":
     end_on_signals()
     answer_help(sys.argv[1:])  # what follows imports torch, which takes seconds
 
-from torch import Tensor
-
 from datasets.class_weights import class_weights
 from datasets.dataset import TaskData, open_task, overfit
 from datasets.demo import demo_shards
-from datasets.loader import WorkerDied, eval_batches, train_batches
+from datasets.loader import WorkerDied, train_batches
 from datasets.look import first_epoch, look
 from datasets.stores import parse_path
-from datasets.task import Batch, UserError
-from losses.weighted import Criterion
-from models import ModelSpec, UNet
-from models.cpu import use_cpu_kernels
+from datasets.task import Batch
 from models.recompute import recompute
-from utils import checkpoint, engine
+from utils import engine
 from utils.agreement import agreement, looks_at
+from utils.build import build_state, make_criterion, model_spec
 from utils.choose_blocks import fit_blocks
 from utils.command import printable, run_command
-from utils.compute import Compute, busy_notice, make_compute
+from utils.compute import busy_notice, make_compute
 from utils.distributed import Distributed
 from utils.engine import TrainState
 from utils.memory import Weights, fit_to_memory, make_plan
-from utils.metrics import metrics_of
-from utils.predict import Predictor
 from utils.progress import Steps, count_steps
 from utils.report import announcement
-from utils.run_folder import RunFolder, Validation, check_best
+from utils.run_folder import RunFolder, check_best
 from utils.skipped import Skipped
-from utils.visualize import sample_panel
+from utils.validation import validate
 
 DATA = Path("data")  # demo pictures and class counts
 LOG_STEPS = 10
 PACE_STEPS = 20  # from which a machine's pace is known
-NUM_PICTURES = 4
 
 
 def main() -> int:
@@ -207,89 +200,6 @@ def count_classes(settings: Settings, data: list[TaskData], skipped: Skipped) ->
         if each.class_weights:
             weights |= class_weights(opened.train, DATA / "cache", skipped.add)
     return weights
-
-
-def model_spec(settings: Settings) -> ModelSpec:
-    """The network that the flags and the tasks' outputs ask for."""
-    return ModelSpec.of(settings.outputs, **vars(settings.network), aux=settings.aux > 0)
-
-
-def make_criterion(settings: Settings, weights: Weights) -> Criterion:
-    """The loss of every output: its task's terms and weight, unless flags say otherwise."""
-    try:
-        return Criterion.of(
-            settings.outputs,
-            losses=settings.losses,
-            weights=settings.loss_weights,
-            class_weights=weights,
-            aux=settings.aux,
-        )
-    except UserError as error:
-        raise UserError(f"--losses, or the task's own: {error}") from None
-
-
-def build_state(
-    settings: Settings, weights: Weights, total: int, compute: Compute, distributed: Distributed
-) -> TrainState:
-    """Network, loss, optimiser and schedule on the device, before the first of `total` steps."""
-    resumed = settings.resume is not None  # its checkpoint has the weights
-    spec = model_spec(settings)
-    if settings.resume is not None:
-        spec.check_size(settings.resume)
-    model = UNet(spec, False if resumed else settings.pretrained)
-    if settings.init and not resumed:
-        try:
-            model.load_encoder(checkpoint.weights(checkpoint.load(Path(settings.init))))
-        except UserError as error:
-            raise UserError(f"--init {settings.init}: {error}") from None
-    check_norm(settings, model.stride, distributed.world_size)
-    if compute.device.type in ("cpu", "meta") and not settings.plain:  # a plan's is on "meta"
-        use_cpu_kernels(model)
-    recompute(model, settings.ckpt)
-    if settings.compile:
-        model.compile()
-    criterion = make_criterion(settings, weights)
-    several = len(settings.tasks) > 1
-    return TrainState.of(model, criterion, settings.optim, total, compute, distributed, several)
-
-
-def validate(
-    settings: Settings,
-    data: list[TaskData],
-    state: TrainState,
-    skipped: Skipped,
-    stop: StopSignals,
-) -> Validation:
-    """Every task's validation split: its scores, their counts, some predictions as pictures.
-    Stopped when a signal comes, unless other ranks would wait for this one."""
-    scores: dict[str, float] = {}
-    counts: dict[str, Tensor] = {}
-    pictures, losses = {}, []
-    for own, (task, _, val) in zip(settings.tasks, data, strict=True):
-        predictor = Predictor(
-            state.averaged,
-            state.compute,
-            settings.tile,
-            settings.tile // 8,
-            size=own.size if task.resize else None,
-        )
-        metrics = metrics_of(task.outputs)
-        part = state.distributed.part
-        batches = eval_batches(val, own.eval_bs, settings.workers, part, skipped.add)
-        if state.distributed.world_size == 1:
-            batches = stop.until(batches)
-        evaluation = engine.evaluate(
-            predictor, batches, state.criterion, metrics, state.distributed, NUM_PICTURES
-        )
-        losses.append(evaluation.scores["loss"])
-        scores |= evaluation.scores
-        counts |= {name: metric.state().cpu() for name, metric in metrics.items()}
-        if evaluation.samples:  # a rank's own samples may all be bad
-            pictures[task.name] = sample_panel(evaluation.samples, task.outputs)
-    skipped.settle()
-    scores["loss"] = sum(losses)
-    score = sum(scores[each.task.best] for each in data) / len(data)
-    return Validation(score, scores, {"scores": scores, "counts": counts}, pictures)
 
 
 def split_notice(settings: Settings, state: TrainState) -> str:

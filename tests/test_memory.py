@@ -218,11 +218,11 @@ def test_auto_takes_the_largest_batch_that_fits():
 @pytest.mark.parametrize("ckpt", [(), ("--ckpt",)], ids=" ".join)
 @pytest.mark.parametrize("amp", [(), ("--amp",)], ids=" ".join)
 def test_a_gpu_allocates_what_is_planned(amp, ckpt):
-    """But for what its convolutions need beside the tensors."""
+    """And what its libraries need beside the tensors: 64 to 140 MiB on an H200."""
     words = ("--width", "16", "--size", "256", "256", "--bs", "8")
     facts = make_case("maskdepth", *words, *amp, *ckpt).memory()
     assert facts["plan_bytes"] == pytest.approx(facts["tracked_bytes"], rel=0.02)
-    assert facts["allocated_bytes"] == pytest.approx(facts["plan_bytes"], rel=0.15)
+    assert 0 <= facts["allocated_bytes"] - facts["tracked_bytes"] < 200 * 2**20
 
 
 def test_planning_draws_no_random_numbers():

@@ -22,7 +22,7 @@ from PIL import Image
 import train
 from datasets import TASKS, load_task, loader
 from datasets.loader import WorkerDied
-from utils import checkpoint, engine, run_folder
+from utils import checkpoint, engine, run_folder, validation
 from utils.progress import OVERFIT_STEPS
 from utils.settings import parse
 
@@ -712,10 +712,10 @@ def test_an_evaluation_that_is_ended_is_done_when_the_run_goes_on(
         os.kill(os.getpid(), signal.SIGTERM)
         yield from batches
 
-    eval_batches = train.eval_batches
+    eval_batches = validation.eval_batches
     for resume in ((*words, "--out", "cut"), ("--resume", "cut")):
         with monkeypatch.context() as patch:
-            patch.setattr(train, "eval_batches", lambda *a: ending(eval_batches(*a)))
+            patch.setattr(validation, "eval_batches", lambda *a: ending(eval_batches(*a)))
             ran = run_train(*resume)
         assert ran.status == (2 if ends == "death" else 130)
         assert ("go on with" in ran.out) == (ends == "signal")

@@ -9,10 +9,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from datasets.contents import Contents, contents, difference
@@ -31,19 +30,11 @@ from utils.progress import Meter, Progress, Steps
 from utils.settings import RUNS, Settings
 from utils.skipped import Skipped
 from utils.stop import STOPPED
+from utils.validation import Validation
 
 IN_A_ROW = 5  # steps that are left out before the run ends
 PICTURES = 50  # evaluations whose pictures are kept, spread over the run, and the last one
 SAVE_SECONDS = 300  # a crash costs at most so much training
-
-
-class Validation(NamedTuple):
-    """score: mean over tasks of what picks the best. facts: what best.pt tells of itself."""
-
-    score: float
-    scores: dict[str, float]
-    facts: dict[str, Any]
-    pictures: dict[str, Image.Image]
 
 
 class RunFolder:
