@@ -40,6 +40,7 @@ from utils.metrics import metrics_of
 from utils.predict import Predictor
 from utils.predict_files import Tally, predict_files
 from utils.skipped import Skipped
+from utils.summary import write_summary
 
 DATA = Path("data")
 RUNS = Path("runs")
@@ -160,7 +161,7 @@ def run(args: Namespace) -> int:
         defined = json.loads(json.dumps(scores), parse_constant=lambda _: None)  # null for nan
         print(json.dumps(defined, indent=2))
     else:
-        return predict_all(args, predictor)
+        return predict_all(args, predictor, path)
     return 0
 
 
@@ -186,10 +187,13 @@ def say(line: str) -> None:
     print(printable(line), file=sys.stderr)
 
 
-def predict_all(args: Namespace, predictor: ImagePredictor) -> int:
+def predict_all(args: Namespace, predictor: ImagePredictor, path: Path) -> int:
     """Every image through every task; results go to --out under the image's name. The status."""
-    tally = Tally(args.skip_bad, say)
-    form = results.Form(args.alpha, tuple(args.shapes), args.tolerance, args.mm_per_pixel)
+    tally, drawn = Tally(args.skip_bad, say), []
+    form = results.Form(
+        *(args.alpha, tuple(args.shapes), args.tolerance, args.mm_per_pixel, args.sheet),
+        model=f"Manyhead, {path.parent.name}/{path.name}",
+    )
     for trained in predictor.tasks:
         task = trained.task
         if args.input:
@@ -198,9 +202,12 @@ def predict_all(args: Namespace, predictor: ImagePredictor) -> int:
             sources = first_images(demo(task), task, NUM_DEMO)
         named = list(zip(sources, result_paths(sources, args.out), strict=True))
         predict_files(named, task, trained.predictor, tally, form)
+        drawn += [(each.name, stem, output) for each, stem in named for output in task.outputs]
     for name, rows in tally.texts.items():
         results.write_table(args.out / f"{name}.csv", name, rows)
     status = tally.status
+    if args.sheet:
+        write_summary(args.out, drawn, args.mm_per_pixel)
     for line in tally.lines(args.out):
         say(line)
     return status

@@ -284,6 +284,9 @@ def infer_parser(tasks: Mapping[str, Task]) -> Parser:
     add("--shapes", nargs="+", choices=SHAPES, default=[], metavar="FORMAT", help=text)
     text = "pixels by which their outlines may leave the pixels' edges; below 0.5 none does (1)"
     add("--tolerance", type=real, default=1.0, metavar="PX", help=text)
+    text = "a page of each image (PNG, PDF) with hatching, areas and scale; of all of them "
+    text += "summary.csv, summary.json and contents.pdf"
+    add("--sheet", action="store_true", help=text)
     text = "millimetres of a pixel, for areas (by the dpi of each image, but for 72 and 96)"
     add("--mm-per-pixel", type=above_zero, metavar="MM", help=text)
     add = parser.add_argument_group("how").add_argument

@@ -18,6 +18,7 @@ from utils.files import write_whole
 from utils.legend import legend_below
 from utils.regions import find_regions
 from utils.shapes import WRITERS, Map
+from utils.sheet import DPI, Sheet, draw_sheet
 from utils.visualize import Style, picture_of
 
 STRIP_PIXELS = 2**20  # painted at a time: blending takes ten times the room of what it gives
@@ -32,12 +33,15 @@ HEAD = 4096  # bytes in which both stand
 
 class Form(NamedTuple):
     """What results look like. alpha: see `Style`. shapes: names of `WRITERS`; tolerance: of their
-    outlines, see `find_regions`. mm: of a pixel; None: as the dpi of each image say."""
+    outlines, see `find_regions`. mm: of a pixel; None: as the dpi of each image say. sheet: whether
+    there is a page of each image, see `draw_sheet`; model: a line on it."""
 
     alpha: float = 0.4
     shapes: tuple[str, ...] = ()
     tolerance: float = 1.0
     mm: float | None = None
+    sheet: bool = False
+    model: str = ""
 
 
 PLAIN = Form()
@@ -60,7 +64,7 @@ def write(
     form: Form = PLAIN,
 ) -> None:
     """STEM_OUTPUT.png (or .json, of whole images) as data and STEM_OUTPUT_view.png to look at, as
-    `PICTURES` has them; of classes and masks, the shapes that `form` asks for.
+    `PICTURES` has them; of classes and masks, the shapes and the page that `form` asks for.
 
     photo: what was predicted; the pictures have its dpi. predictions: by output name what targets
     would say, as in `Sample`. key: stands in the data, for `are_there`; data come last, so that
@@ -73,9 +77,11 @@ def write(
         _save(stem.with_name(f"{stem.name}_{output.name}_view.png"), page, photo.dpi)
         if form.shapes and isinstance(output, Classes | Mask):
             _write_shapes(stem, photo, output, predictions[output.name], form)
+        if form.sheet and isinstance(output, Classes | Mask):
+            _write_sheet(stem, photo, output, predictions[output.name], form)
     for output in outputs:
         data = _data(output, predictions[output.name])
-        _save(_data_path(stem, output), data, photo.dpi, key)
+        _save(data_path(stem, output), data, photo.dpi, key)
 
 
 def _view(photo: Photo, output: Output, values: np.ndarray, alpha: float) -> Image.Image:
@@ -102,21 +108,32 @@ def _write_shapes(
     """STEM_OUTPUT.geojson and so on."""
     regions = find_regions(labels, output, form.tolerance)
     pixels = photo.pixels.permute(1, 2, 0).numpy()
-    mm, notes = mm_of(photo, form.mm), dict([SIGNATURE])
+    mm, notes = mm_of(photo.dpi, form.mm), dict([SIGNATURE])
     drawn = Map(photo.name, pixels, output, regions, form.tolerance, mm, form.alpha, notes)
     for name in form.shapes:
         suffix, writer = WRITERS[name]
         _save(stem.with_name(f"{stem.name}_{output.name}{suffix}"), writer(drawn))
 
 
-def mm_of(photo: Photo, mm: float | None) -> tuple[float, float] | None:
-    """Millimetres of a pixel (across, down): as told, else by its dpi; None where these are what
+def _write_sheet(
+    stem: Path, photo: Photo, output: Classes | Mask, labels: np.ndarray, form: Form
+) -> None:
+    """STEM_OUTPUT_sheet.png and .pdf."""
+    pixels, mm = photo.pixels.permute(1, 2, 0).numpy(), mm_of(photo.dpi, form.mm)
+    page = draw_sheet(Sheet(photo.name, pixels, labels, output, mm, form.model))
+    path = stem.with_name(f"{stem.name}_{output.name}_sheet.png")
+    _save(path, page, (DPI, DPI))
+    write_whole(path.with_suffix(".pdf"), partial(page.save, format="PDF", resolution=DPI))
+
+
+def mm_of(dpi: tuple[float, float] | None, mm: float | None) -> tuple[float, float] | None:
+    """Millimetres of a pixel (across, down): as told, else by the dpi; None where these are what
     cameras and editors write of pictures that were never measured."""
     if mm:
         return mm, mm
-    if photo.dpi is None or round(max(photo.dpi)) in UNMEASURED:
+    if dpi is None or round(max(dpi)) in UNMEASURED:
         return None
-    return MM_PER_INCH / photo.dpi[0], MM_PER_INCH / photo.dpi[1]
+    return MM_PER_INCH / dpi[0], MM_PER_INCH / dpi[1]
 
 
 def _data(output: Output, values: np.ndarray) -> Image.Image | dict[str, Any]:
@@ -142,13 +159,13 @@ def _strips(height: int, width: int) -> list[slice]:
 
 def are_there(stem: Path, outputs: Sequence[Output], key: str) -> bool:
     """Whether `write` was done with this key, of 8 bytes or more, which nothing else then has."""
-    paths = [_data_path(stem, output) for output in outputs]
+    paths = [data_path(stem, output) for output in outputs]
     return all(path.is_file() and key.encode() in _head(path) for path in paths)
 
 
 def texts(stem: Path, outputs: Sequence[Output]) -> Iterator[tuple[str, str]]:
     """What is written that says one thing of the whole image: (output name, text)."""
-    for name, path in ((each.name, _data_path(stem, each)) for each in outputs if each.per_image):
+    for name, path in ((each.name, data_path(stem, each)) for each in outputs if each.per_image):
         yield name, json.loads(path.read_text(encoding="utf-8"))[name]
 
 
@@ -171,7 +188,7 @@ def write_table(path: Path, name: str, rows: Sequence[tuple[str, str]]) -> None:
     write_whole(path, text.getvalue().encode())
 
 
-def _data_path(stem: Path, output: Output) -> Path:
+def data_path(stem: Path, output: Output) -> Path:
     return stem.with_name(f"{stem.name}_{output.name}{picture_of(output).suffix}")
 
 

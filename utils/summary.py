@@ -1,0 +1,72 @@
+"""What a whole folder shows: a row an image and class, and a page of small pictures."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from datasets.task import Classes, Mask, Output
+from utils.files import write_whole
+from utils.results import data_path, mm_of
+from utils.sheet import DPI, contents
+from utils.visualize import MAX_UINT8, class_picture
+
+COLUMNS = ("image", "output", "class", "pixels", "percent", "mm2")
+
+
+def write_summary(
+    out: Path, images: Sequence[tuple[str, Path, Output]], mm: float | None = None
+) -> None:
+    """summary.csv, summary.json and contents.pdf in `out`, of what was written of each image: (its
+    name, what results begin with, output). Other outputs than classes and masks are left out.
+
+    mm: of a pixel; None: as the dpi of each image say.
+    """
+    drawn = [
+        (name, stem, output)
+        for name, stem, output in images
+        if isinstance(output, Classes | Mask) and data_path(stem, output).is_file()
+    ]
+    if not drawn:
+        return
+    rows = [row for name, stem, output in drawn for row in _rows(name, stem, output, mm)]
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_whole(out / "summary.csv", text.getvalue().encode())
+    write_whole(out / "summary.json", f"{json.dumps(rows, indent=1)}\n".encode())
+    pictures = [_small(stem, output) for _, stem, output in drawn]
+    first, *more = contents([f"{name}: {output.name}" for name, _, output in drawn], pictures)
+    save = partial(first.save, format="PDF", resolution=DPI, save_all=True, append_images=more)
+    write_whole(out / "contents.pdf", save)
+
+
+def _rows(
+    name: str, stem: Path, output: Classes | Mask, told: float | None
+) -> Iterator[dict[str, Any]]:
+    """A row for each class, also for one that is not there."""
+    picture = class_picture(output)
+    with Image.open(data_path(stem, output)) as image:
+        mm, total = mm_of(image.info.get("dpi"), told), image.width * image.height
+        deep = max(picture.codes) > MAX_UINT8
+        codes = np.bincount(np.asarray(image).reshape(-1)) if deep else np.array(image.histogram())
+    codes = np.pad(codes, (0, max(picture.codes) + 1))
+    for label, code in zip(picture.names, picture.codes, strict=True):
+        count = int(codes[code])
+        area = round(count * mm[0] * mm[1], 4) if mm else None
+        values = (name, output.name, label or "none", count, round(100 * count / total, 4), area)
+        yield dict(zip(COLUMNS, values, strict=True))
+
+
+def _small(stem: Path, output: Output) -> Image.Image:
+    """The view, at most 600 pixels a side."""
+    with Image.open(stem.with_name(f"{stem.name}_{output.name}_view.png")) as view:
+        view.thumbnail((600, 600))
+        return view.convert("RGB")
