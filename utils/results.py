@@ -72,16 +72,15 @@ def write(
     UserError: a file that somebody else has made is in the way.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
-    for output in outputs:
-        page = _view(photo, output, predictions[output.name], form.alpha)
-        _save(stem.with_name(f"{stem.name}_{output.name}_view.png"), page, photo.dpi)
+    for output in outputs:  # no picture is held while another is made
+        path = stem.with_name(f"{stem.name}_{output.name}_view.png")
+        _save(path, _view(photo, output, predictions[output.name], form.alpha), photo.dpi)
         if form.shapes and isinstance(output, Classes | Mask):
             _write_shapes(stem, photo, output, predictions[output.name], form)
         if form.sheet and isinstance(output, Classes | Mask):
             _write_sheet(stem, photo, output, predictions[output.name], form)
     for output in outputs:
-        data = _data(output, predictions[output.name])
-        _save(data_path(stem, output), data, photo.dpi, key)
+        _save(data_path(stem, output), _data(output, predictions[output.name]), photo.dpi, key)
 
 
 def _view(photo: Photo, output: Output, values: np.ndarray, alpha: float) -> Image.Image:
