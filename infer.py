@@ -88,11 +88,13 @@ def load(
     tile: int = 1024,
     overlap: int = 128,
     tta: bool = False,
+    scale: float = 1.0,
 ) -> ImagePredictor:
     """A checkpoint, best.pt or last.pt -> a predictor. UserError (a ValueError): it holds none.
 
     task: one of several that the network was trained for (all). device: as the flag. amp: half
     precision. tile, overlap: pixels, see `Predictor`. tta: average with the mirrored image.
+    scale: the network sees the image so many times as large. UserError: not of a task that resizes.
 
         from infer import load
 
@@ -105,8 +107,12 @@ def load(
     """
     compute = make_compute(device, amp, keep_memory=__name__ == "__main__")
     trained, network = load_network(Path(weights), task)
+    if scale != 1 and (fixed := [each.name for each, _ in trained if each.resize]):
+        raise UserError(f"--scale {scale:g}: images of {fixed[0]} are resized to one size")
     predictor = partial(Predictor, network.to(compute.device), compute, tile, overlap, tta)
-    tasks = [TrainedTask(each, predictor(size if each.resize else None)) for each, size in trained]
+    tasks = [
+        TrainedTask(each, predictor(size if each.resize else None, scale)) for each, size in trained
+    ]
     return ImagePredictor(network, tasks)
 
 
@@ -142,12 +148,16 @@ def run(args: Namespace) -> int:
     if args.tile and args.overlap >= args.tile:
         raise UserError(f"--overlap {args.overlap}: expected less than --tile {args.tile}")
     allow_pixels(args.max_pixels)
+    if args.input == ["-"] and not (args.export or args.evaluate):
+        args.input = [line for line in sys.stdin.read().splitlines() if line.strip()]
+        if not args.input:
+            raise UserError("--input -: no name on standard input, expected one a line")
     from_file = args.task and args.task.endswith(".json")
     name = read_task(Path(args.task)).name if from_file else args.task
     path = args.weights or checkpoint.find_weights(name, RUNS, SHIPPED)
     device = "cpu" if args.export else args.device
-    tiles = {"tile": args.tile, "overlap": args.overlap}
-    predictor = load(path, task=name, device=device, amp=args.amp, tta=args.tta, **tiles)
+    asked = {key: getattr(args, key) for key in ("amp", "tile", "overlap", "tta", "scale")}
+    predictor = load(path, task=name, device=device, **asked)
     say(f"weights: {path}")
     if args.export:
         if args.export.suffix == ".pt":

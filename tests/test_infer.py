@@ -1,5 +1,6 @@
 """A checkpoint and an image of any kind give pictures of the image's size, or scores."""
 
+import io
 import json
 import re
 import shutil
@@ -619,3 +620,27 @@ def test_a_gpu_predicts_what_the_cpu_does(run_train, tiny_json, tmp_path):
     for name, labels in found[0].items():
         close = np.isclose(labels, found[1][name], rtol=1e-3, atol=1e-3)
         assert close.mean() > 0.999, name
+
+
+def test_names_from_standard_input(run_infer, network, tmp_path, monkeypatch):
+    for name in ("a b.png", "c.png"):
+        picture("RGB").save(tmp_path / name)
+    monkeypatch.setattr("sys.stdin", io.StringIO("a b.png\n\nc.png\n"))
+    ran = run_infer("--weights", "tiny.pt", "--input", "-")
+    assert (ran.status, stems(tmp_path / "predictions")) == (0, ["a b", "c"])
+    ran = run_infer("--weights", "tiny.pt", "--input", "-")
+    assert "error: --input -: no name on standard input" in ran.err
+
+
+def test_a_scale_gives_other_results_of_the_same_size(run_infer, network, tmp_path):
+    picture("RGB", (60, 45)).save(tmp_path / "x.png")
+    words = ("--weights", "tiny.pt", "--input", "x.png")
+    for words_more in ((), ("--scale", "0.5")):
+        assert "1 images predicted, see" in run_infer(*words, *words_more).err  # none is kept
+    small = opened(tmp_path / "predictions" / "x_near.png")
+    assert small.shape == (45, 60)
+    loaded = infer.load(tmp_path / "tiny.pt", device="cpu", scale=0.5)(tmp_path / "x.png")["near"]
+    assert np.abs(np.maximum(loaded * 1000, 1) - small).max() <= 0.51
+    keep(tmp_path / "fixed.pt", resized_task())
+    ran = run_infer("--weights", "fixed.pt", "--input", "x.png", "--scale", "2")
+    assert (ran.status, "error: --scale 2: images of resized are resized" in ran.err) == (2, True)

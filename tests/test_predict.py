@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from outputs import NEAR, PARTS
+from torchvision.transforms.v2 import functional as images
 
 from datasets.task import Mask
 from models import ModelSpec, UNet
@@ -233,3 +234,26 @@ def test_each_process_of_a_launch_takes_its_own_gpu(monkeypatch):
 def test_a_gpu_that_is_not_there():
     with pytest.raises(ValueError, match="--device cuda: "):
         make_compute("cuda", amp=True)
+
+
+@pytest.mark.parametrize(("scale", "tile"), [(0.5, 0), (0.5, 24), (0.25, 16), (2.0, 64), (0.4, 16)])
+def test_a_scale_shows_the_network_another_size_and_comes_back(scale, tile):
+    """As somebody would do it by hand: resize, predict, resize what was predicted."""
+    model, image = network(), image_of(40, 80)
+    small = [round(40 * scale), round(80 * scale)]
+    found = assembled(Predictor(model, CPU, tile, 14, scale=scale), image)
+    seen = images.resize(image, small, antialias=True)
+    for name, whole in assembled(Predictor(model, CPU), seen).items():
+        expected = torch.nn.functional.interpolate(whole, (40, 80), mode="bilinear")
+        assert torch.allclose(found[name], expected, atol=1e-4), name
+
+
+@pytest.mark.parametrize("at_once", [1, 300, 10**6])
+def test_a_scale_of_any_size(monkeypatch, at_once):
+    monkeypatch.setattr(predict, "BACK_AT_ONCE", at_once)
+    for size in ((1, 1), (7, 50), (33, 20)):
+        for scale in (0.1, 0.37, 1.9):
+            predictor = Predictor(network(), CPU, 8, 4, scale=scale)
+            labels = predictor.labels(image_of(*size), ("parts",))["parts"]
+            assert labels.shape == (2, *size)
+            assembled(predictor, image_of(*size))

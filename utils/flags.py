@@ -268,7 +268,8 @@ def infer_parser(tasks: Mapping[str, Task]) -> Parser:
     add("--task", metavar="NAME|FILE", help=text)
     text = "best.pt or last.pt (default: the newest best.pt of the task, else the demo weights)"
     add("--weights", type=Path, metavar="CKPT", help=text)
-    text = "images, folders, zips, HDF5 (default: the demo's validation images)"
+    text = "images, folders, zips, HDF5; - reads such names from standard input, a line each "
+    text += "(default: the demo's validation images)"
     add("--input", nargs="+", metavar="PATH", help=text)
     add("--out", type=Path, default=Path("predictions"), help="folder for pictures (predictions)")
     text = "print scores on a labelled split of --input as JSON instead (val)"
@@ -293,6 +294,9 @@ def infer_parser(tasks: Mapping[str, Task]) -> Parser:
     text = "side in pixels above which an image is predicted in tiles, 0 is never (1024)"
     add("--tile", type=natural, default=1024, help=text)
     add("--overlap", type=natural, default=128, help="pixels that neighbouring tiles share (128)")
+    text = "show the network images so many times as large, such as 0.25 for a scan of four times "
+    text += "the resolution that it was trained at; results have the image's own size (1)"
+    add("--scale", type=above_zero, default=1.0, metavar="NUMBER", help=text)
     text = "images of more pixels are not opened: mistakes, or attacks (250 million)"
     add("--max-pixels", type=positive, default=250_000_000, metavar="N", help=text)
     add("--tta", action="store_true", help="average with the prediction of the mirrored image")

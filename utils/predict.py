@@ -47,7 +47,8 @@ class Predictor:
     the network sees no farther than half the overlap. One that sees farther differs near the seams,
     by less than if both answers were averaged there: the one farther from its tile's border counts.
     flip: average with the mirrored image. size: (H, W) of training for a task that resizes: images
-    are resized to it, which needs no tiles, and predictions back.
+    are resized to it, which needs no tiles, and predictions back. scale: for other tasks: the image
+    is given to the network so many times as large, and what it says is brought back.
 
     model: a `models.UNet`, whose `stride` divides every height and width inside it.
     """
@@ -58,6 +59,7 @@ class Predictor:
     overlap: int = 0
     flip: bool = False
     size: tuple[int, int] | None = None
+    scale: float = 1.0
 
     @torch.inference_mode()
     def __call__(self, image: Tensor, outputs: tuple[str, ...]) -> Iterator[Part]:
@@ -65,9 +67,10 @@ class Predictor:
         has each image where an output asks for one: the mean of what its tiles say."""
         self.model.eval()
         num, _, height, width = image.shape
-        parts = (
-            self._resized(image, outputs, self.size) if self.size else self._tiled(image, outputs)
-        )
+        if self.size:
+            parts = self._resized(image, outputs, self.size)
+        else:
+            parts = (self._tiled if self.scale == 1 else self._scaled)(image, outputs)
         per_image: dict[str, Tensor] = {}
         for (some, rows, columns), predictions in parts:
             pixels = (rows.stop - rows.start) * (columns.stop - columns.start)
@@ -110,33 +113,68 @@ class Predictor:
         """How many tiles an image of this size is predicted in."""
         if self.size:
             return 1
-        lengths = (spans(n, self.tile, self.overlap, self.model.stride) for n in (height, width))
-        return prod(map(len, lengths))
+        lengths, stride = self._seen(height, width), self.model.stride
+        return prod(len(spans(length, self.tile, self.overlap, stride)) for length in lengths)
 
     def _tiled(
         self, image: Tensor, outputs: tuple[str, ...]
     ) -> Iterator[tuple[Area, dict[str, Tensor]]]:
-        """Tiles of one size in a row are predicted together, up to AT_ONCE pixels."""
+        """What each tile says of the part of it that is kept."""
+        for row, column, predictions in self._tiles(image, outputs):
+            rows, columns = (slice(s.first - s.start, s.last - s.start) for s in (row, column))
+            area = slice(0, len(image)), slice(*row[2:]), slice(*column[2:])
+            kept = {
+                name: self.model.heads[name].part(predictions.pop(name), rows, columns)
+                for name in outputs
+            }
+            yield area, kept
+
+    def _scaled(
+        self, image: Tensor, outputs: tuple[str, ...]
+    ) -> Iterator[tuple[Area, dict[str, Tensor]]]:
+        """As `_tiled`, of the image at another scale; a few rows at once come back to their own."""
         num, _, height, width = image.shape
-        heads, stride = self.model.heads, self.model.stride
+        small = images.resize(image, list(self._seen(height, width)), antialias=True)
+        down, across = height / small.shape[-2], width / small.shape[-1]
+        for row, column, predictions in self._tiles(small, outputs):
+            top, bottom = round(row.first * down), round(row.last * down)
+            columns = slice(round(column.first * across), round(column.last * across))
+            step = max(1, BACK_AT_ONCE // (num * max(1, columns.stop - columns.start)))
+            for first in range(top, bottom if columns.stop > columns.start else top, step):
+                rows = slice(first, min(first + step, bottom))
+                yield (
+                    (slice(0, num), rows, columns),
+                    {
+                        name: p
+                        if self.model.heads[name].per_image
+                        else between(between(p, -2, rows, down, row), -1, columns, across, column)
+                        for name, p in predictions.items()
+                    },
+                )
+            predictions.clear()  # before there are others
+
+    def _tiles(
+        self, image: Tensor, outputs: tuple[str, ...]
+    ) -> Iterator[tuple[Span, Span, dict[str, Tensor]]]:
+        """Rows and columns of each tile, and what the network says of them. Tiles of one size in a
+        row are predicted together, up to AT_ONCE pixels."""
+        num, _, height, width = image.shape
+        stride = self.model.stride
         columns = spans(width, self.tile, self.overlap, stride)
         for row in spans(height, self.tile, self.overlap, stride):
             band = image[..., row.start : row.stop, :]
-            rows = slice(row.first - row.start, row.last - row.start)
             for some in _together(columns, AT_ONCE // (num * (row.stop - row.start))):
                 windows = [band[..., column.start : column.stop] for column in some]
                 window = windows[0] if len(some) == 1 else torch.cat(windows)  # (n N, 3, h, w)
                 predictions = self._window(window, outputs)
                 for i, column in enumerate(some):
-                    inner = slice(column.first - column.start, column.last - column.start)
-                    yield (
-                        (slice(0, num), slice(row.first, row.last), slice(*column[2:])),
-                        {
-                            name: heads[name].part(p[i * num : (i + 1) * num], rows, inner)
-                            for name, p in predictions.items()
-                        },
-                    )
+                    its = slice(i * num, (i + 1) * num)
+                    yield row, column, {name: p[its] for name, p in predictions.items()}
                 del predictions  # before there are others
+
+    def _seen(self, height: int, width: int) -> tuple[int, int]:
+        """The size at which an image is given to the network."""
+        return max(1, round(height * self.scale)), max(1, round(width * self.scale))
 
     def _resized(
         self, image: Tensor, outputs: tuple[str, ...], size: tuple[int, int]
@@ -179,6 +217,21 @@ def _together(columns: list[Span], most: int) -> Iterator[list[Span]]:
     for length, group in groupby(columns, lambda span: span.stop - span.start):
         alike, num = list(group), max(1, most // length)
         yield from (alike[i : i + num] for i in range(0, len(alike), num))
+
+
+def between(prediction: Tensor, dim: int, where: slice, ratio: float, tile: Span) -> Tensor:
+    """What a tile says of some rows or columns (`dim`) of an image `ratio` times as large, float32:
+    between the two that are nearest to each, as torch's interpolate does."""
+    prediction, device = prediction.float(), prediction.device
+    centres = (torch.arange(where.start, where.stop, device=device) + 0.5) / ratio - 0.5
+    last = prediction.shape[dim] - 1
+    centres = (centres - tile.start).clamp(0, last)
+    first = centres.long()
+    share = (centres - first).view(-1, *[1] * (-1 - dim))
+    second = (first + 1).clamp(max=last)
+    return torch.lerp(
+        prediction.index_select(dim, first), prediction.index_select(dim, second), share
+    )
 
 
 def enlarged(prediction: Tensor, size: tuple[int, int], rows: slice) -> Tensor:

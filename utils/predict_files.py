@@ -241,8 +241,9 @@ class Room:
 def fingerprint(task: Task, predictor: Predictor, form: results.Form) -> bytes:
     """Other bytes for whatever gives other results: weights, task, the way a network is asked, what
     results look like."""
-    how = (predictor.tile, predictor.overlap, predictor.flip, predictor.size, form)
-    digest = hashlib.blake2b(repr((how, predictor.compute.dtype, task.to_json())).encode())
+    how = [getattr(predictor, name) for name in ("tile", "overlap", "flip", "size", "scale")]
+    parts = (how, predictor.compute.dtype, form, task.to_json())
+    digest = hashlib.blake2b(repr(parts).encode())
     for name, tensor in predictor.model.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.cpu().flatten().view(torch.uint8).numpy())
