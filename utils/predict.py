@@ -93,16 +93,17 @@ class Predictor:
         """Image uint8 (N, 3, H, W) -> by output name, on the host, what targets would say: class id
         or 0 and 1 as uint8 (N, H, W), depth as float32 (N, H, W). advance: is told how many more
         tiles are done, N times `num_tiles` in all."""
-        predicted: dict[str, Tensor] = {}
         num, size = len(image), tuple(image.shape[-2:])
+        predicted = {}  # made before what the network leaves free, or they would lie in the midst
+        for name in outputs:
+            output = self.model.spec.outputs[name]
+            dtype = getattr(torch, output.dtype)
+            predicted[name] = torch.empty(num, *output.target_shape(size), dtype=dtype)
         total, done, told = num * self.num_tiles(*size), 0, 0
         for index, pixels, predictions in self(image, outputs):
             for name in list(predictions):  # which are gone before the next tile is predicted
-                labels = self.model.heads[name].to_labels(predictions.pop(name)).cpu()
-                if name not in predicted:
-                    shape = self.model.spec.outputs[name].target_shape(size)
-                    predicted[name] = torch.empty(num, *shape, dtype=labels.dtype)
-                predicted[name][index] = labels
+                labels = self.model.heads[name].to_labels(predictions.pop(name))
+                predicted[name][index] = labels.cpu()
             done = min(done + pixels, num * prod(size))  # what an image says as a whole comes last
             now = total * done // (num * prod(size))
             advance(now - told)
