@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from utils.flags import answer_help, num_bytes
+from utils.heap import start_with_tunables
 from utils.settings import Settings, parse
 from utils.stop import Stopped, StopSignals, end_on_signals
 
 if __name__ == "__main__":
     end_on_signals()
     answer_help(sys.argv[1:])  # what follows imports torch, which takes seconds
+    start_with_tunables()
 
 from datasets.class_weights import class_weights
 from datasets.dataset import TaskData, open_task, overfit
@@ -53,6 +55,7 @@ def train(settings: Settings) -> int:
         check_best(each.task)
     make_criterion(settings, {})  # refuses terms that there are none of, before data is opened
     compute = make_compute(settings.device, settings.amp)
+    compute.keep_freed(first_step=True)
     distributed = Distributed(compute.device)
     if num_bytes(settings.ckpt):
         settings, summary = fit_blocks(settings, compute.device, build_state, recompute)
@@ -102,6 +105,7 @@ def fit(
                 judge(settings, data, state, step, steps, run, stop)
             while step < steps.total:
                 batch, micro_batches = next(batches), state.micro_batches
+                state.compute.keep_freed(first_step=step == begun)
                 terms = engine.train_step(state, batch, settings.accum)
                 step += 1
                 if step % steps.epoch == 0:

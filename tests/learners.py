@@ -46,6 +46,7 @@ class Case(NamedTuple):
 
     def step(self) -> None:
         """One real training step."""
+        self.state.compute.keep_freed(first_step=not self.state.optimizer.state)
         train_step(self.state, [self.batch])
 
     def footprint(self) -> Footprint:
@@ -97,6 +98,7 @@ def make_case(task_name: str, *flags: str) -> Case:
     settings = settings_of(task_name, *flags)
     (own,) = settings.tasks
     compute = make_compute(settings.device, settings.amp)
+    compute.keep_freed(first_step=True)
     if settings.amp and compute.dtype is None:
         pytest.skip(f"this {compute.device.type} would emulate half precision")
     torch.manual_seed(0)

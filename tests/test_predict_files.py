@@ -161,7 +161,7 @@ import os, sys
 import torch
 import infer
 from utils import predict_files
-from utils.compute import keep_freed_memory
+from utils.heap import keep_freed_memory
 torch.set_num_threads(1)
 keep_freed_memory()
 predict_files.LARGE = 2**17

@@ -46,6 +46,10 @@ class FreeBlocks:
         self._drop(start)
         return Block(start, found)
 
+    def pop_at_end(self, end: int) -> int:
+        """Take the block that ends there; its size, 0 if there is none."""
+        return self._drop(self._starts[end]) if end in self._starts else 0
+
     def _drop(self, start: int) -> int:
         size = self._sizes.pop(start)
         del self._starts[start + size]
@@ -91,8 +95,40 @@ class CudaAllocator:
         return Block(start, size)
 
 
+class Heap:
+    """That of the C library (glibc) where it keeps what is freed: `heap.keep_freed_memory`.
+
+    torch's tensors begin at a multiple of 64 bytes. To find one, 96 bytes more are asked for, and
+    what is not needed goes back at once.
+    """
+
+    SLACK = 96
+
+    def __init__(self) -> None:
+        self._free, self._top = FreeBlocks(), 0
+        self.taken = 0  # bytes, at most
+
+    def allocate(self, size: int) -> Block:
+        """A block, in the smallest gap that has room, else at the top."""
+        size = -(-(size + 8) // 16) * 16
+        gap = self._free.take(size + self.SLACK)
+        if gap is None:
+            gap = Block(self._top, size + self.SLACK)
+            self._top += gap.size
+            self.taken = max(self.taken, self._top)
+        self.free(Block(gap.start + size, gap.size - size))
+        return Block(gap.start, size)
+
+    def free(self, block: Block) -> None:
+        """It is kept for the next request, or the top sinks."""
+        if block.start + block.size < self._top:
+            self._free.add(*block)
+        else:
+            self._top = block.start - self._free.pop_at_end(block.start)
+
+
 def play(
-    allocator: CudaAllocator,
+    allocator: CudaAllocator | Heap,
     sizes: Sequence[int],
     events: Sequence[Sequence[int]],
     present: int = 0,

@@ -1,18 +1,15 @@
 """Which device computes, and in which precision; tensors on their way there."""
 
-import ctypes
 import os
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from datasets.task import UserError
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h of glibc
+from utils.heap import keep_freed_memory
 
 
 def amp_dtype(device: torch.device) -> torch.dtype | None:
@@ -38,6 +35,11 @@ class Compute:
         """Half precision for what is run inside, or nothing."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
+    def keep_freed(self, first_step: bool) -> None:
+        """`keep_freed_memory`, where tensors are in the C library's memory."""
+        if self.device.type == "cpu":
+            keep_freed_memory(first_step)
+
     def image(self, image: Tensor) -> Tensor:
         """uint8 (N, 3, H, W) on the host -> float32 in [0, 1] on the device, channels last."""
         image = image.to(self.device, non_blocking=True)
@@ -46,29 +48,6 @@ class Compute:
     def targets(self, targets: dict[str, Tensor]) -> dict[str, Tensor]:
         """The same targets on the device."""
         return {name: target.to(self.device, non_blocking=True) for name, target in targets.items()}
-
-
-def keep_freed_memory() -> None:
-    """Let the C library keep freed memory instead of giving it back to the system.
-
-    A training step frees and asks for the same large tensors again; fresh pages, which the system
-    must clear first, made half of a step's time on a CPU. glibc only; elsewhere nothing happens.
-    """
-    libc: Any = _libc()
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(M_MMAP_MAX, 0)  # large blocks come from the heap ...
-        libc.mallopt(M_TRIM_THRESHOLD, -1)  # ... which never shrinks
-
-
-def give_back_memory() -> None:
-    """Give the system what is free and kept: other threads take their memory from elsewhere."""
-    libc: Any = _libc()
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)
-
-
-def _libc() -> ctypes.CDLL | None:
-    return ctypes.CDLL(None) if sys.platform.startswith("linux") else None
 
 
 def busy_notice(device: torch.device) -> str:

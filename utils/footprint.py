@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from utils.allocators import CudaAllocator, play
+from utils.allocators import CudaAllocator, Heap, play
 
 BLOCK = 512  # bytes: torch's allocator for CUDA rounds every request up to these
+BORROWED = "borrowed"  # what kernels of a CPU take and give back within one operation
+PREPARED = 25 << 20, 0.2  # bytes that kernels made ready take, and their share of the weights
 
 
 class Footprint:
@@ -22,18 +24,40 @@ class Footprint:
         self.present = present
         self.events = np.asarray(events, np.int64).reshape(-1, 2)
         numbers, changes = self.events.T
-        self.changes = changes * -(-self.sizes // BLOCK)[numbers] * BLOCK
+        self.lent = np.array([label == BORROWED for label in labels], bool)[numbers]
+        self.changes = changes * -(-self.sizes // BLOCK)[numbers] * BLOCK * ~self.lent
         self.held = self.changes.cumsum()  # after each event
 
     @property
     def peak(self) -> int:
-        """Bytes at the worst moment."""
+        """Bytes of tensors at the worst moment."""
         return int(self.held.max(initial=0))
 
     @property
     def reserved(self) -> int:
         """Bytes that torch's allocator for CUDA takes from the device for them."""
-        return play(CudaAllocator(), self.sizes.tolist(), self.events.tolist(), self.present)
+        events = self.events[~self.lent].tolist()
+        return play(CudaAllocator(), self.sizes.tolist(), events, self.present)
+
+    @property
+    def lasting(self) -> int:
+        """Bytes that are there before a step."""
+        return int(self.held[: self.present][-1:].sum())
+
+    @property
+    def spread(self) -> float:
+        """Bytes of a CPU's heap for one of a step's own at its worst moment: it has gaps, and lends
+        to kernels. About the same for every number of images."""
+        last, step = self.present, self.events[self.events[:, 0] >= self.present]
+        sizes = self.sizes.tolist()
+        taken = play(Heap(), sizes[last:], (step - [last, 0]).tolist())
+        return taken / max(1, self.peak - self.lasting)
+
+    def grown(self, spread: float) -> int:
+        """Bytes by which a process on a CPU grows."""
+        kernels, share = PREPARED
+        step = self.peak - self.lasting
+        return int(kernels + (1 + share) * self.lasting + spread * step)
 
     @property
     def parts(self) -> dict[str, int]:

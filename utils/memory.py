@@ -39,8 +39,9 @@ class MemoryPlan:
     trace: finds the footprint of a mode with so many images of each task. traced: numbers of
     images whose footprint is scaled to others, from `least` of each task on. modes: from the
     fastest step to the smallest. mode: that of the run. images: of each task in a batch;
-    auto: of each task in the largest batch that fits, instead. budget: bytes. blocks: names of
-    those that may be recomputed, as in a footprint's parts. what: the run in words.
+    auto: of each task in the largest batch that fits, instead. budget: bytes on the kind of device.
+    blocks: names of those that may be recomputed, as in a footprint's parts. what: the run in
+    words.
     """
 
     def __init__(
@@ -53,12 +54,16 @@ class MemoryPlan:
         images: tuple[int, ...],
         auto: bool,
         budget: int,
+        device: str,
         blocks: Sequence[str],
         what: str,
     ) -> None:
         self.trace = cache(trace)
         self.traced, self.least, self.modes, self.mode = traced, least, modes, mode
-        self.images, self.budget, self.blocks, self.what = images, budget, blocks, what
+        self.images, self.budget, self.device = images, budget, device
+        self.blocks, self.what = blocks, what
+        usual = traced if auto else images
+        self.spread = cache(lambda mode: self.footprint(mode, usual).spread)
         if auto:
             self.images = self._even(max(1, self.largest(mode)))
 
@@ -70,13 +75,27 @@ class MemoryPlan:
         return self.trace(mode, self.traced).scaled(self.traced, images)
 
     def peak(self, mode: Mode) -> int:
-        """Bytes that the batch takes at the worst moment."""
+        """Bytes of the batch's tensors at the worst moment."""
         return self.footprint(mode).peak
+
+    def taken(
+        self, mode: Mode, device: str | None = None, images: tuple[int, ...] | None = None
+    ) -> int:
+        """Bytes that the batch takes from the system: what torch reserves on a GPU ("cuda"), what a
+        process grows by ("cpu"); of other kinds of device only the tensors are known."""
+        footprint, device = self.footprint(mode, images), device or self.device
+        if device == "cuda":
+            return footprint.reserved
+        return footprint.grown(self.spread(mode)) if device == "cpu" else footprint.peak
 
     def largest(self, mode: Mode) -> int:
         """How many images of each task fit into the budget; 0 if not even one does."""
+        numbers = range(1, MAX_BATCH)
+        most = bisect_right(numbers, self.budget, key=partial(self._peak_of, mode))  # is quicker
         return bisect_right(
-            range(1, MAX_BATCH), self.budget, key=lambda num: self._peak_of(mode, num)
+            numbers[:most],
+            self.budget,
+            key=lambda num: self.taken(mode, images=self._even(num)),
         )
 
     def _peak_of(self, mode: Mode, num: int) -> int:
@@ -85,11 +104,11 @@ class MemoryPlan:
     @property
     def fits(self) -> bool:
         """Whether the batch does, with the mode asked for."""
-        return self.peak(self.mode) <= self.budget
+        return self.taken(self.mode) <= self.budget
 
     def leanest(self) -> Mode:
         """The mode that takes least."""
-        return min(self.modes, key=self.peak)
+        return min(self.modes, key=self.taken)
 
     def text(self) -> str:
         """Two tables: all combinations of flags, and where the bytes are with those asked for."""
@@ -100,14 +119,16 @@ class MemoryPlan:
             f"where it is with {self.mode.flags or 'neither'}, batch {_sum(self.images)}",
             table(self._parts()),
             "",
-            "Not in it: what kernels borrow inside an operation (cuDNN), gaps between blocks, the",
-            "CUDA context, Python and its libraries. Leave them some tenths of a GiB.",
+            "On CUDA: what torch reserves; to it come the context and what cuDNN borrows, some",
+            "tenths of a GiB. On a CPU: by how much a process grows, with gaps between tensors and",
+            f"what kernels borrow; to it come Python and libraries. Most in: of {self.device}.",
         ]
         return "\n".join(lines)
 
     def _rows(self) -> list[tuple[str, ...]]:
         batch, most = f"batch {_sum(self.images)}", f"most in {self.budget / GIB:g}"
-        rows: list[tuple[str, ...]] = [("", "fixed", "per image", batch, "saved", most)]
+        head = ("", "fixed", "per image", batch, "saved", "on CUDA", "on a CPU", most)
+        rows: list[tuple[str, ...]] = [head]
         plain = self.peak(self.modes[0])
         for mode in self.modes:
             num, peak = max(self.least, *self.images), self.peak(mode)
@@ -115,8 +136,9 @@ class MemoryPlan:
             numbers = (
                 f"{number / GIB:.3f}" for number in (2 * low - high, (high - low) / num, peak)
             )
+            taken = (f"{self.taken(mode, kind) / GIB:.3f}" for kind in ("cuda", "cpu"))
             name, most = mode.flags or "neither", str(self.largest(mode))
-            rows.append((name, *numbers, f"{1 - peak / plain:.0%}", most))
+            rows.append((name, *numbers, f"{1 - peak / plain:.0%}", *taken, most))
         return rows
 
     def _parts(self) -> list[tuple[str, ...]]:
@@ -133,8 +155,8 @@ class MemoryPlan:
         parts = self.footprint(self.mode).parts
         first = sorted(parts, key=parts.__getitem__, reverse=True)[:3]
         most = ", ".join(f"{label} {parts[label] / GIB:.2f}" for label in first)
-        peak, batch = self.peak(self.mode) / GIB, _sum(self.images)
-        return f"memory plan: {peak:.2f} GiB for a batch of {batch}, most of it: {most}"
+        taken, batch = self.taken(self.mode) / GIB, _sum(self.images)
+        return f"memory plan: {taken:.2f} GiB for a batch of {batch}, most of it: {most}"
 
     def misfit(self, smaller: Iterable[Iterable[tuple[str, Self]]]) -> str:
         """One line for a plan that does not fit: what does, found by trying.
@@ -144,7 +166,7 @@ class MemoryPlan:
         largest = self.largest(self.mode)
         ways = [f"--bs {largest}"] if largest else []
         for mode in self.modes:
-            if mode.amp >= self.mode.amp and self.peak(mode) <= self.budget:
+            if mode.amp >= self.mode.amp and self.taken(mode) <= self.budget:
                 ways.append(mode.flags)
                 break
         if not ways:
@@ -153,7 +175,7 @@ class MemoryPlan:
                 ways += [way.strip() for way in islice(fitting, 1)]
         return (
             f"--vram {self.budget / GIB:g}: a batch of {_sum(self.images)} needs "
-            f"{self.peak(self.mode) / GIB:.2f} GiB ({self.what}); "
+            f"{self.taken(self.mode) / GIB:.2f} GiB ({self.what}); "
             + (f"{' or '.join(ways)} would fit" if ways else "nothing that was tried would fit")
         )
 
@@ -203,6 +225,7 @@ def make_plan(
         images=tuple(own.bs for own in tasks),
         auto=settings.fit_batch,
         budget=budget(settings.vram, device),
+        device=device.type,
         blocks=fake_step.blocks(),
         what=", ".join(map(str, tasks)),
     )

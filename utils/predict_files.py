@@ -19,8 +19,8 @@ from datasets.index.sources import ImageSource
 from datasets.photo import Photo, decode_photo
 from datasets.task import Task, UserError
 from utils import results
-from utils.compute import give_back_memory
 from utils.distributed import Distributed
+from utils.heap import give_back_memory
 from utils.predict import AT_ONCE, Predictor
 from utils.skipped import Skipped
 
