@@ -91,7 +91,7 @@ def test_a_sheet_is_a_picture_and_a_pdf(tmp_path):
 
 
 @pytest.mark.parametrize("values", [(0, 9, 2, 3), (0, 300, 2, 7)])
-def test_a_summary_has_a_row_for_each_image_and_class(tmp_path, values):
+def test_a_summary_has_a_row_for_each_image_and_class(tmp_path, monkeypatch, values):
     output = Classes("damage", "", classes=NAMES, values=values)
     images = []
     for number, name in enumerate(("a.jpg", "sub/b.jpg")):
@@ -100,6 +100,10 @@ def test_a_summary_has_a_row_for_each_image_and_class(tmp_path, values):
         photo = Photo(torch.zeros(3, 10, 20, dtype=torch.uint8), (254.0, 127.0), name)
         write(tmp_path / name[:-4], photo, {"damage": labels}, [output])
         images.append((name, tmp_path / name[:-4], output))
+    shown = []
+    monkeypatch.setattr(
+        "utils.summary.contents", lambda names, small: shown.extend(small) or contents(names, small)
+    )
     write_summary(tmp_path, [*images, ("gone.jpg", tmp_path / "gone", output)])
     with open(tmp_path / "summary.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -109,6 +113,7 @@ def test_a_summary_has_a_row_for_each_image_and_class(tmp_path, values):
     assert [int(row["pixels"]) for row in rows] == [99, 100, 0, 1, 119, 80, 0, 1]
     assert [float(row["percent"]) for row in rows[:4]] == [49.5, 50, 0, 0.5]
     assert float(rows[1]["mm2"]) == pytest.approx(100 * 0.1 * 0.2)
+    assert [small.size for small in shown] == [(20, 10)] * 2  # without their legends
     told = json.loads((tmp_path / "summary.json").read_text())
     assert [{key: str(value) for key, value in row.items()} for row in told] == rows
 

@@ -19,7 +19,8 @@ CELL = (802, 640)  # of the photograph and of the map, at most
 ROW = 30  # of the legend
 TEXT = 20
 SHORTEST = 20  # dots of a scale bar
-PERIOD = 10  # pixels from one line of a hatching to the next
+PERIOD = 10  # pixels from one line of a hatching to the next, of the first eight
+WIDER = 18  # of the next eight
 
 
 class Sheet(NamedTuple):
@@ -84,7 +85,7 @@ def draw_map(photograph: Image.Image, labels: np.ndarray, output: Classes | Mask
 def hatching(number: int, size: tuple[int, int]) -> np.ndarray:
     """bool (H, W): one of sixteen ways to fill a class, told apart without colours."""
     y, x = np.indices(size, sparse=True)
-    period = PERIOD * (1 + number // 8 % 2)
+    period = WIDER if number // 8 % 2 else PERIOD
 
     def line(at: np.ndarray) -> np.ndarray:
         return at % period < 2

@@ -66,7 +66,10 @@ def _rows(
 
 
 def _small(stem: Path, output: Output) -> Image.Image:
-    """The view, at most 600 pixels a side."""
+    """The view without its legend, at most 600 pixels a side."""
+    with Image.open(data_path(stem, output)) as data:
+        size = data.size
     with Image.open(stem.with_name(f"{stem.name}_{output.name}_view.png")) as view:
-        view.thumbnail((600, 600))
-        return view.convert("RGB")
+        picture = view.crop((0, 0, *size))
+    picture.thumbnail((600, 600))
+    return picture
