@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,12 @@ import torch
 from learners import make_case
 from torch.nn import functional as F
 
+from models.recompute import recompute
+from utils.choose_blocks import choose
 from utils.compute import make_compute
 from utils.flags import CKPT_MODES
 from utils.heap import start_with_tunables
+from utils.memory_trace import trace
 
 pytest_plugins = ["bench_plugin"]
 STATUS = Path("/proc/self/status")
@@ -63,6 +67,35 @@ def test_time_of_a_plan(bench):
         lambda: bench.plan("maskdepth", "--plan").text(), command, rounds=3, warm=1
     )
     bench.row(None, task="maskdepth", function_seconds=function, command_seconds=whole)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.7])
+@pytest.mark.parametrize("network", ["mask + depth", "damage", "cityscapes"])
+def test_ckpt_of_a_size(bench, network, share):
+    """--ckpt SIZE, between what full and none take, against the quickest mode that fits"""
+    flags = (*NETWORKS[network].split(), *bench.tiny, *bench.half())
+    plan, case = bench.plan(*flags), bench.case(*flags)
+    peaks = {ckpt: plan.peak(plan.mode._replace(ckpt=ckpt)) for ckpt in CKPT_MODES}
+    budget = int(peaks["full"] + share * (peaks["none"] - peaks["full"]))
+    chosen = choose(plan, budget).ckpt
+
+    def step(ckpt):
+        recompute(case.state.model, ckpt)
+        case.step()
+
+    modes = [chosen, *(ckpt for ckpt in CKPT_MODES if peaks[ckpt] <= budget)]
+    seconds, *others = bench.measure(*(partial(step, ckpt) for ckpt in modes), rounds=7, warm=2)
+    recompute(case.state.model, chosen)
+    tracked = trace(case.state, [case.batch]).peak
+    bench.row(
+        None,
+        network=network,
+        budget_bytes=budget,
+        tracked_bytes=tracked,
+        of_best=seconds / min(others),
+        chosen=chosen,
+    )
+    assert tracked <= budget
 
 
 @pytest.mark.parametrize("ckpt", CKPT_MODES)
