@@ -160,11 +160,11 @@ PEAKS = """
 import os, sys
 import torch
 import infer
-from utils import predict_files
+from utils import results
 from utils.heap import keep_freed_memory
 torch.set_num_threads(1)
 keep_freed_memory()
-predict_files.LARGE = 2**17
+results.LARGE = 2**17
 for name in ("small.tif", "large.tif"):
     pid = os.fork()
     if not pid:
@@ -177,10 +177,10 @@ for name in ("small.tif", "large.tif"):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is counted in other units")
 def test_memory_of_a_scan_is_few_bytes_a_pixel(tmp_path):
-    """At most 11 for each of 4 million pixels: 3 of the image and 1 of labels, held to the end,
-    and 4 of the view. As float32, the image alone takes 12."""
+    """At most 12 for each of 7 million pixels: 3 of the image and 1 of labels, held to the end,
+    and 4 of the view. As float32, the image alone has 12 more."""
     keep(tmp_path / "tiny.pt", replace(TINY, outputs=TINY.outputs[:1]))
-    for name, height in (("small.tif", 500), ("large.tif", 2500)):
+    for name, height in (("small.tif", 500), ("large.tif", 4000)):
         Image.effect_noise((2000, height), 50).convert("RGB").save(tmp_path / name)
     words = ("--weights", "tiny.pt", "--device", "cpu", "--tile", "256", "--overlap", "16")
     ran = subprocess.run(
@@ -189,4 +189,4 @@ def test_memory_of_a_scan_is_few_bytes_a_pixel(tmp_path):
     )  # fmt: skip
     (first, small), (second, large) = (map(int, line.split()) for line in ran.stdout.splitlines())
     assert first == second == 0, ran.stderr
-    assert (large - small) * 1024 <= 11 * 4_000_000
+    assert (large - small) * 1024 <= 12 * 7_000_000

@@ -24,7 +24,6 @@ from utils.heap import give_back_memory
 from utils.predict import AT_ONCE, Predictor
 from utils.skipped import Skipped
 
-LARGE = 2**23  # pixels of an image; what is free is given back after each work on a larger one
 MOST_PIXELS = 2**26  # of decoded images at the same time, but for one that is larger alone
 
 
@@ -154,7 +153,7 @@ def _groups(
                     group = []
                 room.take(taken)
                 photo = decode_photo(file, source.where)._replace(name=source.name)
-                if taken > LARGE:
+                if taken > results.LARGE:
                     give_back_memory()
         except (UserError, OSError) as error:
             room.give(taken)
@@ -189,7 +188,7 @@ def _labels(
     photos = [each.photo.pixels for each in group]
     images = torch.stack(photos) if len(photos) > 1 else photos[0][None]  # one is not copied
     labels = predictor.labels(images, names, advance)
-    if group[0].num_pixels > LARGE:
+    if group[0].num_pixels > results.LARGE:
         give_back_memory()
     return [{name: labels[name][i].numpy() for name in names} for i in range(len(group))]
 

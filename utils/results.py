@@ -15,12 +15,14 @@ from PIL.PngImagePlugin import PngInfo
 from datasets.photo import Photo
 from datasets.task import Classes, Mask, Output, UserError
 from utils.files import write_whole
+from utils.heap import give_back_memory
 from utils.legend import legend_below
 from utils.regions import find_regions
 from utils.shapes import WRITERS, Map
 from utils.sheet import DPI, Sheet, draw_sheet
 from utils.visualize import Style, picture_of
 
+LARGE = 2**23  # pixels of an image; what is free is given back after each work on a larger one
 STRIP_PIXELS = 2**20  # painted at a time: blending takes ten times the room of what it gives
 MM_PER_INCH = 25.4
 UNMEASURED = (1, 72, 96)  # dpi
@@ -79,6 +81,8 @@ def write(
             _write_shapes(stem, photo, output, predictions[output.name], form)
         if form.sheet and isinstance(output, Classes | Mask):
             _write_sheet(stem, photo, output, predictions[output.name], form)
+        if photo.pixels[0].numel() > LARGE:
+            give_back_memory()
     for output in outputs:
         _save(data_path(stem, output), _data(output, predictions[output.name]), photo.dpi, key)
 
