@@ -199,6 +199,20 @@ def test_killed_at_any_moment_a_run_ends_as_if_nothing_had_been():
     assert ran.stdout.startswith("3 of 3 equal to the bit"), ran.stdout + ran.stderr
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_what_watches_a_run_or_reads_for_it_changes_no_bit(run_train, tiny_json, tmp_path):
+    path, data = tiny_json
+    words = ("--task", path, "--data", data, "--steps", "5", "--eval-steps", "2", "--seed", "5")
+    words += ("--dropout", "0.2", "--ema", "0.9", "--accum", "2")
+    left = []
+    for more in ("", "--workers 1", "--workers 4", "--wandb offline", "--vram 4"):
+        out = tmp_path / f"run {more}"
+        ran = run_train(*words, "--out", out, *more.split())
+        assert ran.status == 0, ran.err
+        left.append((checkpoint.load(out / "last.pt")["learner"], lines_of(out)))
+        assert differing(left[0], left[-1]) == [], more
+
+
 def test_the_comparison_would_see_a_difference(uninterrupted):
     if not uninterrupted:
         pytest.skip("runs after the test above")
