@@ -242,7 +242,7 @@ def depth_values(image: Image.Image, name: str) -> tuple[np.ndarray, int]:
     rgb = rgb_pixels(image)
     if (rgb.max(axis=2) - rgb.min(axis=2)).max() > GREY_TOLERANCE:
         raise UserError(f"{name}: depth stored as colours, expected one channel or grey")
-    return rgb[..., 0], 255
+    return np.ascontiguousarray(rgb[..., 0]), 255  # numpy below 2.3 dies of strided == -1
 
 
 def decode_normals(image: Image.Image, name: str, output: Normals) -> np.ndarray:

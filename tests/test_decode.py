@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps
 
 from datasets import TASKS, images, load_task, photo
-from datasets.decode import check_same_size, decode_target
+from datasets.decode import check_same_size, decode_target, depth_values
 from datasets.photo import decode_image
 from datasets.task import IGNORE, NO_DEPTH, Classes, Depth, Mask, UserError
 
@@ -388,6 +388,12 @@ def test_relative_depth_fills_the_range_of_its_mode():
     assert torch.allclose(depth(grey([0, 51, 255])), torch.tensor([[0, 0.2, 1.0]]))
     wide = depth(np.array([[0, 13107, 65535]], np.uint16))
     assert torch.allclose(wide, torch.tensor([[0, 0.2, 1.0]]))
+
+
+def test_depth_from_one_colour_of_three_lies_side_by_side():
+    """numpy below 2.3 dies where what does not is compared with -1."""
+    image = Image.new("RGB", (4, 3), (7, 7, 7))
+    assert depth_values(image, "a.png")[0].flags.c_contiguous
 
 
 def test_grey_stored_as_rgb():

@@ -199,6 +199,14 @@ def test_killed_at_any_moment_a_run_ends_as_if_nothing_had_been():
     assert ran.stdout.startswith("3 of 3 equal to the bit"), ran.stdout + ran.stderr
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Linux tells what a process holds")
+def test_a_long_run_does_not_grow():
+    """A few of the epochs of `python tests/long_run.py 2000`."""
+    command = [sys.executable, REPOSITORY / "tests" / "long_run.py", "40"]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.stdout.endswith("grown: nothing\n"), ran.stdout + ran.stderr
+
+
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_what_watches_a_run_or_reads_for_it_changes_no_bit(run_train, tiny_json, tmp_path):
     path, data = tiny_json
