@@ -5,6 +5,7 @@ import io
 import os
 import re
 import struct
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ ORIENTATION = 0x0112  # the EXIF tag
 # Many pixels in few bytes are no photograph: a picture of more than the first has at most so many
 # for each of its bytes. A label may be of one value, and is as large as its photograph.
 FEW_PIXELS, PIXELS_PER_BYTE = 2**23, 100
+_ONE_THREAD = threading.Lock()
 LOSSY = ("JPEG", "MPO")  # MPO: the JPEG of phones, with a preview appended
 # All that is opened, whatever a file's name says: a format that an interpreter draws (PostScript)
 # or that reads other files has no place in a data set. TGA comes last: it has no signature.
@@ -110,15 +112,17 @@ def header_size(data: bytes | BinaryIO, name: str) -> tuple[int, int]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """What libtiff says of a broken file goes nowhere, not on stderr beside our own line."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+    """What libtiff says of a broken file goes nowhere, not on stderr beside our own line. One
+    thread at a time: a second would keep the first one's nowhere as the process's stderr."""
+    with _ONE_THREAD:
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
 
 
 def _open(file: BinaryIO, name: str, per_byte: int | None = None) -> Image.Image:

@@ -2,7 +2,10 @@
 
 import contextlib
 import io
+import os
 import struct
+import threading
+import time
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -617,3 +620,22 @@ def test_strips_are_the_whole(monkeypatch, mode):
     whole = decode_image(data, "a.png")
     monkeypatch.setattr(photo, "STRIP_PIXELS", 30)
     assert torch.equal(decode_image(data, "a.png"), whole)
+
+
+def test_threads_that_decode_at_once_leave_stderr_where_it_was():
+    """One begins while the other is within, and ends after it: each puts back what it found."""
+    before, begun, seconds = os.fstat(2), threading.Event(), 0.2
+
+    def decode(first: bool) -> None:
+        if not first:
+            begun.wait()
+        with images._silent():
+            begun.set()
+            time.sleep(seconds if first else 2 * seconds)
+
+    threads = [threading.Thread(target=decode, args=(first,)) for first in (True, False)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert os.path.samestat(before, os.fstat(2))
