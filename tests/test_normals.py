@@ -68,9 +68,9 @@ def test_averaged_with_the_mirrored_image_both_say_the_same():
     model = UNet(ModelSpec.of([OUTPUT], width=4, depth=2))
     torch.nn.init.normal_(model.heads["faces"].weight)
     predictor = Predictor(model, Compute(torch.device("cpu")), flip=True)
-    image = torch.randint(0, 256, (3, 24, 20), dtype=torch.uint8)
-    found = predictor.labels(image, ("faces",))["faces"]
-    mirrored = predictor.labels(image.flip(-1), ("faces",))["faces"]
+    image = torch.randint(0, 256, (1, 3, 24, 20), dtype=torch.uint8)
+    found = predictor.labels(image, ("faces",))["faces"][0]
+    mirrored = predictor.labels(image.flip(-1), ("faces",))["faces"][0]
     assert found.shape == (3, 24, 20)
     torch.testing.assert_close(found.norm(dim=0), torch.ones(24, 20))
     x, y, z = mirrored.flip(-1)

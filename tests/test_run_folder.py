@@ -88,7 +88,7 @@ def test_ranks_wait_for_each_other_at_logged_steps_alone(monkeypatch, world, wai
     state = SimpleNamespace(
         micro_batches=1,
         distributed=distributed,
-        compute=SimpleNamespace(device=CPU),
+        compute=compute.Compute(CPU),
         schedule=SimpleNamespace(lr=1),
     )
     state.schedule.evaluated = lambda score: None
