@@ -34,38 +34,29 @@ SMALLER = (3 / 4, 1 / 2, 3 / 8, 1 / 4, 3 / 16, 1 / 8)  # of size or width, to fi
 
 
 class MemoryPlan:
-    """What a training step of a run takes, in bytes.
+    """What a training step of a run takes, in bytes; in one mode alone, if it is given.
 
-    trace: finds the footprint of a mode with so many images of each task. traced: numbers of
-    images whose footprint is scaled to others, from `least` of each task on. modes: from the
-    fastest step to the smallest. mode: that of the run. images: of each task in a batch;
-    auto: of each task in the largest batch that fits, instead. budget: bytes on the kind of device.
-    blocks: names of those that may be recomputed, as in a footprint's parts. what: the run in
-    words.
+    traced: numbers of images whose footprint is scaled to others, from `least` of each task on.
+    modes: from the fastest step to the smallest. mode: that of the run. images: of each task in a
+    batch; with `--bs auto`, in the largest that fits. budget: bytes on the kind of device. blocks:
+    names of those that may be recomputed, as in a footprint's parts. what: the run in words.
     """
 
     def __init__(
-        self,
-        trace: Callable[[Mode, tuple[int, ...]], Footprint],
-        traced: tuple[int, ...],
-        least: int,
-        modes: Sequence[Mode],
-        mode: Mode,
-        images: tuple[int, ...],
-        auto: bool,
-        budget: int,
-        device: str,
-        blocks: Sequence[str],
-        what: str,
+        self, fake_step: FakeStep, settings: Settings, device: torch.device, only: Mode | None
     ) -> None:
-        self.trace = cache(trace)
-        self.traced, self.least, self.modes, self.mode = traced, least, modes, mode
-        self.images, self.budget, self.device = images, budget, device
-        self.blocks, self.what = blocks, what
-        usual = traced if auto else images
+        tasks, half = settings.tasks, settings.plan or amp_dtype(device) is not None
+        self.mode = only or Mode(settings.amp and half, settings.ckpt)
+        self.modes = [only] if only else list(dict.fromkeys([*all_modes(half), self.mode]))
+        self.least = math.ceil(PIXELS / min(math.prod(own.size) for own in tasks))
+        self.traced, self.trace = fake_step.primes(self.least, len(tasks)), cache(fake_step.trace)
+        self.budget, self.device = budget(settings.vram, device), device.type
+        self.blocks, self.what = fake_step.blocks(), ", ".join(map(str, tasks))
+        self.images = tuple(own.bs for own in tasks)
+        usual = self.traced if settings.fit_batch else self.images
         self.spread = cache(lambda mode: self.footprint(mode, usual).spread)
-        if auto:
-            self.images = self._even(max(1, self.largest(mode)))
+        if settings.fit_batch:
+            self.images = self._even(max(1, self.largest(self.mode)))
 
     def footprint(self, mode: Mode, images: tuple[int, ...] | None = None) -> Footprint:
         """Of a step over so many images of each task; over the run's own, if they are not given."""
@@ -212,23 +203,8 @@ def make_plan(
         each = zip(tasks, images, strict=True)
         return [own.task.empty_batch(num, own.size) for own, num in each]
 
-    half = settings.plan or amp_dtype(device) is not None
-    mode = only or Mode(settings.amp and half, settings.ckpt)
     fake_step = FakeStep(partial(build, light, weights, 1), batches, recompute, settings.accum)
-    least = math.ceil(PIXELS / min(math.prod(own.size) for own in tasks))
-    return MemoryPlan(
-        fake_step.trace,
-        fake_step.primes(least, len(tasks)),
-        least,
-        [only] if only else list(dict.fromkeys([*all_modes(half), mode])),
-        mode=mode,
-        images=tuple(own.bs for own in tasks),
-        auto=settings.fit_batch,
-        budget=budget(settings.vram, device),
-        device=device.type,
-        blocks=fake_step.blocks(),
-        what=", ".join(map(str, tasks)),
-    )
+    return MemoryPlan(fake_step, settings, device, only)
 
 
 def fit_to_memory(
