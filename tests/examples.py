@@ -73,7 +73,7 @@ class Example:
         """What becomes of known values when the image is moved."""
         return values
 
-    def scores(self, labels, target):
+    def scores(self, prediction, labels, target):
         """Every score of predicted labels and targets, (N, ...)."""
         raise NotImplementedError
 
@@ -129,7 +129,7 @@ class ClassExample(Labels):
         hot = np.moveaxis(np.eye(len(self.output.labels), dtype=np.float32)[known], -1, 1)
         return torch.from_numpy(50 * hot)
 
-    def scores(self, labels, target):
+    def scores(self, prediction, labels, target):
         known = target != IGNORE
         labels, target, num = labels[known], target[known], len(self.output.labels)
         ious, f1s, recalls, shares = [], [], [], []
@@ -165,16 +165,21 @@ class MaskExample(Labels):
     def certain(self, target):
         return torch.from_numpy(np.where(target == 1, 50, -50).astype(np.float32))[:, None]
 
-    def scores(self, labels, target):
+    def scores(self, prediction, labels, target):
         known = target != IGNORE
         said, true = labels[known] == 1, target[known] == 1
         hit = (said & true).sum()
+        probable, tried = 1 / (1 + np.exp(-prediction[:, 0][known])), np.arange(1, 100) / 100
+        above = [probable >= threshold for threshold in tried]
+        f1 = [2 * (a & true).sum() / (a.sum() + true.sum()) for a in above]
         return {
             "iou": hit / (said | true).sum(),
             "f1": 2 * hit / (said.sum() + true.sum()),
             "precision": hit / said.sum(),
             "recall": hit / true.sum(),
             "accuracy": (said == true).mean(),
+            "best_f1": max(f1),
+            "best_threshold": tried[np.argmax(f1)],
             "baseline_iou": true.mean(),
             "baseline_accuracy": max(true.mean(), 1 - true.mean()),
         }
@@ -213,7 +218,7 @@ class DepthExample(Example):
         closer = values / np.float32(move.zoom)
         return np.where(closer <= self.output.max_depth, closer, NO_DEPTH).astype(np.float32)
 
-    def scores(self, labels, target):
+    def scores(self, prediction, labels, target):
         d, t = (x[target >= 0].astype(np.float64) for x in (labels, target))
         ratio = np.maximum(d / t, t / d)
         constants = BIN ** np.arange(1 - NUM_BINS // 2, NUM_BINS // 2)
@@ -269,7 +274,7 @@ class NormalsExample(Example):
         turned = (x + 1j * y) * np.exp(1j * np.deg2rad(move.angle))
         return np.stack([turned.real * (-1 if move.flip else 1), turned.imag, z])
 
-    def scores(self, labels, target):
+    def scores(self, prediction, labels, target):
         known = target.any(1)
         n, t = (np.moveaxis(x.astype(np.float64), 1, -1)[known] for x in (labels, target))
         found = {}
@@ -302,7 +307,7 @@ class LabelExample(Labels):
     def certain(self, target):
         return torch.from_numpy(50 * np.eye(3, dtype=np.float32)[np.where(target < 3, target, 0)])
 
-    def scores(self, labels, target):
+    def scores(self, prediction, labels, target):
         labels, target = labels[target != IGNORE], target[target != IGNORE]
         hits, said, true = (
             np.array([(x == c).sum() for c in range(3)])

@@ -223,7 +223,7 @@ def test_half_precision_is_scored_in_float32(example, term, dtype):
 def test_scores_are_those_of_plain_formulas_however_they_are_counted(example):
     prediction, labels = predictions_of(example)
     target = targets_of(example)
-    expected = example.scores(labels.numpy(), target)
+    expected = example.scores(prediction.numpy(), labels.numpy(), target)
     for parts in ((8,), (1,) * 8, (2, 3, 3)):
         ranks = [METRICS[example.output.kind].of(example.output) for _ in parts]
         given = torch.from_numpy(target)

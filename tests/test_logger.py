@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from utils import logger as logger_module
-from utils.logger import NullLogger, RunLogger, has_key, read_metrics, resolve_mode
+from utils.logger import NullLogger, RunLogger, flat_terms, has_key, read_metrics, resolve_mode
 
 ROOT = Path(__file__).parents[1]
 
@@ -85,6 +85,21 @@ def test_truncate_can_forget_everything(tmp_path):
     log.truncate(-1)
     log.finish({})
     assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def test_a_loss_term_that_does_not_fall_is_named(tmp_path):
+    log = RunLogger(tmp_path, {}, "disabled")
+    path, outputs = tmp_path / "metrics.jsonl", ["leaf", "far"]
+    for step in range(20):
+        assert flat_terms(path, outputs) == {}
+        noise = step % 2 / 10
+        terms = {"leaf/bce": 1 - step / 40 + noise, "leaf/dice": 1 + noise, "agree/leaf+far": 1.0}
+        log.log(step, {f"train/{name}": value for name, value in terms.items()} | {"val/far/l1": 1})
+    log.finish({})
+    (said,) = flat_terms(path, outputs).values()
+    assert said.startswith(
+        "leaf/dice: this loss term does not fall, from 1.05 at first to 1.05 now"
+    )
 
 
 def test_pictures_are_saved_by_step(tmp_path):

@@ -178,6 +178,17 @@ def test_mask_scores_equal_torchmetrics():
         assert found[name] == pytest.approx(expected, rel=1e-6), name
 
 
+def test_counts_of_a_version_without_probabilities_are_read():
+    logits, target = mask_scene()
+    whole, old = MaskMetrics(), MaskMetrics()
+    whole.update(logits, target)
+    old.load_state(whole.state()[:4])
+    found, expected = old.compute(), whole.compute()
+    assert math.isnan(found.pop("best_f1"))
+    assert math.isnan(found.pop("best_threshold"))
+    assert found == {name: expected[name] for name in found}
+
+
 @pytest.mark.parametrize(("logit", "metric"), [(1.0, "iou"), (-1.0, "accuracy")])
 def test_the_mask_baselines_are_what_a_constant_scores(logit, metric):
     logits, target = mask_scene()
@@ -281,6 +292,45 @@ def test_without_a_labelled_pixel_scores_are_nan(kind):
     found = scores(fresh(kind), prediction, void)
     assert all(math.isnan(score) for score in found.values())
     assert all(type(score) is float for score in found.values())
+
+
+@pytest.mark.parametrize("kind", SCENES)
+def test_no_doubt_of_a_good_prediction_nor_without_a_label(kind):
+    _, target = SCENES[kind]()
+    known = torch.where(target == IGNORE, 0, target)
+    perfect = {"classes": known, "mask": known.float().unsqueeze(1), "depth": target.unsqueeze(1)}
+    metrics = fresh(kind)
+    metrics.update(perfect[kind], target)
+    assert metrics.doubts() == {}
+    assert fresh(kind).doubts() == {}
+
+
+def test_a_doubt_where_one_class_takes_all_that_has_not_all():
+    _, target = class_scene()
+    metrics = fresh("classes")
+    metrics.update(torch.full_like(target, 3), target)
+    share = (target == 3).sum() / (target != IGNORE).sum()
+    assert metrics.doubts()["classes"].startswith(
+        f"100.0% of the pixels are predicted as hair, in truth {share:.1%}: "
+    )
+    rare = torch.zeros(1, 100, 100, dtype=torch.uint8)
+    rare[0, 0, :40] = 1  # 0.4 % of the pixels: to find a half of them is no reason to doubt
+    for found, doubted in ((20, []), (19, ["classes"])):
+        metrics, logits = MaskMetrics(), torch.full((1, 1, 100, 100), -1.0)
+        logits[0, 0, 0, :found] = 1
+        metrics.update(logits, rare)
+        assert list(metrics.doubts()) == doubted
+
+
+def test_a_doubt_where_depth_is_worse_than_a_constant():
+    prediction, target = depth_scene()
+    metrics = DepthMetrics()
+    metrics.update(prediction * 3, target)
+    found = metrics.compute()
+    ours, constant = found["delta1"], found["baseline_delta1"]
+    said = f"delta1 {ours:.3f} is worse than one constant answer's {constant:.3f}"
+    assert metrics.doubts()["delta1"] == said
+    assert set(metrics.doubts()) == {"delta1", "absrel", "rmse"}
 
 
 def test_errors_cannot_pick_the_best_checkpoint():

@@ -74,6 +74,16 @@ def stop_after(monkeypatch):
     return set_up
 
 
+def test_an_evaluation_says_once_what_speaks_against_it(run_train, tiny_json, tmp_path):
+    path, data = tiny_json
+    words = ("--task", path, "--data", data, "--steps", "6", "--eval-steps", "2", "--lr", "1e-9")
+    ran = run_train(*words)
+    assert ran.status == 0, ran.err
+    said = [line for line in ran.out.splitlines() if line.startswith("worth a look: near: delta1")]
+    assert len(said) == 1
+    assert "worse than one constant answer's" in said[0]
+
+
 def test_a_run_leaves_its_record(run_train, tiny_json, tmp_path):
     path, data = tiny_json
     words = ("--task", path, "--data", data, "--steps", "8", "--eval-steps", "4", "--seed", "3")

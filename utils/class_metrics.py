@@ -1,14 +1,18 @@
 """Scores of labels: of classes, and of a mask's foreground, from confusion matrices."""
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from datasets.task import IGNORE, Output
 from utils.metric_sums import ClassScore, Metrics, histogram, ratio
 from utils.report import table
+
+NUM_PROBABILITIES = 100  # bins of a mask's foreground probability
 
 
 class ClassMetrics(Metrics):
@@ -51,6 +55,10 @@ class ClassMetrics(Metrics):
         )
         rows = torch.stack(columns, dim=1).tolist()
         return [ClassScore(name, *row) for name, row in zip(self.classes, rows, strict=True)]
+
+    def doubts(self) -> dict[str, str]:
+        """Also: nearly everything is called one class, where the truth has others."""
+        return super().doubts() | _one_class(self.sums, self.classes, self.UNIT)
 
     def table(self, name: str) -> str:
         """IoU, F1, precision, recall and share of the pixels, in per cent."""
@@ -116,22 +124,49 @@ class MaskMetrics(Metrics):
     HEADLINE = ("iou",)
 
     def __init__(self) -> None:
-        self.sums = torch.zeros(2, 2, dtype=torch.int64)
+        """Sums: the confusion matrix; then how often each probability is, of truth 0 and 1."""
+        self.sums = torch.zeros(4 + 2 * NUM_PROBABILITIES, dtype=torch.int64)
+
+    @property
+    def _confusion(self) -> Tensor:
+        """int64 (2, 2): rows are the truth, columns the prediction at a probability of 0.5."""
+        return self.sums[:4].view(2, 2)
 
     @torch.no_grad()
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """prediction: logits (N, 1, H, W), foreground where > 0; target: uint8 (N, H, W)."""
-        self._add(_confusion(prediction.squeeze(1) > 0, target, 2))
+        logits = prediction.squeeze(1)
+        bins = (
+            (logits.float().sigmoid() * NUM_PROBABILITIES).long().clamp(max=NUM_PROBABILITIES - 1)
+        )
+        bins = torch.where(
+            target != IGNORE, target.long() * NUM_PROBABILITIES + bins, 2 * NUM_PROBABILITIES
+        )
+        counts = histogram(bins, 2 * NUM_PROBABILITIES, torch.ones_like(bins))
+        self._add(torch.cat([_confusion(logits > 0, target, 2).flatten(), counts]))
+
+    def load_state(self, state: Tensor) -> None:
+        """Also of a version that counted no probabilities: there is no best threshold then."""
+        super().load_state(F.pad(state, (0, len(self.sums) - len(state))))
+
+    def doubts(self) -> dict[str, str]:
+        """Also: nearly everything is called background, where the truth has more (or all is
+        foreground)."""
+        return super().doubts() | _one_class(
+            self._confusion, ("background", "foreground"), self.UNIT
+        )
 
     def compute(self) -> dict[str, float]:
         """Scores of the whole set, in [0, 1].
 
         iou, f1 (Dice), precision, recall: of the foreground; nan if it occurs in neither truth nor
             prediction. accuracy: of both.
+        best_f1, best_threshold: the highest F1 of calling foreground what is at least so probable,
+            one threshold in hundredths for the whole set ("ODS" in papers on cracks and edges).
         baseline_iou: of calling every pixel foreground (the other constant scores 0).
         baseline_accuracy: of always saying the more frequent of the two.
         """
-        (rejected, false), (missed, hit) = self.sums.tolist()
+        (rejected, false), (missed, hit) = self._confusion.tolist()
         total = rejected + false + missed + hit
         occurs = 1.0 if hit + missed + false else math.nan
         return {
@@ -140,9 +175,31 @@ class MaskMetrics(Metrics):
             "precision": occurs * hit / max(hit + false, 1),
             "recall": occurs * hit / max(hit + missed, 1),
             "accuracy": ratio(hit + rejected, total),
+            **self._best_threshold(),
             "baseline_iou": ratio(hit + missed, total),
             "baseline_accuracy": ratio(max(hit + missed, rejected + false), total),
         }
+
+    def _best_threshold(self) -> dict[str, float]:
+        """Of thresholds k / NUM_PROBABILITIES, k > 0, the first with the highest F1."""
+        counts = self.sums[4:].view(2, NUM_PROBABILITIES).cpu().double()
+        false, hit = counts.flip(1).cumsum(1).flip(1)[:, 1:]  # at or above each threshold
+        f1, best = (2 * hit / (hit + false + counts[1].sum())).max(0)
+        threshold = (best + 1) / NUM_PROBABILITIES if f1.isfinite() else f1
+        return {"best_f1": f1.item(), "best_threshold": threshold.item()}
+
+
+def _one_class(confusion: Tensor, classes: Sequence[str], unit: str) -> dict[str, str]:
+    """A doubt where one class takes 99 % of the predictions, and the others less than half of what
+    the truth gives them."""
+    total = max(int(confusion.sum()), 1)
+    truth, predicted = (confusion.sum(dim).cpu().double() / total for dim in (1, 0))
+    most = int(predicted.argmax())
+    if predicted[most] <= 0.99 or 1 - predicted[most] >= (1 - truth[most]) / 2:
+        return {}
+    what = f"{predicted[most]:.1%} of the {unit} are predicted as {classes[most]}"
+    cure = "the other classes need more steps, --class-weights, or a loss with dice"
+    return {"classes": f"{what}, in truth {truth[most]:.1%}: {cure}"}
 
 
 def _confusion(ids: Tensor, target: Tensor, num_classes: int) -> Tensor:

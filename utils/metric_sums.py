@@ -50,6 +50,18 @@ class Metrics:
         """Scores of all that was counted."""
         raise NotImplementedError
 
+    def doubts(self) -> dict[str, str]:
+        """What speaks against these scores, in words that follow the output's name, by subject: a
+        headline score that is worse than that of always giving one answer."""
+        scores, found = self.compute(), {}
+        for name in self.HEADLINE:
+            score, constant = scores[name], scores.get(f"baseline_{name}", math.nan)
+            if score > constant if name in self.LOWER else score < constant:
+                found[name] = (
+                    f"{name} {score:.3f} is worse than one constant answer's {constant:.3f}"
+                )
+        return found
+
     @property
     def confusion(self) -> Tensor | None:
         """int64 (C, C): rows are the truth, columns the prediction; None without classes."""

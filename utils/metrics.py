@@ -28,5 +28,5 @@ def picking_scores(output: Output) -> list[str]:
     return [
         score
         for score in metrics.compute()
-        if score not in metrics.LOWER and not score.startswith("baseline")
+        if score not in metrics.LOWER and not score.startswith(("baseline_", "best_"))
     ]

@@ -23,7 +23,7 @@ from utils.command import printable
 from utils.distributed import Distributed
 from utils.engine import TrainState
 from utils.files import check_folder, lock_folder, new_folder, unlock_folder
-from utils.logger import NullLogger, RunLogger
+from utils.logger import NullLogger, RunLogger, flat_terms
 from utils.metrics import metrics_of, picking_scores
 from utils.origin import origin
 from utils.progress import Meter, Progress, Steps
@@ -76,6 +76,7 @@ class RunFolder:
         self.in_a_row = 0  # steps left out up to now
         self.saved = time.monotonic()
         self.lost = ""  # what is to be said of pictures
+        self.doubts: dict[str, str] = {}  # of the last evaluation
 
     def __enter__(self) -> Self:
         return self
@@ -190,6 +191,13 @@ class RunFolder:
         where = f"step {step} (epoch {step / steps.epoch:.1f})"
         picking = [task.best for task in self.tasks]
         self.say(report.evaluation(where, self.line, validation.scores, picking))
+        doubts = validation.doubts | flat_terms(
+            self.path / "metrics.jsonl", [o.name for o in self.settings.outputs]
+        )
+        for what in doubts:
+            if what not in self.doubts:
+                self.say(f"worth a look: {doubts[what]}")
+        self.doubts = doubts
         # nan, where nothing is labelled, is never better; but some best.pt there must be
         if validation.score > self.best or self.best < 0:
             self.best = max(self.best, validation.score)

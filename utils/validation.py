@@ -20,12 +20,14 @@ NUM_PICTURES = 4
 
 
 class Validation(NamedTuple):
-    """score: mean over tasks of what picks the best. facts: what best.pt tells of itself."""
+    """score: mean over tasks of what picks the best. facts: what best.pt tells of itself.
+    doubts: what speaks against the scores, see `Metrics.doubts`, by output and subject."""
 
     score: float
     scores: dict[str, float]
     facts: dict[str, Any]
     pictures: dict[str, Image.Image]
+    doubts: dict[str, str]
 
 
 def validate(
@@ -39,6 +41,7 @@ def validate(
     Stopped when a signal comes, unless other ranks would wait for this one."""
     scores: dict[str, float] = {}
     counts: dict[str, Tensor] = {}
+    doubts: dict[str, str] = {}
     pictures, losses = {}, []
     for own, (task, _, val) in zip(settings.tasks, data, strict=True):
         predictor = Predictor(
@@ -59,9 +62,13 @@ def validate(
         losses.append(evaluation.scores["loss"])
         scores |= evaluation.scores
         counts |= {name: metric.state().cpu() for name, metric in metrics.items()}
+        for name, metric in metrics.items():
+            doubts |= {
+                f"{name} {what}": f"{name}: {doubt}" for what, doubt in metric.doubts().items()
+            }
         if evaluation.samples:  # a rank's own samples may all be bad
             pictures[task.name] = sample_panel(evaluation.samples, task.outputs)
     skipped.settle()
     scores["loss"] = sum(losses)
     score = sum(scores[each.task.best] for each in data) / len(data)
-    return Validation(score, scores, {"scores": scores, "counts": counts}, pictures)
+    return Validation(score, scores, {"scores": scores, "counts": counts}, pictures, doubts)
