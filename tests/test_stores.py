@@ -128,7 +128,7 @@ def test_pickle_drops_handles(kind, tmp_path):
     store = open_one(make(kind, tmp_path))
     store.read("image/005.bin")
     copy = pickle.loads(pickle.dumps(store))
-    assert kind == "folder" or copy._file._file is None
+    assert kind == "folder" or copy._file._handle is None
     assert copy.read("image/005.bin") == MEMBERS["image/005.bin"]
 
 
@@ -139,10 +139,17 @@ def test_more_shards_than_files_may_be_open(tmp_path, monkeypatch):
     stores = open_stores([tmp_path])
     for _ in range(2):
         assert [store.read("n.txt") for store in stores] == [b"%d" % n for n in range(20)]
-        assert sum(store._file._file is not None for store in stores) <= 5
-    used = stores[-1]._file._file
+        assert sum(store._file._handle is not None for store in stores) <= 5
+    used = stores[-1]._file._handle
     assert stores[-1].read("n.txt") == b"19"
-    assert stores[-1]._file._file is used  # not opened anew
+    assert stores[-1]._file._handle is used  # not opened anew
+    for store in stores[:6]:
+        store.read("n.txt")
+    assert os.fstat(used)  # somebody, a thread, still reads from it
+    number = int(used)
+    del used
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
 
 
 @pytest.mark.parametrize("kind", ["zip", "deflated", "h5"])

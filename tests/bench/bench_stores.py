@@ -7,6 +7,7 @@ million members are read, and opened are `LARGE` zips of 120,000 members, 20 of 
 
 import io
 import os
+import pickle
 import tarfile
 import zipfile
 from concurrent.futures import ProcessPoolExecutor
@@ -22,6 +23,7 @@ from datasets import TASKS
 from datasets.index import find_samples
 from datasets.photo import decode_image
 from datasets.stores import open_stores, write_hdf5, write_zip
+from datasets.stores.zipfiles import PLACE
 
 NUM = 1500
 LARGE = int(os.environ.get("MANYHEAD_BENCH_ZIPS", "2"))
@@ -113,37 +115,78 @@ def test_read_by_processes(places, benchmark, full):
         print(f"\n{4 * num} reads, none wrong, {1e6 * np.median(seconds):.1f} us of a core each")
 
 
-def read_all(plan):
-    """Seconds of this process's time that a read took."""
-    start = process_time()
-    for store, i in plan:
-        store.read_at(i)
-    return (process_time() - start) / len(plan)
+def in_turn(calls, rounds):
+    """Microseconds of this process for a call, by name: each is a function and what it is called
+    with, one after the other, and takes its turn in every round; the median."""
+    found = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, (call, arguments) in calls.items():
+            start = process_time()
+            for each in arguments:
+                call(*each)
+            found[name].append(1e6 * (process_time() - start) / len(arguments))
+    return {name: float(np.median(times)) for name, times in found.items()}
 
 
-@pytest.mark.benchmark(group="random reads of 3 kB from one zip and from 500, in turn")
+def uncached(path):
+    """The file, open, none of it in the system's cache. Reads bring it there, as in a training:
+    what lies there since it was written is read faster, the more so the larger the file."""
+    file = os.open(path, os.O_RDONLY)
+    os.fsync(file)
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    return file
+
+
+def decoded(store, i):
+    decode_image(store.read_at(i), "")
+
+
+def calls_of(stores, files, order, decoding):
+    """What `in_turn` compares: ours, and the same bytes by nothing but the system's call."""
+    each = len(stores[0])
+    places = [store.columns["places"].view(PLACE)[["size", "offset"]].tolist() for store in stores]
+    plan = [(stores[i // each], i % each) for i in order]
+    bare = [(files[i // each], *places[i // each][i % each]) for i in order]
+    calls = {"read": (type(stores[0]).read_at, plan), "os.pread": (os.pread, bare)}
+    return calls | ({"decoded": (decoded, plan[:500])} if decoding else {})
+
+
+@pytest.mark.benchmark(group="random reads from 1 shard and from 500, in turn")
+@pytest.mark.parametrize("what", ["3 kB", "JPEG"])
 @pytest.mark.parametrize("write", [write_zip, write_hdf5])
-def test_read_of_many_shards(write, tmp_path, benchmark, full):
-    """What a read of many costs more is memory out of the processor's cache, half of it the
-    system's own, for `os.pread` of 500 files."""
-    num, suffix = 20_000 if full else 500, "zip" if write is write_zip else "h5"
-    data, plans = os.urandom(3000), {}
+def test_read_of_many_shards(write, what, tmp_path, benchmark, full, monkeypatch):
+    """What a read of many costs more is the system's: memory out of the processor's cache, for
+    `os.pread` alone too. With 55 handles, of a limit of 110, most reads open a file."""
+    num, rounds = (10_000, 9) if full else (500, 1)
+    some = [os.urandom(3000)] if what == "3 kB" else [picture(seed) for seed in range(100)]
+    order, suffix = (
+        np.random.default_rng(0).permutation(num).tolist(),
+        "zip" if write is write_zip else "h5",
+    )
+    calls, files = {}, []
     for shards in (1, 500):
-        each = num // shards
-        for s in range(shards):
-            names = (f"image/{i:06d}.jpg" for i in range(s * each, (s + 1) * each))
-            (tmp_path / str(shards)).mkdir(exist_ok=True)
-            path = tmp_path / str(shards) / f"{s:03d}.{suffix}"
-            write(path, ((name, data) for name in names))
-        stores = open_stores([tmp_path / str(shards)])
-        order = np.random.default_rng(0).permutation(num).tolist()
-        plans[shards] = [(stores[i // each], i % each) for i in order]
-    rounds = [{n: read_all(plan) for n, plan in plans.items()} for _ in range(9 if full else 1)]
+        folder, each = tmp_path / str(shards), num // shards
+        for s in range(0, num, each):
+            members = ((f"{i:06d}.jpg", some[i % len(some)]) for i in range(s, s + each))
+            write(folder / f"{s:06d}.{suffix}", members)
+        stores = open_stores([folder])
+        files += [uncached(store.path) for store in stores]
+        for name, call in calls_of(stores, files[-shards:], order, what == "JPEG").items():
+            calls[name, shards] = call
+    found = in_turn(calls, rounds)
+    monkeypatch.setattr("datasets.stores.files._most_open", lambda: 55)
+    few = {(name, n): call for (name, n), call in calls.items() if name != "os.pread"}
+    few = pickle.loads(pickle.dumps(few))  # without the handles that there are
+    found |= {(f"{name}, 55 handles", n): us for (name, n), us in in_turn(few, rounds).items()}
     benchmark.pedantic(lambda: None)
-    medians = {n: 1e6 * float(np.median([each[n] for each in rounds])) for n in plans}
-    benchmark.extra_info |= {f"us_per_read_of_{n}_shards": us for n, us in medians.items()}
-    if full:
-        print(f"\n{suffix}: " + ", ".join(f"{us:.2f} us of {n}" for n, us in medians.items()))
+    for name in dict.fromkeys(name for name, _ in found):
+        one, many = found[name, 1], found[name, 500]
+        benchmark.extra_info[f"us of {name}"] = one, many
+        if full:
+            print(f"\n{suffix}, {what}, {name}: {one:.2f} us, {many:.2f} us of 500", end="")
+            print(f", {many - one:+.2f} us, {many / one - 1:+.1%}", end="")
+    for file in files:
+        os.close(file)
 
 
 def ours(places, kind):
