@@ -72,10 +72,12 @@ class ImagePredictor(NamedTuple):
         """What is predicted, by name: an output tells its `classes`, or its `unit`."""
         return {output.name: output for trained in self.tasks for output in trained.task.outputs}
 
-    def __call__(self, image: np.ndarray | Image.Image | str | Path) -> dict[str, np.ndarray]:
+    def __call__(
+        self, image: np.ndarray | Image.Image | str | Path, page: int | None = None
+    ) -> dict[str, np.ndarray]:
         """An image (see `read_image`) -> by output name (H, W): class ids, or 0 and 1, as uint8, or
-        depth in the output's unit as float32."""
-        pixels = read_image(image)
+        depth in the output's unit as float32. page: of a file of several."""
+        pixels = read_image(image, page)
         return {name: labels for trained in self.tasks for name, labels in trained(pixels).items()}
 
 

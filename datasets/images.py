@@ -10,7 +10,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
@@ -23,7 +23,9 @@ ORIENTATION = 0x0112  # the EXIF tag
 # Many pixels in few bytes are no photograph: a picture of more than the first has at most so many
 # for each of its bytes. A label may be of one value, and is as large as its photograph.
 FEW_PIXELS, PIXELS_PER_BYTE = 2**23, 100
+MOST_PAGES = 10_000  # of a file that are looked for
 _ONE_THREAD = threading.Lock()
+MOVING = ("GIF", "PNG", "WEBP", "AVIF")
 LOSSY = ("JPEG", "MPO")  # MPO: the JPEG of phones, with a preview appended
 # All that is opened, whatever a file's name says: a format that an interpreter draws (PostScript)
 # or that reads other files has no place in a data set. TGA comes last: it has no signature.
@@ -70,28 +72,35 @@ def allow_pixels(most: int) -> None:
 
 
 def open_image(
-    data: bytes | BinaryIO, name: str, per_byte: int | None = None, small: int = 0
+    data: bytes | BinaryIO,
+    name: str,
+    per_byte: int | None = None,
+    small: int = 0,
+    page: int | None = None,
 ) -> Image.Image:
-    """The first frame of an encoded image, or of its file, turned as EXIF says, of at most
-    MAX_PIXELS; UserError begins with `name`.
+    """An encoded image, or its file, turned as EXIF says, of at most MAX_PIXELS; UserError begins
+    with `name`. Of what moves it is the first frame, of a TIFF with pages (see `page_numbers`) the
+    one of this number, and an error where none is named.
 
     Its `format` says how it was encoded; `info["lossy"]` names the compression that has changed its
     values, if one has. `info["maxval"]`: the largest number a sample of the file can be, where
     Pillow has spread these over 8 or 16 bits (PNG of 2 and 4 bits, PGM) or kept the high 8 of 16.
-    `info["dpi"]`, where the file tells it: pixels an inch across and down the upright image.
-    per_byte: pixels that a byte may stand for in a large one. small: a JPEG may come smaller,
-    though no side below so many pixels: eight times as fast.
+    `info["moves"]`: there are more frames. `info["dpi"]`, where the file tells it: pixels an inch
+    across and down the upright image. per_byte: pixels that a byte may stand for in a large one.
+    small: a JPEG may come smaller, though no side below so many pixels: eight times as fast.
     """
     file = io.BytesIO(data) if isinstance(data, bytes) else data
-    image = _open(file, name, per_byte)
-    _refuse_pages(image, name)
-    noted = {"lossy": _lossy(image, file), "maxval": _maxval(image)}
+    image = _open(file, name, per_byte, page)
+    noted: dict[str, Any] = {"lossy": _lossy(image, file), "maxval": _maxval(image)}
     is_half = image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(339) == (3,)
     try:
         if image.getexif().get(ORIENTATION, 1) >= 5 and "dpi" in image.info:  # a quarter turn
             noted["dpi"] = image.info["dpi"][::-1]
+        if image.format in MOVING and getattr(image, "is_animated", False):
+            noted["moves"] = True
         if small:
             image.draft("RGB", (small, small))
+        _mark_planes(image)
         with _silent() if image.format == "TIFF" else nullcontext():
             image.load()
         ImageOps.exif_transpose(image, in_place=True)
@@ -104,10 +113,17 @@ def open_image(
     return image
 
 
-def header_size(data: bytes | BinaryIO, name: str) -> tuple[int, int]:
+def header_size(data: bytes | BinaryIO, name: str, page: int | None = None) -> tuple[int, int]:
     """Width and height before anything is decoded, and before EXIF turns the image; UserError as
     `open_image`."""
-    return _open(io.BytesIO(data) if isinstance(data, bytes) else data, name).size
+    return _open(io.BytesIO(data) if isinstance(data, bytes) else data, name, page=page).size
+
+
+def page_numbers(file: BinaryIO, name: str) -> list[int]:
+    """Which pages of a file, from 0, are pictures of their own: not the smaller levels of a
+    pyramid, nor a mask or a preview of another page. Only a TIFF has several. UserError: it is no
+    image."""
+    return _pages(_open_header(file, name))
 
 
 @contextmanager
@@ -125,19 +141,22 @@ def _silent() -> Iterator[None]:
             os.close(nowhere)
 
 
-def _open(file: BinaryIO, name: str, per_byte: int | None = None) -> Image.Image:
-    """An image of which only the header is read."""
+def _open(
+    file: BinaryIO, name: str, per_byte: int | None = None, page: int | None = None
+) -> Image.Image:
+    """An image of which only the header is read, at its page."""
+    image = _open_header(file, name)
+    if image.format == "TIFF":
+        numbers = _pages(image)
+        if page is None and len(numbers) > 1:
+            pages = f"holds {len(numbers)} pages"
+            raise UserError(f"{name}: {pages}, expected one: split it into files")
+        try:
+            image.seek(numbers[0] if page is None else page)
+        except BROKEN as error:
+            raise UserError(f"{name}: cannot be decoded: {error}") from None
+        _forget_first(image)
     length = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    try:
-        image = Image.open(file, formats=_formats())
-    except UnidentifiedImageError:
-        raise UserError(
-            f"{name}: not an image that can be read ({length} bytes), "
-            f"expected {', '.join(_formats())}"
-        ) from None
-    except BROKEN as error:
-        raise UserError(f"{name}: cannot be decoded: {error}") from None
     most = min(max(FEW_PIXELS, per_byte * length), MAX_PIXELS) if per_byte else MAX_PIXELS
     hint = "; infer.py --max-pixels allows more" if most == MAX_PIXELS else ""
     if image.width * image.height > most:
@@ -148,6 +167,20 @@ def _open(file: BinaryIO, name: str, per_byte: int | None = None) -> Image.Image
     return image
 
 
+def _open_header(file: BinaryIO, name: str) -> Image.Image:
+    length = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    try:
+        return Image.open(file, formats=_formats())
+    except UnidentifiedImageError:
+        raise UserError(
+            f"{name}: not an image that can be read ({length} bytes), "
+            f"expected {', '.join(_formats())}"
+        ) from None
+    except BROKEN as error:
+        raise UserError(f"{name}: cannot be decoded: {error}") from None
+
+
 @functools.cache
 def _formats() -> tuple[str, ...]:
     """Those of FORMATS that the installed Pillow reads: older ones have no AVIF."""
@@ -155,20 +188,55 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _refuse_pages(image: Image.Image, name: str) -> None:
-    """UserError if a second page of a TIFF is a picture of its own, not a preview of the first."""
+def _pages(image: Image.Image) -> list[int]:
+    """See `page_numbers`: of pages that say nothing, those are levels or previews of the first that
+    have its shape, and half of its sides at most, if there are no others."""
     if image.format != "TIFF":
-        return
-    width, height = image.size
-    try:
-        image.seek(1)
-        is_preview = image.tag_v2.get(254, 0) & 5  # what it is for: smaller, or a mask of the first
-        is_preview |= image.width * image.height < width * height
-    except BROKEN:  # there is none
-        is_preview = True
-    image.seek(0)
-    if not is_preview:
-        raise UserError(f"{name}: holds 2 pages or more, expected one: split it into files")
+        return [0]
+    found: list[tuple[int, tuple[int, int] | None]] = []
+    for number in range(MOST_PAGES):
+        size = None
+        try:
+            image.seek(number)
+            size = image.size
+        except EOFError:
+            break
+        except BROKEN:  # a page that will be named when it is read
+            if image.tell() < number:
+                found.append((number, None))
+                break  # nor is there a way to those behind it
+        purpose = image.tag_v2.get(254, 0)  # bits: smaller, one of several pages, a mask
+        if not (isinstance(purpose, int) and purpose & 5):
+            found.append((number, size))
+    numbers, sizes = [number for number, _ in found], [size for _, size in found]
+    if all(size and sizes[0] and _is_level(size, sizes[0]) for size in sizes[1:]):
+        numbers = numbers[:1]
+    return numbers or [0]
+
+
+def _is_level(size: tuple[int, int], first: tuple[int, int]) -> bool:
+    (w, h), (width, height) = size, first
+    alike = abs(w * height - h * width) <= max(first) + w * height // 50
+    return alike and 2 * w <= width + 1 and 2 * h <= height + 1
+
+
+def _forget_first(image: Image.Image) -> None:
+    """What Pillow goes on telling of a page that has not said so itself, but the first one."""
+    for tag, key in ((34675, "icc_profile"), (282, "dpi")):
+        if tag not in image.tag_v2:
+            image.info.pop(key, None)
+
+
+def _mark_planes(image: Image.Image) -> None:
+    """Let Pillow take two bytes of each sample of a TIFF that has 16 bits in a plane of each
+    colour: as it is, it takes one."""
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(258, (8,))
+    if tags.get(284) == 2 and bits[0] == 16 and image.tile[0][0] == "raw":
+        mark = ";16B" if tags.prefix == b"MM" else ";16L" if len(bits) > 1 else ";16"
+        image.tile = [
+            part._replace(args=(f"{part.args[0]}{mark}", *part.args[1:])) for part in image.tile
+        ]
 
 
 def _maxval(image: Image.Image) -> int:

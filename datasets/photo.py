@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageCms
 from torch import Tensor
 
-from datasets.images import PIXELS_PER_BYTE, open_image
+from datasets.images import PIXELS_PER_BYTE, open_image, page_numbers
 from datasets.task import UserError
 
 STRIP_PIXELS = 4_000_000  # converted at a time
@@ -19,18 +19,21 @@ COLOR_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}  # of ICC, by the mod
 
 
 class Photo(NamedTuple):
-    """An image, uint8 (3, H, W), its pixels an inch (across, down) where a file tells them, and the
-    name of the file."""
+    """An image, uint8 (3, H, W), its pixels an inch (across, down) where a file tells them, the
+    name of the file, and whether this has more frames, which were left out."""
 
     pixels: Tensor
     dpi: tuple[float, float] | None = None
     name: str = ""
+    moves: bool = False
 
 
-def decode_photo(data: bytes | BinaryIO, name: str) -> Photo:
-    """As `decode_image`, from bytes or a file, with what this says of its geometry."""
-    image = open_image(data, name, PIXELS_PER_BYTE)
-    return Photo(_image_tensor(image, name), _dpi(image.info.get("dpi")))
+def decode_photo(data: bytes | BinaryIO, name: str, page: int | None = None) -> Photo:
+    """As `decode_image`, from bytes or a file, with what this says of its geometry. page: of a
+    TIFF."""
+    image = open_image(data, name, PIXELS_PER_BYTE, page=page)
+    dpi, moves = _dpi(image.info.get("dpi")), "moves" in image.info
+    return Photo(_image_tensor(image, name), dpi, moves=moves)
 
 
 def _dpi(told: Any) -> tuple[float, float] | None:
@@ -54,14 +57,23 @@ def decode_image(data: bytes, name: str) -> Tensor:
     return decode_photo(data, name).pixels
 
 
-def read_image(image: np.ndarray | Image.Image | str | Path) -> Tensor:
+def read_image(image: np.ndarray | Image.Image | str | Path, page: int | None = None) -> Tensor:
     """What Python code calls an image as uint8 (3, H, W) RGB.
 
     An array uint8 (H, W, 3) or (H, W), a Pillow image as it stands, or the path of a file, which is
-    turned as its EXIF says. UserError: another array, or a file that holds no image.
+    turned as its EXIF says. page: of a file of several, from 1. UserError: another array, a file
+    that holds no image, or several and no page is named.
     """
     if isinstance(image, str | Path):
-        return decode_image(Path(image).read_bytes(), str(image))
+        with Path(image).open("rb") as file:
+            numbers = page_numbers(file, str(image))
+            if page is None and len(numbers) == 1:
+                page = 1
+            if page is None or not 1 <= page <= len(numbers):
+                raise UserError(
+                    f"{image}: holds {len(numbers)} pages, expected page=1 to page={len(numbers)}"
+                )
+            return decode_photo(file, str(image), numbers[page - 1]).pixels
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or not (image.ndim == 2 or image.shape[2:] == (3,)):
             raise UserError(

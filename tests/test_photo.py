@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
-from test_infer import keep, picture
+from PIL import Image, ImageCms, TiffImagePlugin
+from test_infer import keep, opened, picture
+from tiffs import tiff
 
 import infer
+from datasets.images import page_numbers
 from datasets.photo import decode_image, decode_photo, read_image
+from datasets.task import UserError
 
 SRGB = ImageCms.createProfile("sRGB")
 # Its primaries in the D50 of profiles, by Adobe RGB (1998), annex C
@@ -149,3 +152,128 @@ def test_labels_are_no_colours():
             found = [decode_target(saved(image, **more), "a", output)
                      for more in ({"icc_profile": told}, {})]  # fmt: skip
             assert np.array_equal(*found)
+
+
+FORMS = {
+    "PNG": {}, "JPEG": {"quality": 100, "subsampling": 0}, "TIFF": {}, "BMP": {}, "GIF": {},
+    "WEBP": {"lossless": True}, "JPEG2000": {}, "AVIF": {"quality": 100, "subsampling": "4:4:4"},
+    "PPM": {}, "TGA": {}, "PCX": {}, "DDS": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_type_of_file_in_every_mode(form):
+    """Read, as it is, or refused in a line; a mode that a type does not have is left out."""
+    seen = 0
+    for mode in ("L", "RGB", "RGBA", "P", "CMYK", "I;16", "1", "LA"):
+        if mode == "RGB" and form == "GIF" or mode == "I;16" and form in ("GIF", "WEBP", "AVIF"):
+            continue  # Pillow writes other colours than it is given
+        image = smooth((64, 48))
+        if mode == "I;16":
+            grey = np.asarray(image)[..., 0]
+            given, expected = Image.fromarray(grey.astype(np.uint16) * 257), Image.fromarray(grey)
+        else:
+            given = expected = image.convert(mode)
+        try:
+            data = saved(given, form, **FORMS[form])
+        except (OSError, ValueError):
+            continue
+        seen += 1
+        if form in ("PCX", "DDS"):
+            with pytest.raises(UserError, match=r"^a: not an image that can be read \(\d+ bytes\)"):
+                decode_image(data, "a")
+            continue
+        apart = decode_image(data, "a").permute(1, 2, 0).numpy() - np.asarray(
+            expected.convert("RGB"), np.int16
+        )
+        most = {"JPEG": 5, "AVIF": 4}.get(form, 0) if (form, mode) != ("GIF", "RGBA") else 255
+        assert np.abs(apart).max() <= most, mode
+    assert seen >= 3
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("tile", [0, 16])
+@pytest.mark.parametrize("planar", [False, True])
+def test_tiffs_of_tiles_and_planes(bits, channels, tile, planar):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 2**bits, (37, 50, channels)).astype(f"uint{bits}")
+    found = decode_image(tiff(pixels, tile=tile, planar=planar), "a").permute(1, 2, 0).numpy()
+    expected = (pixels >> (bits - 8)).astype(np.uint8)[..., :3]
+    assert np.array_equal(found, np.broadcast_to(expected, (37, 50, 3)))
+
+
+FULL = np.asarray(smooth((40, 30)))
+HALF, QUARTER = FULL[::2, ::2], FULL[::4, ::4]
+
+
+@pytest.mark.parametrize(
+    ("data", "numbers"),
+    [(tiff(FULL), [0]), (tiff(FULL, HALF, QUARTER, tile=16), [0]),
+     (tiff(FULL, HALF, tile=16, purposes=(0, 1)), [0]), (tiff(FULL, FULL), [0, 1]),
+     (tiff(FULL, FULL, purposes=(2, 2)), [0, 1]), (tiff(HALF, FULL, purposes=(1, 0)), [1]),
+     (tiff(QUARTER, FULL), [0, 1]), (tiff(FULL, FULL[1:], HALF), [0, 1, 2]),
+     (tiff(FULL, HALF[:, ::2]), [0, 1]), (tiff(FULL, FULL, purposes=(0, 4)), [0]),
+     (tiff(FULL, purposes=(1,)), [0]), (saved(smooth(), "TIFF", big_tiff=True), [0])],
+)  # fmt: skip
+def test_levels_of_a_pyramid_are_no_pages(data, numbers):
+    """A level is smaller, and says so, or has the shape of the first page."""
+    assert page_numbers(io.BytesIO(data), "a") == numbers
+    if len(numbers) == 1:
+        assert np.array_equal(decode_image(data, "a").permute(1, 2, 0), FULL)
+
+
+def test_a_page_tells_of_itself():
+    """Neither the profile nor the dpi of the first page are those of the second."""
+    pages = TiffImagePlugin.AppendingTiffWriter(file := io.BytesIO(), new=True)
+    smooth().save(pages, "TIFF", icc_profile=profile(), dpi=(300, 300))
+    pages.newFrame()
+    smooth().save(pages, "TIFF")
+    pages.finalize()
+    found = decode_photo(file, "a", 1)
+    assert found.dpi is None
+    assert np.array_equal(found.pixels.permute(1, 2, 0), FULL)
+
+
+def test_each_page_of_a_file_is_a_picture(run_infer, tmp_path):
+    from conftest import TINY
+
+    keep(tmp_path / "tiny.pt", TINY)
+    pictures = [np.asarray(picture("RGB", size, i)) for i, size in enumerate([(30, 20), (28, 21)])]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "scan.tif").write_bytes(whole := tiff(*pictures, FULL))
+    Image.fromarray(pictures[0]).save(tmp_path / "in" / "scan.png")
+    (tmp_path / "in" / "cut.tif").write_bytes(whole[:-100])  # of its last page, only a part
+    ran = run_infer("--weights", "tiny.pt", "--input", "in")
+    assert ran.status == 1
+    assert "skipped in: cut.tif, page 3: cannot be decoded" in ran.err
+    assert "6 images predicted, 1 cannot be read, see predictions" in ran.err
+    predictor = infer.load(tmp_path / "tiny.pt", device="cpu")
+    for i, pixels in enumerate((*pictures, FULL), 1):
+        found = opened(tmp_path / "predictions" / f"scan_p00{i}_parts.png")
+        assert np.array_equal(found, predictor(pixels)["parts"])
+        assert np.array_equal(found, predictor(tmp_path / "in" / "scan.tif", page=i)["parts"])
+    assert np.array_equal(
+        opened(tmp_path / "predictions" / "scan_parts.png"), predictor(pictures[0])["parts"]
+    )
+    for page in (None, 0, 4):
+        with pytest.raises(UserError, match="scan.tif: holds 3 pages, expected page=1 to page=3"):
+            predictor(tmp_path / "in" / "scan.tif", page=page)
+    assert (
+        "0 images predicted, 6 predicted before"
+        in run_infer("--weights", "tiny.pt", "--input", "in").err
+    )
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP"])
+def test_what_moves_is_known_by_its_first_frame(run_infer, tmp_path, form):
+    from conftest import TINY
+
+    keep(tmp_path / "tiny.pt", TINY)
+    first, second = smooth().quantize(), smooth().rotate(90).quantize()
+    options = {"lossless": True} if form == "WEBP" else {}
+    data = saved(first, form, save_all=True, append_images=[second], **options)
+    (tmp_path / "a.gif").write_bytes(data)
+    ran = run_infer("--weights", "tiny.pt", "--input", "a.gif")
+    assert "1 images predicted, 1 by their first frame, see predictions" in ran.err
+    assert np.array_equal(decode_image(data, "a").permute(1, 2, 0), first.convert("RGB"))

@@ -35,7 +35,7 @@ class Tally:
     """
 
     def __init__(self, limit: int | None, tell: Callable[[str], object]) -> None:
-        self.done, self.kept, self.own = set[str](), set[str](), set[str]()
+        self.done, self.kept, self.own, self.moving = (set[str]() for _ in range(4))
         self.texts: dict[str, list[tuple[str, str]]] = {}  # of outputs that say one thing of each
         self.expected, alone = limit is not None, Distributed(torch.device("cpu"))
         self.skipped = (
@@ -64,6 +64,7 @@ class Tally:
         parts = [f"{len(self.done)} images predicted"]
         parts += [f"{len(self.kept)} predicted before"] * bool(self.kept)
         parts += [f"{len(self.own)} results of earlier runs left out"] * bool(self.own)
+        parts += [f"{len(self.moving)} by their first frame"] * bool(self.moving)
         parts += [f"{len(listed)} cannot be read"] * bool(listed)
         yield ", ".join([*parts, f"see {out}"])
 
@@ -135,6 +136,7 @@ def _groups(
     """The images that are to be predicted, those of one size together, up to AT_ONCE pixels. The
     bar's total follows: an image counts as many as it has tiles, none if it is not predicted."""
     maker, group = fingerprint(task, predictor, form), list[Loaded]()
+    opened, key = None, ""  # pages of one file have one key
     for source, stem in named:
         room.take(0)
         bar.total -= 1
@@ -144,15 +146,19 @@ def _groups(
                 if results.is_own(file.read(results.HEAD)):
                     tally.own.add(source.where)
                     continue
-                if results.are_there(stem, task.outputs, key := _key(file, maker)):
+                if source.open is not opened:
+                    opened, key = source.open, _key(file, maker)
+                if results.are_there(stem, task.outputs, key):
                     tally.kept.add(source.where)
                     continue
-                taken = prod(header_size(file, source.where))
+                taken = prod(header_size(file, source.where, source.page))
                 if group and (len(group) + 1) * taken > AT_ONCE:
                     yield group
                     group = []
                 room.take(taken)
-                photo = decode_photo(file, source.where)._replace(name=source.name)
+                photo = decode_photo(file, source.where, source.page)._replace(name=source.name)
+                if photo.moves:
+                    tally.moving.add(source.where)
                 if taken > results.LARGE:
                     give_back_memory()
         except (UserError, OSError) as error:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from datasets.images import IMAGE_SUFFIXES
+from datasets.images import IMAGE_SUFFIXES, page_numbers
 from datasets.index.left_out import left_out
 from datasets.index.samples import find_groups, find_samples
 from datasets.index.templates import compile_template
@@ -23,11 +23,12 @@ MAX_STEM = 180  # bytes of a result's name before its output: file systems take 
 
 class ImageSource(NamedTuple):
     """An image to predict. name: below its folder or shard. where: what errors call it. open: gives
-    its encoded bytes as a file, to be closed."""
+    its encoded bytes as a file, to be closed. page: of that file."""
 
     name: str
     where: str
     open: Callable[[], BinaryIO]
+    page: int | None = None
 
     def read(self) -> bytes:
         """All of its encoded bytes."""
@@ -62,7 +63,30 @@ def find_images(
         sources += images
     if not sources:
         raise UserError(f"{' '.join(inputs)}: no image found")
-    return sources
+    return [page for source in sources for page in pages_of(source)]
+
+
+def pages_of(source: ImageSource) -> list[ImageSource]:
+    """The image itself, or `scan_p001.tif` and so on, a picture each, of a TIFF with several."""
+    if not source.name.lower().endswith((".tif", ".tiff")):
+        return [source]
+    try:
+        with source.open() as file:
+            numbers = page_numbers(file, source.where)
+    except (UserError, OSError):  # named where it is to be decoded
+        return [source]
+    if len(numbers) == 1:
+        return [source]
+    name = Path(source.name)
+    return [
+        ImageSource(
+            name.with_name(f"{name.stem}_p{i:03d}{name.suffix}").as_posix(),
+            f"{source.where}, page {i}",
+            source.open,
+            number,
+        )
+        for i, number in enumerate(numbers, 1)
+    ]
 
 
 def list_images(store: Store) -> list[ImageSource]:
