@@ -4,9 +4,8 @@ import gc
 import json
 import sys
 from argparse import Namespace
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from datasets import TASKS
 from utils.flags import answer_help, infer_parser
@@ -16,125 +15,30 @@ if __name__ == "__main__":
     end_on_signals()
     answer_help(sys.argv[1:], infer_parser)  # what follows imports torch, which takes seconds
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
 from datasets.dataset import open_split
 from datasets.demo import demo_shards
 from datasets.images import allow_pixels
 from datasets.index.sources import find_images, first_images, result_paths
 from datasets.loader import eval_batches
-from datasets.photo import read_image
 from datasets.stores import parse_path
-from datasets.task import Output, Task, UserError, read_task
-from models import ModelSpec, UNet
+from datasets.task import Task, UserError, read_task
 from models.export import export
 from utils import checkpoint, results
 from utils.command import printable, run_command
-from utils.compute import make_compute
 from utils.distributed import Distributed
 from utils.engine import evaluate
 from utils.metrics import metrics_of
-from utils.predict import Predictor
 from utils.predict_files import Tally, predict_files
 from utils.skipped import Skipped
 from utils.summary import write_summary
+from utils.trained import ImagePredictor, TrainedTask, load
 
 DATA = Path("data")
 RUNS = Path("runs")
 SHIPPED = Path(__file__).parent / "models"
 NUM_DEMO = 12
-
-
-class TrainedTask(NamedTuple):
-    """A task of a checkpoint and its network, asked at the scale that the task was trained at."""
-
-    task: Task
-    predictor: Predictor
-
-    def __call__(self, image: Tensor) -> dict[str, np.ndarray]:
-        """Image uint8 (3, H, W) -> by output name (H, W): see `Predictor.labels`."""
-        names = tuple(output.name for output in self.task.outputs)
-        labels = self.predictor.labels(image[None], names)
-        return {name: label[0].numpy() for name, label in labels.items()}
-
-
-class ImagePredictor(NamedTuple):
-    """A network and its tasks, as `load` gives them; calling it predicts one image."""
-
-    network: UNet
-    tasks: list[TrainedTask]
-
-    @property
-    def outputs(self) -> dict[str, Output]:
-        """What is predicted, by name: an output tells its `classes`, or its `unit`."""
-        return {output.name: output for trained in self.tasks for output in trained.task.outputs}
-
-    def __call__(
-        self, image: np.ndarray | Image.Image | str | Path, page: int | None = None
-    ) -> dict[str, np.ndarray]:
-        """An image (see `read_image`) -> by output name (H, W): class ids, or 0 and 1, as uint8, or
-        depth in the output's unit as float32. page: of a file of several."""
-        pixels = read_image(image, page)
-        return {name: labels for trained in self.tasks for name, labels in trained(pixels).items()}
-
-
-def load(
-    weights: str | Path,
-    *,
-    task: str | None = None,
-    device: str = "auto",
-    amp: bool = False,
-    tile: int = 1024,
-    overlap: int = 128,
-    tta: bool = False,
-    scale: float = 1.0,
-) -> ImagePredictor:
-    """A checkpoint, best.pt or last.pt -> a predictor. UserError (a ValueError): it holds none.
-
-    task: one of several that the network was trained for (all). device: as the flag. amp: half
-    precision. tile, overlap: pixels, see `Predictor`. tta: average with the mirrored image.
-    scale: the network sees the image so many times as large. UserError: not of a task that resizes.
-
-        from infer import load
-
-        predictor = load("runs/damage/best.pt")
-        labels = predictor("scan.jpg")  # or uint8 (H, W, 3), or a Pillow image
-        damage = labels["damage"]  # uint8 (H, W): the class of each pixel
-        classes = predictor.outputs["damage"].classes
-        shares = {name: (damage == i).mean() for i, name in enumerate(classes)}
-        print(shares)
-    """
-    compute = make_compute(device, amp, keep_memory=__name__ == "__main__")
-    trained, network = load_network(Path(weights), task)
-    if scale != 1 and (fixed := [each.name for each, _ in trained if each.resize]):
-        raise UserError(f"--scale {scale:g}: images of {fixed[0]} are resized to one size")
-    predictor = partial(Predictor, network.to(compute.device), compute, tile, overlap, tta)
-    tasks = [
-        TrainedTask(each, predictor(size if each.resize else None, scale)) for each, size in trained
-    ]
-    return ImagePredictor(network, tasks)
-
-
-def load_network(path: Path, name: str | None) -> tuple[list[tuple[Task, tuple[int, int]]], UNet]:
-    """The tasks of a checkpoint (or the one named) with the size (H, W) that each was trained at,
-    and its network, on the CPU."""
-    state = checkpoint.load(path, "config")
-    with checkpoint.well_formed(path, "holds no network that fits its weights"):
-        config = state["config"]
-        tasks = [Task.from_json(task) for task in config["tasks"]]
-        outputs = [output for task in tasks for output in task.outputs]
-        spec = ModelSpec.from_json(config["model"], outputs)
-        spec.check_size(path)
-        model = UNet(spec)
-        model.load_state_dict(checkpoint.weights(state))
-        trained = [(task, (h, w)) for task, (h, w) in zip(tasks, config["sizes"], strict=True)]
-    chosen = [each for each in trained if name in (None, each[0].name)]
-    if not chosen:
-        raise UserError(f"{path}: trained for {', '.join(t.name for t in tasks)}, not for {name}")
-    return chosen, model.eval()
 
 
 def main() -> int:
@@ -160,6 +64,8 @@ def run(args: Namespace) -> int:
     device = "cpu" if args.export else args.device
     asked = {key: getattr(args, key) for key in ("amp", "tile", "overlap", "tta", "scale")}
     predictor = load(path, task=name, device=device, **asked)
+    if __name__ == "__main__":  # else the process is not ours
+        predictor.tasks[0].predictor.compute.keep_freed(first_step=False)
     say(f"weights: {path}")
     if args.export:
         if args.export.suffix == ".pt":

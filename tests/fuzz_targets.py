@@ -287,13 +287,13 @@ def change_checkpoint(rng: random.Random, data: bytes) -> bytes:
 
 def read_checkpoint(folder: Path, data: bytes) -> None:
     from datasets.task import UserError
-    from infer import load_network
     from train import build_state, count_steps, make_criterion, model_spec, open_data
     from utils import checkpoint
     from utils.compute import make_compute
     from utils.distributed import Distributed
     from utils.run_folder import RunFolder, check_best
     from utils.settings import parse
+    from utils.trained import load_network
 
     path = folder / "x" / "last.pt"
     path.parent.mkdir(exist_ok=True)

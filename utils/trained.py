@@ -1,0 +1,105 @@
+"""A checkpoint becomes a predictor, which Python code asks about images, one at a time."""
+
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from datasets.photo import read_image
+from datasets.task import Output, Task, UserError
+from models import ModelSpec, UNet
+from utils import checkpoint
+from utils.compute import make_compute
+from utils.predict import Predictor
+
+
+class TrainedTask(NamedTuple):
+    """A task of a checkpoint and its network, asked at the scale that the task was trained at."""
+
+    task: Task
+    predictor: Predictor
+
+    def __call__(self, image: Tensor) -> dict[str, np.ndarray]:
+        """Image uint8 (3, H, W) -> by output name (H, W): see `Predictor.labels`."""
+        names = tuple(output.name for output in self.task.outputs)
+        labels = self.predictor.labels(image[None], names)
+        return {name: label[0].numpy() for name, label in labels.items()}
+
+
+class ImagePredictor(NamedTuple):
+    """A network and its tasks, as `load` gives them; calling it predicts one image."""
+
+    network: UNet
+    tasks: list[TrainedTask]
+
+    @property
+    def outputs(self) -> dict[str, Output]:
+        """What is predicted, by name: an output tells its `classes`, or its `unit`."""
+        return {output.name: output for trained in self.tasks for output in trained.task.outputs}
+
+    def __call__(
+        self, image: np.ndarray | Image.Image | str | Path, page: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """An image (see `read_image`) -> by output name (H, W): class ids, or 0 and 1, as uint8, or
+        depth in the output's unit as float32. page: of a file of several."""
+        pixels = read_image(image, page)
+        return {name: labels for trained in self.tasks for name, labels in trained(pixels).items()}
+
+
+def load(
+    weights: str | Path,
+    *,
+    task: str | None = None,
+    device: str = "auto",
+    amp: bool = False,
+    tile: int = 1024,
+    overlap: int = 128,
+    tta: bool = False,
+    scale: float = 1.0,
+) -> ImagePredictor:
+    """A checkpoint, best.pt or last.pt -> a predictor. UserError (a ValueError): it holds none.
+
+    task: one of several that the network was trained for (all). device: as the flag. amp: half
+    precision. tile, overlap: pixels, see `Predictor`. tta: average with the mirrored image.
+    scale: the network sees the image so many times as large. UserError: not of a task that resizes.
+
+        from infer import load
+
+        predictor = load("runs/damage/best.pt")
+        labels = predictor("scan.jpg")  # or uint8 (H, W, 3), or a Pillow image
+        damage = labels["damage"]  # uint8 (H, W): the class of each pixel
+        classes = predictor.outputs["damage"].classes
+        shares = {name: (damage == i).mean() for i, name in enumerate(classes)}
+        print(shares)
+    """
+    compute = make_compute(device, amp, keep_memory=False)
+    trained, network = load_network(Path(weights), task)
+    if scale != 1 and (fixed := [each.name for each, _ in trained if each.resize]):
+        raise UserError(f"--scale {scale:g}: images of {fixed[0]} are resized to one size")
+    predictor = partial(Predictor, network.to(compute.device), compute, tile, overlap, tta)
+    tasks = [
+        TrainedTask(each, predictor(size if each.resize else None, scale)) for each, size in trained
+    ]
+    return ImagePredictor(network, tasks)
+
+
+def load_network(path: Path, name: str | None) -> tuple[list[tuple[Task, tuple[int, int]]], UNet]:
+    """The tasks of a checkpoint (or the one named) with the size (H, W) that each was trained at,
+    and its network, on the CPU."""
+    state = checkpoint.load(path, "config")
+    with checkpoint.well_formed(path, "holds no network that fits its weights"):
+        config = state["config"]
+        tasks = [Task.from_json(task) for task in config["tasks"]]
+        outputs = [output for task in tasks for output in task.outputs]
+        spec = ModelSpec.from_json(config["model"], outputs)
+        spec.check_size(path)
+        model = UNet(spec)
+        model.load_state_dict(checkpoint.weights(state))
+        trained = [(task, (h, w)) for task, (h, w) in zip(tasks, config["sizes"], strict=True)]
+    chosen = [each for each in trained if name in (None, each[0].name)]
+    if not chosen:
+        raise UserError(f"{path}: trained for {', '.join(t.name for t in tasks)}, not for {name}")
+    return chosen, model.eval()
