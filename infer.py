@@ -63,6 +63,7 @@ def run(args: Namespace) -> int:
     path = args.weights or checkpoint.find_weights(name, RUNS, SHIPPED)
     device = "cpu" if args.export else args.device
     asked = {key: getattr(args, key) for key in ("amp", "tile", "overlap", "tta", "scale")}
+    asked["tta"] = args.tta == [] or args.tta  # alone: as in `load`
     predictor = load(path, task=name, device=device, **asked)
     if __name__ == "__main__":  # else the process is not ours
         predictor.tasks[0].predictor.compute.keep_freed(first_step=False)

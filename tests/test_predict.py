@@ -74,12 +74,12 @@ def test_no_tile_is_one_span():
 
 @pytest.mark.parametrize("size", [(64, 64), (66, 34), (30, 101), (7, 9), (97, 65)])
 @pytest.mark.parametrize(("tile", "overlap"), [(32, 16), (24, 14), (41, 13)])
-@pytest.mark.parametrize("flip", [False, True])
-def test_tiles_equal_the_whole_where_the_overlap_is_wide_enough(size, tile, overlap, flip):
+@pytest.mark.parametrize("tta", [(), ("flips",), ("scales",), ("flips", "scales")])
+def test_tiles_equal_the_whole_where_the_overlap_is_wide_enough(size, tile, overlap, tta):
     """This network sees 6 pixels far at most, half of the overlap. Any size will do."""
     model, image = network(), image_of(*size)
-    whole = assembled(Predictor(model, CPU, flip=flip), image)
-    tiled = assembled(Predictor(model, CPU, tile, overlap, flip), image)
+    whole = assembled(Predictor(model, CPU, tta=tta), image)
+    tiled = assembled(Predictor(model, CPU, tile, overlap, tta), image)
     for name in whole:
         assert torch.allclose(whole[name], tiled[name], atol=1e-5)
 
@@ -164,15 +164,34 @@ def test_labels_do_not_depend_on_how_many_tiles_are_predicted_together(monkeypat
 def test_the_mirrored_image_is_averaged_in():
     model, image = network(depth=2, norm="batch"), image_of(24, 20)
     model.eval()
-    found = assembled(Predictor(model, CPU, flip=True), image)
+    found = assembled(Predictor(model, CPU, tta=("flips",)), image)
     with torch.no_grad():
         plain = model(image / 255)
         mirrored = model(image.flip(-1) / 255)
     for name in found:
         expected = (plain[name] + mirrored[name].flip(-1)) / 2
         assert torch.allclose(found[name], expected, atol=1e-6)
-    again = assembled(Predictor(model, CPU, flip=True), image.flip(-1))
+    again = assembled(Predictor(model, CPU, tta=("flips",)), image.flip(-1))
     assert torch.allclose(again["parts"].flip(-1), found["parts"], atol=1e-6)
+
+
+def test_three_sizes_are_averaged_in():
+    """As by hand, of an image that all three fit; of any other size too."""
+    model, image = network(depth=2, norm="batch").eval(), image_of(32, 48)
+    found = assembled(Predictor(model, CPU, tta=("scales",)), image)
+    parts = []
+    for size in ((24, 36), (32, 48), (40, 60)):
+        seen = torch.nn.functional.interpolate(image / 255, size, mode="bilinear", antialias=True)
+        with torch.no_grad():
+            parts.append(model(seen))
+    for name, whole in found.items():
+        back = [torch.nn.functional.interpolate(each[name], (32, 48), mode="bilinear",
+                antialias=each[name].shape[-1] > 48) for each in parts]  # fmt: skip
+        assert torch.allclose(whole, sum(back) / 3, atol=1e-5)
+    both = Predictor(model, CPU, tta=("flips", "scales"))
+    assembled(both, image_of(7, 50))
+    mirrored = assembled(both, image.flip(-1))["parts"].flip(-1)
+    assert torch.allclose(mirrored, assembled(both, image)["parts"], atol=1e-5)
 
 
 def test_only_what_is_asked_for_is_predicted():

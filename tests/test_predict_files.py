@@ -83,12 +83,12 @@ def test_what_is_done_is_kept_while_nothing_has_changed(run_infer, scans, tmp_pa
     assert opened(out / "02_parts.png").shape == (20, 20)
 
 
-@pytest.mark.parametrize("change", ["weights", "--tta", "--tile"])
+@pytest.mark.parametrize("change", ["weights", "--tta", "--tta scales", "--tile"])
 def test_another_way_to_predict_keeps_nothing(run_infer, scans, tmp_path, change):
     run_infer(*scans)
     if change == "weights":
         keep(tmp_path / "tiny.pt", TINY, seed=1)
-    words = {"--tta": ["--tta"], "--tile": ["--tile", "8", "--overlap", "4"]}.get(change, [])
+    words = {"--tile": ["--tile", "8", "--overlap", "4"], "weights": []}.get(change, change.split())
     assert "4 images predicted, 2 cannot" in run_infer(*scans, *words).err
 
 

@@ -17,6 +17,7 @@ Number = TypeVar("Number", int, float)
 OPTIMIZERS = ("sgd", "adamw", "muon")
 LOSS_WEIGHTS = ("uncertainty", "log", "balance", "dwa", "max")  # ways to find them
 SCHEDULES = ("plateau", "poly", "cosine", "rsqrt", "constant")
+TTA = ("flips", "scales")
 SHAPES = ("geojson", "coco", "svg")  # in which regions are written
 CKPT_MODES = ("none", "selective", "full")  # what is recomputed, from the most memory to the least
 
@@ -299,7 +300,10 @@ def infer_parser(tasks: Mapping[str, Task]) -> Parser:
     add("--scale", type=above_zero, default=1.0, metavar="NUMBER", help=text)
     text = "images of more pixels are not opened: mistakes, or attacks (250 million)"
     add("--max-pixels", type=positive, default=250_000_000, metavar="N", help=text)
-    add("--tta", action="store_true", help="average with the prediction of the mirrored image")
+    text = (
+        "average over flips: the mirrored image too, scales: 0.75, 1 and 1.25 of the size, or both"
+    )
+    add("--tta", nargs="*", choices=TTA, metavar="WAY", help=f"{text} (off; alone: flips)")
     text = "share of a class's colour in pictures to look at; 0 leaves the outlines (0.4)"
     add("--alpha", type=portion, default=0.4, metavar="SHARE", help=text)
     add("--amp", action="store_true", help="half precision where the device has it")

@@ -15,6 +15,7 @@ from utils.compute import Compute
 
 Area = tuple[slice, slice, slice]  # images of the batch, their rows and columns
 AT_ONCE = 2**20  # pixels that are predicted together, unless one tile has more: 1024x1024
+SCALES = (0.75, 1.0, 1.25)  # each of a multiple of four is whole
 BACK_AT_ONCE = 2**21  # pixels of a batch that are brought back to their own size at once: 1024x2048
 
 
@@ -46,9 +47,11 @@ class Predictor:
     The seam runs through the middle of the overlap. So tiles say what the whole would have said, if
     the network sees no farther than half the overlap. One that sees farther differs near the seams,
     by less than if both answers were averaged there: the one farther from its tile's border counts.
-    flip: average with the mirrored image. size: (H, W) of training for a task that resizes: images
-    are resized to it, which needs no tiles, and predictions back. scale: for other tasks: the image
-    is given to the network so many times as large, and what it says is brought back.
+    tta: what to average over: "flips", the mirrored image too; "scales", each tile at SCALES of its
+    size, and tiles then start at multiples of four strides. size: (H, W) of training for a task
+    that resizes: images are resized to it, which needs no tiles, and predictions back. scale: for
+    other tasks: the image is given to the network so many times as large, and what it says is
+    brought back.
 
     model: a `models.UNet`, whose `stride` divides every height and width inside it.
     """
@@ -57,7 +60,7 @@ class Predictor:
     compute: Compute
     tile: int = 0
     overlap: int = 0
-    flip: bool = False
+    tta: tuple[str, ...] = ()
     size: tuple[int, int] | None = None
     scale: float = 1.0
 
@@ -114,8 +117,13 @@ class Predictor:
         """How many tiles an image of this size is predicted in."""
         if self.size:
             return 1
-        lengths, stride = self._seen(height, width), self.model.stride
-        return prod(len(spans(length, self.tile, self.overlap, stride)) for length in lengths)
+        lengths, unit = self._seen(height, width), self._unit
+        return prod(len(spans(length, self.tile, self.overlap, unit)) for length in lengths)
+
+    @property
+    def _unit(self) -> int:
+        """Pixels of which tiles are multiples: poolings are those of the whole at each scale."""
+        return self.model.stride * (4 if "scales" in self.tta else 1)
 
     def _tiled(
         self, image: Tensor, outputs: tuple[str, ...]
@@ -160,9 +168,8 @@ class Predictor:
         """Rows and columns of each tile, and what the network says of them. Tiles of one size in a
         row are predicted together, up to AT_ONCE pixels."""
         num, _, height, width = image.shape
-        stride = self.model.stride
-        columns = spans(width, self.tile, self.overlap, stride)
-        for row in spans(height, self.tile, self.overlap, stride):
+        columns = spans(width, self.tile, self.overlap, self._unit)
+        for row in spans(height, self.tile, self.overlap, self._unit):
             band = image[..., row.start : row.stop, :]
             for some in _together(columns, AT_ONCE // (num * (row.stop - row.start))):
                 windows = [band[..., column.start : column.stop] for column in some]
@@ -200,17 +207,34 @@ class Predictor:
     def _window(self, window: Tensor, outputs: tuple[str, ...]) -> dict[str, Tensor]:
         """Predictions for one tile, uint8 (N, 3, h, w), by output name."""
         image = self.compute.image(window)
-        if not self.flip:
+        if not self.tta:
             with self.compute.autocast():
                 return self.model(image, outputs)
-        (height, width), stride = image.shape[-2:], self.model.stride
+        (height, width), heads = image.shape[-2:], self.model.heads
         # padded before it is mirrored: both images' poolings take the same pixels together
-        image = F.pad(image, (0, -width % stride, 0, -height % stride), mode="replicate")
-        with self.compute.autocast():
-            plain, mirrored = self.model(image, outputs), self.model(image.flip(-1), outputs)
-        heads, rows, columns = self.model.heads, slice(height), slice(width)
-        both = {n: (plain[n].float() + heads[n].mirrored(mirrored[n])) / 2 for n in plain}
-        return {name: heads[name].part(p, rows, columns) for name, p in both.items()}
+        image = F.pad(image, (0, -width % self._unit, 0, -height % self._unit), mode="replicate")
+        scales = SCALES if "scales" in self.tta else (1.0,)
+        ways = [(s, flip) for s in scales for flip in (False, True)[: 1 + ("flips" in self.tta)]]
+        means: dict[str, Tensor] = {}
+        for scale, flip in ways:
+            seen = _resized_by(image, scale)
+            with self.compute.autocast():
+                found = self.model(seen.flip(-1) if flip else seen, outputs)
+            for name in outputs:
+                said, head = found.pop(name).float(), heads[name]
+                said = head.mirrored(said) if flip else said
+                if not head.per_image:
+                    said = head.part(_resized_by(said, 1 / scale), slice(height), slice(width))
+                means[name] = means.get(name, 0) + said / len(ways)
+        return means
+
+
+def _resized_by(image: Tensor, scale: float) -> Tensor:
+    """An image, or what is said of it, (N, C, H, W) so many times as large."""
+    if scale == 1:
+        return image
+    size = [round(side * scale) for side in image.shape[-2:]]
+    return F.interpolate(image, size, mode="bilinear", antialias=scale < 1)
 
 
 def _together(columns: list[Span], most: int) -> Iterator[list[Span]]:

@@ -246,7 +246,7 @@ class Room:
 def fingerprint(task: Task, predictor: Predictor, form: results.Form) -> bytes:
     """Other bytes for whatever gives other results: weights, task, the way a network is asked, what
     results look like."""
-    how = [getattr(predictor, name) for name in ("tile", "overlap", "flip", "size", "scale")]
+    how = [getattr(predictor, name) for name in ("tile", "overlap", "tta", "size", "scale")]
     parts = (how, predictor.compute.dtype, form, task.to_json())
     digest = hashlib.blake2b(repr(parts).encode())
     for name, tensor in predictor.model.state_dict().items():

@@ -1,5 +1,6 @@
 """A checkpoint becomes a predictor, which Python code asks about images, one at a time."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -57,14 +58,15 @@ def load(
     amp: bool = False,
     tile: int = 1024,
     overlap: int = 128,
-    tta: bool = False,
+    tta: bool | Sequence[str] = False,
     scale: float = 1.0,
 ) -> ImagePredictor:
     """A checkpoint, best.pt or last.pt -> a predictor. UserError (a ValueError): it holds none.
 
     task: one of several that the network was trained for (all). device: as the flag. amp: half
-    precision. tile, overlap: pixels, see `Predictor`. tta: average with the mirrored image.
-    scale: the network sees the image so many times as large. UserError: not of a task that resizes.
+    precision. tile, overlap: pixels, see `Predictor`. tta: average over "flips", "scales" or both;
+    True is flips. scale: the network sees the image so many times as large. UserError: not of a
+    task that resizes.
 
         from infer import load
 
@@ -79,7 +81,8 @@ def load(
     trained, network = load_network(Path(weights), task)
     if scale != 1 and (fixed := [each.name for each, _ in trained if each.resize]):
         raise UserError(f"--scale {scale:g}: images of {fixed[0]} are resized to one size")
-    predictor = partial(Predictor, network.to(compute.device), compute, tile, overlap, tta)
+    ways = ("flips",) if tta is True else tuple(tta or ())
+    predictor = partial(Predictor, network.to(compute.device), compute, tile, overlap, ways)
     tasks = [
         TrainedTask(each, predictor(size if each.resize else None, scale)) for each, size in trained
     ]
