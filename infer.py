@@ -5,7 +5,6 @@ import json
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
 
 from datasets import TASKS
 from utils.flags import answer_help, infer_parser
@@ -21,19 +20,19 @@ from datasets.dataset import open_split
 from datasets.demo import demo_shards
 from datasets.images import allow_pixels
 from datasets.index.sources import find_images, first_images, result_paths
-from datasets.loader import eval_batches
 from datasets.stores import parse_path
 from datasets.task import Task, UserError, read_task
 from models.export import export
 from utils import checkpoint, results
 from utils.command import printable, run_command
 from utils.distributed import Distributed
-from utils.engine import evaluate
-from utils.metrics import metrics_of
+from utils.origin import origin
+from utils.page import Result, write_page
 from utils.predict_files import Tally, predict_files
 from utils.skipped import Skipped
 from utils.summary import write_summary
-from utils.trained import ImagePredictor, TrainedTask, load
+from utils.trained import ImagePredictor, load
+from utils.validation import judge, scores_of
 
 DATA = Path("data")
 RUNS = Path("runs")
@@ -75,25 +74,26 @@ def run(args: Namespace) -> int:
             export(predictor.network, args.export)
         print(f"{args.export}: written", file=sys.stderr)
     elif args.evaluate:
-        skipped = Skipped(args.skip_bad or 0, Distributed(torch.device("cpu")), say)
-        scores = {n: v for each in predictor.tasks for n, v in score(args, each, skipped).items()}
-        defined = json.loads(json.dumps(scores), parse_constant=lambda _: None)  # null for nan
-        print(json.dumps(defined, indent=2))
+        results = score(args, predictor)
+        print(json.dumps(scores_of(results), indent=2))
+        name = " and ".join(each.task.name for each in predictor.tasks)
+        facts = {"weights": path, "data": " ".join(args.input or ["demo"]), "split": args.evaluate}
+        facts |= origin(predictor.tasks[0].predictor.compute.device)
+        write_page(args.out / "report.html", f"{name}, {args.evaluate}", facts, results)
+        say(f"report: {args.out / 'report.html'}")
     else:
         return predict_all(args, predictor, path)
     return 0
 
 
-def score(args: Namespace, trained: TrainedTask, skipped: Skipped) -> dict[str, Any]:
-    """`OUTPUT/METRIC` of a labelled split of the input; `OUTPUT/per_class`: a row each class."""
-    task, predictor = trained
-    paths = [parse_path(text) for text in args.input] if args.input else demo(task)
-    dataset = open_split(task, paths, args.evaluate, args.split_by, skipped.limit)
-    batches = eval_batches(dataset, 4, workers=2, on_bad=skipped.add)
-    metrics, none = metrics_of(task.outputs), torch.zeros(())
-    evaluation = evaluate(predictor, batches, lambda *_: (none, {}), metrics, skipped.distributed)
-    rows = {name: [row._asdict() for row in metric.per_class()] for name, metric in metrics.items()}
-    return evaluation.scores | {f"{name}/per_class": table for name, table in rows.items() if table}
+def score(args: Namespace, predictor: ImagePredictor) -> list[Result]:
+    """What each task's network says of a labelled split of the input."""
+    skipped, results = Skipped(args.skip_bad or 0, Distributed(torch.device("cpu")), say), []
+    for task, own in predictor.tasks:
+        paths = [parse_path(text) for text in args.input] if args.input else demo(task)
+        dataset = open_split(task, paths, args.evaluate, args.split_by, skipped.limit)
+        results.append(judge(task, own, dataset, skipped, workers=2))
+    return results
 
 
 def demo(task: Task) -> list[Path]:

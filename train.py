@@ -3,6 +3,7 @@
 import gc
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from utils.flags import answer_help, num_bytes
@@ -79,7 +80,8 @@ def train(settings: Settings) -> int:
         state = build_state(settings, weights, steps.total, compute, distributed)
         step = run.restore(state, data)
         samples = [(len(each.train), len(each.val)) for each in data]
-        run.begin(step, steps.total, announcement(settings, samples, state, steps, run.path))
+        plan = partial(make_plan, settings, compute.device, build_state, recompute)
+        run.begin(step, steps.total, announcement(settings, samples, state, steps, run.path), plan)
         try:
             step = fit(settings, data, state, step, steps, run)
         except WorkerDied as error:

@@ -18,6 +18,7 @@ from utils.compute import Compute
 from utils.distributed import Distributed
 from utils.engine import TrainState, evaluate, train_step
 from utils.flags import OPTIMIZERS
+from utils.gallery import Gallery
 from utils.metrics import metrics_of
 from utils.optim import make_optimizer
 from utils.predict import Predictor
@@ -281,10 +282,10 @@ def test_unlabelled_batches_move_nothing_but_the_decay():
     assert all(term == 0 for term in terms.values())
 
 
-def scores_of(state, batches, tile=0, overlap=0, num_samples=0, size=None):
+def scores_of(state, batches, tile=0, overlap=0, gallery=None, size=None):
     predictor = Predictor(state.averaged, state.compute, tile, overlap, size=size)
     metrics = metrics_of(OUTPUTS)
-    return evaluate(predictor, batches, state.criterion, metrics, state.distributed, num_samples)
+    return evaluate(predictor, batches, state.criterion, metrics, state.distributed, gallery)
 
 
 def close(found, expected):
@@ -334,15 +335,16 @@ def test_a_task_that_resizes_is_scored_at_the_labels_own_size():
     hit = confusion.diagonal()
     iou = hit / (confusion.sum(0) + confusion.sum(1) - hit)
 
-    found = scores_of(state, batches, num_samples=5, size=(16, 24))
+    gallery = Gallery("parts/miou", 5, spread=5)
+    found = scores_of(state, batches, gallery=gallery, size=(16, 24))
     assert found.scores["parts/miou"] == pytest.approx(iou.mean(), abs=1e-3)
     rmse = np.sqrt(np.concatenate(squares).mean())
     assert found.scores["near/rmse"] == pytest.approx(rmse, rel=1e-3)
     assert found.metrics["parts"].confusion.sum() == 3 * 50 * 37 + 2 * 20 * 64
-    for sample, size in zip(found.samples, [(50, 37)] * 3 + [(20, 64)] * 2, strict=True):
+    for sample, size in zip(gallery.spread, [(50, 37)] * 3 + [(20, 64)] * 2, strict=True):
         assert sample.image.shape[1:] == sample.targets["parts"].shape == size
         assert sample.predictions["parts"].shape == size
-    assert torch.equal(found.samples[-1].predictions["parts"], torch.tensor(labels[-1]).byte())
+    assert torch.equal(gallery.spread[-1].predictions["parts"], torch.tensor(labels[-1]).byte())
 
 
 def test_ignored_pixels_do_not_score():
@@ -371,16 +373,23 @@ def test_evaluation_leaves_no_trace():
 def test_samples_to_show():
     state = make_state()
     batches = [batch_of(2, (20, 18), seed=1), batch_of(2, (16, 24), seed=2)]
-    shown = scores_of(state, batches, 8, 4, num_samples=3).samples
-    assert [s.key for s in shown] == ["1-0", "1-1", "2-0"]
+    gallery = Gallery("parts/miou", 4, spread=4)
+    scores_of(state, batches, 8, 4, gallery)
+    shown = gallery.spread
+    assert [s.key for s in shown] == ["1-0", "1-1", "2-0", "2-1"]
     whole = state.model.eval()(batches[0].image / 255)
     for i, sample in enumerate(shown[:2]):
         assert torch.equal(sample.image, batches[0].image[i])
         assert sample.predictions["parts"].shape == (20, 18)
         assert sample.predictions["near"].dtype == torch.float32
         assert torch.equal(sample.targets["parts"], batches[0].targets["parts"][i])
-    exact = scores_of(state, batches, num_samples=1).samples[0].predictions["parts"]
-    assert torch.equal(exact, state.model.heads["parts"].to_labels(whole["parts"])[0])
+    scores_of(state, batches, gallery=(exact := Gallery("parts/miou", 4, spread=4)))
+    labels = state.model.heads["parts"].to_labels(whole["parts"])
+    assert torch.equal(exact.spread[0].predictions["parts"], labels[0])
+    parts = [part for batch in batches for part in split(batch, 1)]
+    alone = [scores_of(state, [part]).scores["parts/miou"] for part in parts]
+    assert [sample.score for sample in exact.spread] == pytest.approx(alone, rel=1e-6)
+    assert [sample.score for sample in exact.ranked] == pytest.approx(sorted(alone), rel=1e-6)
 
 
 def test_state_of_a_learner_round_trip():

@@ -12,7 +12,10 @@ from datasets.task import Output
 from utils.files import write_whole
 from utils.logger import read_metrics
 from utils.metrics import metrics_of
+from utils.report import baseline_of
 
+Chart = dict[str, tuple[list[Any], list[float]]]  # by name: (steps, values)
+RATE = "train/lr"
 MANY = 60  # points from which a loss is smoothed, and no point is marked
 
 
@@ -25,29 +28,31 @@ def draw_curves(metrics_file: Path, out: Path, outputs: Sequence[Output]) -> Non
     """
     from matplotlib.figure import Figure
 
-    series: dict[str, tuple[list[Any], list[float]]] = {}  # name -> (steps, values)
+    charts = read_charts(metrics_file, outputs)
+    columns = min(3, max(len(charts), 1))
+    rows = max(1, math.ceil(len(charts) / columns))
+    figure = Figure(figsize=(4.6 * columns, 3.2 * rows), layout="constrained")
+    if not charts:
+        figure.text(0.5, 0.5, "no metrics yet", ha="center", va="center")
+    for number, chart in enumerate(charts, 1):
+        _draw_chart(figure.add_subplot(rows, columns, number), chart, _headlines(outputs))
+    _save_figure(figure, out)
+
+
+def read_charts(metrics_file: Path, outputs: Sequence[Output]) -> list[Chart]:
+    """What `draw_curves` draws, a chart each."""
+    series: Chart = {}
     for line in read_metrics(metrics_file):
         for key, value in line.items():
             if value is not None and key not in ("step", "time"):
                 steps, values = series.setdefault(key, ([], []))
                 steps.append(line["step"])
                 values.append(value)
-    signs = _headlines(outputs)
-    charts = [["train/loss", "val/loss"]]
-    charts += [[key, "/baseline_".join(key.rsplit("/", 1))] for key in series if key in signs]
-    charts += [["train/lr"]]
-    charts = [[key for key in keys if key in series] for keys in charts]
-    charts = [keys for keys in charts if keys]
-
-    columns = min(3, max(len(charts), 1))
-    rows = max(1, math.ceil(len(charts) / columns))
-    figure = Figure(figsize=(4.6 * columns, 3.2 * rows), layout="constrained")
-    if not charts:
-        figure.text(0.5, 0.5, "no metrics yet", ha="center", va="center")
-    for number, keys in enumerate(charts, 1):
-        shown = {key: series[key] for key in keys}
-        _draw_chart(figure.add_subplot(rows, columns, number), shown, signs)
-    _save_figure(figure, out)
+    headlines = _headlines(outputs)
+    scores = [key for key in series if key in headlines]
+    charts = [["train/loss", "val/loss"], *([key, f"val/{baseline_of(key[4:])}"] for key in scores)]
+    shown = ({key: series[key] for key in keys if key in series} for keys in [*charts, [RATE]])
+    return [chart for chart in shown if chart]
 
 
 def _headlines(outputs: Sequence[Output]) -> dict[str, int]:
@@ -59,7 +64,7 @@ def _headlines(outputs: Sequence[Output]) -> dict[str, int]:
     }
 
 
-def _draw_chart(axes: Any, series: dict[str, tuple[list, list]], signs: Mapping[str, int]) -> None:
+def _draw_chart(axes: Any, series: Chart, signs: Mapping[str, int]) -> None:
     """One chart: losses (long ones smoothed), a score (best marked, baseline dashed), or a rate.
     signs: as of `_headlines`."""
     title = ", ".join(series)

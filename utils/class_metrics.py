@@ -19,6 +19,7 @@ class ClassMetrics(Metrics):
     """Scores of class labels, from the confusion matrix of all pixels that are not ignored."""
 
     HEADLINE: ClassVar[tuple[str, ...]] = ("miou",)
+    OF_LABELS = True
 
     def __init__(self, classes: tuple[str, ...]) -> None:
         self.sums = torch.zeros(len(classes), len(classes), dtype=torch.int64)

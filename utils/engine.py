@@ -1,5 +1,6 @@
 """A training step, and an evaluation of a data set; benchmarks call these too."""
 
+import copy
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from datasets.task import Batch, UserError
 from utils.checkpoint import rng_state, set_rng_state
 from utils.compute import Compute
 from utils.distributed import Distributed
+from utils.gallery import EvalSample, Gallery
 from utils.metric_sums import Metrics
 from utils.optim import Schedule, check_moments, make_optimizer
 from utils.predict import Predictor
@@ -277,22 +279,11 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-class EvalSample(NamedTuple):
-    """One evaluated sample on the host, to be drawn: image uint8 (3, H, W); target and prediction
-    by output name, (H, W): class id, 0 or 1, or depth."""
-
-    key: str
-    image: Tensor
-    targets: dict[str, Tensor]
-    predictions: dict[str, Tensor]
-
-
 class Evaluation(NamedTuple):
     """scores: `OUTPUT/METRIC` and mean loss terms. metrics: the counts behind them."""
 
     scores: dict[str, float]
     metrics: Mapping[str, Metrics]
-    samples: list[EvalSample]
 
 
 @torch.inference_mode()
@@ -302,39 +293,45 @@ def evaluate(
     criterion: Callable[..., tuple[Tensor, dict[str, Tensor]]],
     metrics: Mapping[str, Metrics],
     distributed: Distributed,
-    num_samples: int = 0,
+    gallery: Gallery | None = None,
 ) -> Evaluation:
     """How good a network is on a data set, from one streamed count per output.
 
     Everything is counted at the labels' own size: of a task that resizes, predictions are brought
     back to it. Loss terms are means over the parts that the predictor answers for (tiles, or images
     that are resized), weighted by their pixels. Distributed each take a part of the batches
-    and return the scores of the whole. num_samples: how many to keep, to be drawn.
+    and return the scores of the whole. gallery: is offered every sample, to be drawn.
     """
     compute = predictor.compute
     sums: dict[str, Tensor] = {}
-    samples: list[EvalSample] = []
     pixels = 0
+    nothing = copy.deepcopy(metrics)
     for batch in batches:
         labels = {name: torch.empty(t.shape, dtype=t.dtype) for name, t in batch.targets.items()}
+        counts = [copy.deepcopy(nothing) for _ in batch.keys]
         pixels += len(batch.image) * math.prod(batch.image.shape[-2:])
         for index, size, predictions in predictor(batch.image, tuple(batch.targets)):
             targets = compute.targets({name: batch.targets[name][index] for name in predictions})
-            num = len(batch.image[index[0]])
-            for i in range(num):  # one by one: no loss depends on which images share a batch
+            numbers = range(len(batch.image))[index[0]]
+            for i in range(len(numbers)):  # no loss depends on which images share a batch
                 one = (
                     {n: each[i : i + 1] for n, each in e.items()} for e in (predictions, targets)
                 )
                 for name, term in criterion(*one)[1].items():
-                    sums[name] = sums.get(name, 0) + term.double() * (size / num)
+                    sums[name] = sums.get(name, 0) + term.double() * (size / len(numbers))
             for name, target in targets.items():
-                metrics[name].update(predictions[name], target)
-                if len(samples) < num_samples:
-                    some = predictor.model.heads[name].to_labels(predictions[name])
-                    labels[name][index] = some.to(labels[name])
-        for i, key in enumerate(batch.keys[: num_samples - len(samples)]):
-            truth, label = ({n: t[i] for n, t in each.items()} for each in (batch.targets, labels))
-            samples.append(EvalSample(key, batch.image[i], truth, label))
+                said = predictor.model.heads[name].to_labels(predictions[name])
+                counted = said if metrics[name].OF_LABELS else predictions[name]
+                for i, number in enumerate(numbers):
+                    counts[number][name].update(counted[i : i + 1], target[i : i + 1])
+                if gallery:
+                    labels[name][index] = said.to(labels[name])
+        for i, (key, count) in enumerate(zip(batch.keys, counts, strict=True)):
+            for name, metric in metrics.items():
+                metric.add(count[name])
+            if gallery:
+                truth, label = ({n: t[i] for n, t in e.items()} for e in (batch.targets, labels))
+                gallery.offer(EvalSample(key, batch.image[i], truth, label), count)
     names = distributed.union(sums)  # a rank without a sample has none of its own
     own = [*(float(sums.get(name, 0)) for name in names), pixels]
     totals = distributed.sum(torch.tensor(own, dtype=torch.float64))
@@ -344,4 +341,4 @@ def evaluate(
     for name, metric in metrics.items():
         metric.load_state(distributed.sum(metric.state()))
         scores |= {f"{name}/{key}": value for key, value in metric.compute().items()}
-    return Evaluation(scores, metrics, samples)
+    return Evaluation(scores, metrics)

@@ -84,6 +84,11 @@ class RunLogger:
         """Where wandb has this run: an address, or a folder for `wandb sync`; empty when off."""
         return self._run.link
 
+    @property
+    def seconds(self) -> float:
+        """That the run has taken so far."""
+        return time.perf_counter() - self._start
+
     def log(self, step: int, values: dict[str, float]) -> None:
         """Append one line of values, on the host already. NaN and inf are written as null."""
         self._write(step, {k: float(v) if math.isfinite(v) else None for k, v in values.items()})
@@ -108,7 +113,7 @@ class RunLogger:
         self._write(step, {"not_finite": keys})
 
     def _write(self, step: int, values: dict[str, Any]) -> None:
-        seconds = round(time.perf_counter() - self._start, 2)
+        seconds = round(self.seconds, 2)
         self._lines.write(json.dumps({"step": step, "time": seconds, **values}) + "\n")
         self._lines.flush()
 
@@ -144,6 +149,7 @@ class NullLogger:
     """The logger of a rank that writes nothing; and what stands for wandb when it is off."""
 
     run_id = link = ""
+    seconds = 0.0
 
     def log(self, step: int, values: dict[str, float]) -> None: ...
 

@@ -29,12 +29,13 @@ class Metrics:
     """Sums over pixels. Subclasses fill them in `update` and turn them into scores in `compute`.
 
     LOWER: the scores that are better when lower. HEADLINE: those that charts draw. UNIT: what is
-    counted.
+    counted. OF_LABELS: whether `update` may be given labels too, as in `Batch`.
     """
 
     LOWER: ClassVar[tuple[str, ...]] = ()
     HEADLINE: ClassVar[tuple[str, ...]]
     UNIT: ClassVar[str] = "pixels"
+    OF_LABELS: ClassVar[bool] = False
     sums: Tensor
 
     @classmethod
@@ -82,6 +83,10 @@ class Metrics:
     def load_state(self, state: Tensor) -> None:
         """Take over a `state`, or the sum of several."""
         self.sums = state.reshape(self.sums.shape)
+
+    def add(self, other: Self) -> None:
+        """Count what another has counted."""
+        self._add(other.sums)
 
     def _add(self, sums: Tensor) -> None:
         self.sums = self.sums.to(sums.device) + sums

@@ -24,9 +24,11 @@ from utils.distributed import Distributed
 from utils.engine import TrainState
 from utils.files import check_folder, lock_folder, new_folder, unlock_folder
 from utils.logger import NullLogger, RunLogger, flat_terms
-from utils.metrics import metrics_of, picking_scores
+from utils.memory import MemoryPlan
+from utils.metrics import picking_scores
 from utils.origin import origin
 from utils.progress import Meter, Progress, Steps
+from utils.run_report import RunReport, read_best
 from utils.settings import RUNS, Settings
 from utils.skipped import Skipped
 from utils.stop import STOPPED
@@ -77,6 +79,7 @@ class RunFolder:
         self.saved = time.monotonic()
         self.lost = ""  # what is to be said of pictures
         self.doubts: dict[str, str] = {}  # of the last evaluation
+        self.report = RunReport(self.path, self.config, distributed.device)
 
     def __enter__(self) -> Self:
         return self
@@ -124,8 +127,13 @@ class RunFolder:
             self.due = bool(self.line)
             return operator.index(saved["step"])
 
-    def begin(self, step: int, total: int, about: str) -> None:
-        """Open the record, and go on in it after `step`. about: what is said at the start."""
+    def begin(
+        self, step: int, total: int, about: str, plan: Callable[[], MemoryPlan] | None = None
+    ) -> None:
+        """Open the record, and go on in it after `step`. about: what is said at the start. plan:
+        makes the plan of a step, with which its memory is compared."""
+        sizes = {name: len(next(iter(marks.values()), ())) for name, marks in self.data.items()}
+        self.report.begin(plan, sizes)
         resumed = self.settings.resume
         if self.distributed.is_main:
             if resumed is not None and resumed.name == checkpoint.PREVIOUS:
@@ -186,7 +194,7 @@ class RunFolder:
             raise self._diverged(step, "the loss on validation images")
         every = math.ceil(steps.total / steps.eval / PICTURES)
         if step == steps.total or step // steps.eval % every == 0:
-            self._draw(self.logger.images, step, validation.pictures)
+            self._draw(self.logger.images, step, validation.pictures())
         self.logger.skipped(step, self.skipped.listed)
         where = f"step {step} (epoch {step / steps.epoch:.1f})"
         picking = [task.best for task in self.tasks]
@@ -201,10 +209,14 @@ class RunFolder:
         # nan, where nothing is labelled, is never better; but some best.pt there must be
         if validation.score > self.best or self.best < 0:
             self.best = max(self.best, validation.score)
+            self.report.best = {n: m for r in validation.results for n, m in r.metrics.items()}
             self._write(
                 checkpoint.BEST,
                 validation.facts | {"step": step, "model": state.averaged.state_dict()},
             )
+        if self.distributed.is_main:
+            progress = f"{step} of {steps.total} in {self.logger.seconds / 60:.1f} minutes"
+            self._draw(self.report.write, step, progress, self.line["memory_gib"], validation)
         self.meter.restart()
 
     def fit_to_minutes(self, step: int, steps: Steps, state: TrainState) -> Steps:
@@ -296,11 +308,9 @@ class RunFolder:
     def _conclude(self) -> None:
         outputs = self.settings.outputs
         self._draw(draw_curves, self.path / "metrics.jsonl", self.path / "curves.png", outputs)
-        best = checkpoint.load(self.path / checkpoint.BEST)
-        metrics = metrics_of(outputs)
+        metrics, best = read_best(self.path, outputs)
         for output in outputs:
             metric = metrics[output.name]
-            metric.load_state(best["counts"][output.name])
             if metric.confusion is not None:
                 chart = self.path / f"confusion_{output.name}.png"
                 self._draw(draw_confusion, metric.confusion, output.labels, chart, metric.UNIT)
@@ -310,7 +320,7 @@ class RunFolder:
         self._tell_lost()
         for task in self.tasks:
             self.say(report.best(task.best, best["scores"], best["step"]))
-        files = "best weights in {0}/best.pt, curves in {0}/curves.png, pictures in {0}/samples"
+        files = "best weights in {0}/best.pt, report in {0}/report.html, pictures in {0}/samples"
         self.say(files.format(self.path))
         self.say(f"see its predictions: {report.next_command(self.settings, self.path)}")
 

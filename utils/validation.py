@@ -1,33 +1,46 @@
 """An evaluation of a run's validation splits, and what is kept of it."""
 
+import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.dataset import TaskData
+from datasets.dataset import DenseDataset, TaskData
 from datasets.loader import eval_batches
+from datasets.task import Task
 from utils import engine
 from utils.engine import TrainState
+from utils.gallery import Gallery
 from utils.metrics import metrics_of
+from utils.page import Result
 from utils.predict import Predictor
 from utils.settings import Settings
 from utils.skipped import Skipped
 from utils.stop import StopSignals
 from utils.visualize import sample_panel
 
-NUM_PICTURES = 4
-
 
 class Validation(NamedTuple):
-    """score: mean over tasks of what picks the best. facts: what best.pt tells of itself.
-    doubts: what speaks against the scores, see `Metrics.doubts`, by output and subject."""
+    """score: mean over tasks of what picks the best. facts: what best.pt tells of itself. doubts:
+    what speaks against the scores, see `Metrics.doubts`, by output and subject. results: of each
+    task; the samples are this rank's own."""
 
     score: float
     scores: dict[str, float]
     facts: dict[str, Any]
-    pictures: dict[str, Image.Image]
     doubts: dict[str, str]
+    results: list[Result]
+
+    def pictures(self) -> dict[str, Image.Image]:
+        """Some predictions of each task; a rank's own samples may all be bad."""
+        return {
+            task.name: sample_panel(gallery.spread[::2], task.outputs)
+            for task, _, gallery in self.results
+            if gallery.spread
+        }
 
 
 def validate(
@@ -37,12 +50,12 @@ def validate(
     skipped: Skipped,
     stop: StopSignals,
 ) -> Validation:
-    """Every task's validation split: its scores, their counts, some predictions as pictures.
+    """Every task's validation split: its scores, their counts, some predictions to be drawn.
     Stopped when a signal comes, unless other ranks would wait for this one."""
     scores: dict[str, float] = {}
     counts: dict[str, Tensor] = {}
     doubts: dict[str, str] = {}
-    pictures, losses = {}, []
+    results, losses = [], []
     for own, (task, _, val) in zip(settings.tasks, data, strict=True):
         predictor = Predictor(
             state.averaged,
@@ -56,8 +69,14 @@ def validate(
         batches = eval_batches(val, own.eval_bs, settings.workers, part, skipped.add)
         if state.distributed.world_size == 1:
             batches = stop.until(batches)
+        gallery = Gallery(task.best, len(range(part[0], len(val), part[1])))
         evaluation = engine.evaluate(
-            predictor, batches, state.criterion, metrics, state.distributed, NUM_PICTURES
+            predictor,
+            batches,
+            state.criterion,
+            metrics,
+            state.distributed,
+            gallery if state.distributed.is_main else None,
         )
         losses.append(evaluation.scores["loss"])
         scores |= evaluation.scores
@@ -66,9 +85,34 @@ def validate(
             doubts |= {
                 f"{name} {what}": f"{name}: {doubt}" for what, doubt in metric.doubts().items()
             }
-        if evaluation.samples:  # a rank's own samples may all be bad
-            pictures[task.name] = sample_panel(evaluation.samples, task.outputs)
+        results.append(Result(task, metrics, gallery))
     skipped.settle()
     scores["loss"] = sum(losses)
     score = sum(scores[each.task.best] for each in data) / len(data)
-    return Validation(score, scores, {"scores": scores, "counts": counts}, pictures, doubts)
+    return Validation(score, scores, {"scores": scores, "counts": counts}, doubts, results)
+
+
+def judge(
+    task: Task, predictor: Predictor, dataset: DenseDataset, skipped: Skipped, workers: int
+) -> Result:
+    """What a trained network says of a labelled split: its counts, and some samples."""
+    batches = eval_batches(dataset, 4, workers, on_bad=skipped.add)
+    metrics, gallery = metrics_of(task.outputs), Gallery(task.best, len(dataset))
+    none = torch.zeros(())
+    engine.evaluate(
+        predictor, batches, lambda *_: (none, {}), metrics, skipped.distributed, gallery
+    )
+    return Result(task, metrics, gallery)
+
+
+def scores_of(results: Sequence[Result]) -> dict[str, Any]:
+    """`OUTPUT/METRIC`; where there are classes `OUTPUT/per_class`, a row each, with how many of its
+    pixels were predicted as each class (`confusion`). null stands for nan, as JSON has it."""
+    scores: dict[str, Any] = {}
+    for name, metric in (pair for each in results for pair in each.metrics.items()):
+        scores |= {f"{name}/{key}": value for key, value in metric.compute().items()}
+        if metric.confusion is not None:
+            pairs = zip(metric.per_class(), metric.confusion.tolist(), strict=True)
+            rows = [row._asdict() | {"confusion": counts} for row, counts in pairs]
+            scores[f"{name}/per_class"] = rows
+    return json.loads(json.dumps(scores), parse_constant=lambda _: None)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from datasets.task import IGNORE, MAX_UINT16, Classes, Depth, Mask, Output
-from utils.engine import EvalSample
+from utils.gallery import EvalSample
 from utils.paint import (
     PLAIN,
     Style,
@@ -61,6 +61,10 @@ class Picture:
         """A prediction without what is not scored."""
         return prediction
 
+    def error(self, prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """How far the prediction is off at each pixel, (H, W) from 0 to 1; nan: nobody knows."""
+        raise NotImplementedError
+
     def legend(self, maps: Sequence[np.ndarray]) -> list[tuple[str, str]]:
         """(name, colour) of what these value maps show."""
         return []
@@ -97,6 +101,10 @@ class ClassPicture(Picture):
     def scored(self, prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
         """Ignored where the truth is."""
         return np.where(truth == IGNORE, IGNORE, prediction)
+
+    def error(self, prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """1 where another class is said."""
+        return np.where(truth == IGNORE, np.nan, prediction != truth)
 
     def legend(self, maps: Sequence[np.ndarray]) -> list[tuple[str, str]]:
         """The labels that are painted, then the ignored."""
@@ -161,6 +169,11 @@ class DepthPicture(Picture):
         least = 1 if self.output.missing == 0 else 0  # a prediction is never missing
         return np.clip(np.rint(scaled), least, MAX_UINT16).astype(np.uint16)
 
+    def error(self, prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """A share of the truth; half of it, or more, is 1."""
+        far = np.abs(prediction - truth) / np.maximum(truth, 1e-6)
+        return np.where(truth < 0, np.nan, np.minimum(2 * far, 1))
+
     def scale(self, truth: Any) -> str:
         """The range that the colours span."""
         return f", 0 to {self._top(truth):.3g} {self.output.unit}".rstrip()
@@ -205,6 +218,11 @@ class NormalsPicture(Picture):
         """Unknown where the truth is."""
         return np.where(truth.any(0), prediction, 0)
 
+    def error(self, prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """The angle between; 45 degrees, or more, are 1."""
+        angle = np.degrees(np.arccos(np.clip((prediction * truth).sum(0), -1, 1)))
+        return np.where(truth.any(0), np.minimum(angle / 45, 1), np.nan)
+
 
 class LabelPicture(Picture):
     """The class of an image is written onto it. A file holds its name."""
@@ -220,6 +238,10 @@ class LabelPicture(Picture):
         draw.rectangle((0, 0, font.getlength(text) + size, 1.4 * size), "#202020")
         draw.text((size // 2, size // 10), text, "#FFFFFF", font)
         return np.asarray(page)
+
+    def error(self, prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """1, of one pixel, where another class is said."""
+        return np.where(truth == IGNORE, np.nan, prediction != truth).reshape(1, 1)
 
     def file(self, values: Any) -> dict[str, str]:
         """{OUTPUT: class}"""
@@ -260,18 +282,26 @@ def sample_panel(samples: Sequence[EvalSample], outputs: Sequence[Output]) -> Im
     rows: list[Any] = []
     entries: dict[Any, Any] = {}
     for sample in samples:
-        pixels = np.asarray(sample.image).transpose(1, 2, 0)  # (H, W, 3)
-        row = [("image", pixels)]
+        rows.append(row := [("image", pixels_of(sample))])
         for output in outputs:
-            picture, maps = picture_of(output), {}
-            maps["prediction"] = np.asarray(sample.predictions[output.name])
-            if output.name in sample.targets:
-                truth = np.asarray(sample.targets[output.name])
-                maps = {"truth": truth, "prediction": picture.scored(maps["prediction"], truth)}
-            first = next(iter(maps.values()))  # both share its scale
+            picture, maps = picture_of(output), maps_of(sample, output)
+            truth = next(iter(maps.values()))  # both share its scale
             for what, values in maps.items():
-                caption = f"{output.name}: {what}{picture.scale(first)}"
-                row.append((caption, picture.view(pixels, values, first)))
+                caption = f"{output.name}: {what}{picture.scale(truth)}"
+                row.append((caption, picture.view(row[0][1], values, truth)))
             entries |= dict.fromkeys(picture.legend(list(maps.values())))
-        rows.append(row)
     return panel(rows, sorted(entries, key=lambda entry: entry == IGNORED))
+
+
+def pixels_of(sample: EvalSample) -> np.ndarray:
+    """The image, uint8 (H, W, 3)."""
+    return np.asarray(sample.image).transpose(1, 2, 0)
+
+
+def maps_of(sample: EvalSample, output: Output) -> dict[str, np.ndarray]:
+    """The truth, if there is one, and what is scored of the prediction."""
+    prediction = np.asarray(sample.predictions[output.name])
+    if output.name not in sample.targets:
+        return {"prediction": prediction}
+    truth = np.asarray(sample.targets[output.name])
+    return {"truth": truth, "prediction": picture_of(output).scored(prediction, truth)}
