@@ -1,5 +1,7 @@
 """Records a run, in its folder and in wandb."""
 
+from __future__ import annotations
+
 import contextlib
 import importlib
 import json
@@ -9,11 +11,11 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from PIL import Image
@@ -22,8 +24,17 @@ from datasets.task import UserError
 from utils.command import printable
 from utils.files import write_whole
 
+if TYPE_CHECKING:
+    from utils.page import Result
+
 MODES = ("auto", "online", "offline", "disabled")
 PICTURE_WIDTH = 768  # pixels; what wandb gets is a JPEG no wider than this, a few ms each
+# Where wandb draws beside each other what belongs together; `metrics.jsonl` keeps the names.
+PANELS = {
+    "train/images_per_second": "time/images_per_second",
+    "train/waiting": "time/waiting",
+    "train/memory_gib": "memory/used_gib",
+}
 
 # Console, code and git stay out of wandb's record. The rest costs wandb's process time, not ours.
 # Names that the installed wandb does not know are left out.
@@ -108,6 +119,10 @@ class RunLogger:
             self._num_skipped = len(listed)
             self._send("skipped", step, listed)
 
+    def judged(self, step: int, results: Sequence[Result], planned: float) -> None:
+        """Give wandb what an evaluation found. planned: GiB of a step, 0 where it is not known."""
+        self._send("judged", step, results, planned)
+
     def left_out(self, step: int, keys: list[str]) -> None:
         """Append a line for a step whose loss was not finite, with the images that it saw."""
         self._write(step, {"not_finite": keys})
@@ -157,6 +172,8 @@ class NullLogger:
 
     def skipped(self, step: int, listed: dict[str, str]) -> None: ...
 
+    def judged(self, step: int, results: Sequence[Result], planned: float) -> None: ...
+
     def left_out(self, step: int, keys: list[str]) -> None: ...
 
     def truncate(self, step: int) -> None: ...
@@ -169,23 +186,30 @@ class NullLogger:
 class WandbRun:
     """One wandb run. Steps must not fall: wandb drops what comes for a step it has passed."""
 
-    def __init__(self, wandb: Any, run: Any, link: str) -> None:
-        self._wandb = wandb
-        self._run = run
+    def __init__(self, wandb: Any, run: Any, folder: Path, link: str) -> None:
+        self._wandb, self._run, self._folder = wandb, run, folder
         self.link = link
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Values of a step."""
-        self._run.log(values, step=step)
+        shown = {PANELS.get(name, name): value for name, value in values.items()}
+        if "train/lr" in values:
+            shown["train/lr_encoder"] = values["train/lr"] * self._run.config.get("encoder_lr", 1.0)
+        self._run.log(shown, step=step)
 
     def images(self, step: int, pictures: dict[str, Image.Image]) -> None:
         """Pictures of a step, made smaller."""
-        small = {}
-        for name, picture in pictures.items():
-            copy = picture.convert("RGB")
-            copy.thumbnail((PICTURE_WIDTH, copy.height))
-            small[name] = self._wandb.Image(copy, file_type="jpg")
+        from utils.dashboard import small_jpeg
+
+        small = {f"panels/{name}": small_jpeg(self._wandb, each) for name, each in pictures.items()}
         self._run.log(small, step=step)
+
+    def judged(self, step: int, results: Sequence[Result], planned: float) -> None:
+        """Bars, confusions and tables of samples."""
+        from utils.dashboard import dashboard  # with torch, which a record can do without
+
+        plan = {"memory/planned_gib": planned} if planned else {}
+        self._run.log(dashboard(self._wandb, results) | plan, step=step)
 
     def skipped(self, step: int, listed: dict[str, str]) -> None:
         """A table of all members left out so far, and why."""
@@ -194,8 +218,11 @@ class WandbRun:
         self._run.log({"skipped_members": table}, step=step)
 
     def finish(self, summary: dict[str, float]) -> None:
-        """Final scores; nothing can be sent afterwards."""
+        """Final scores, and online the best weights; nothing can be sent afterwards."""
         self._run.summary.update(summary)
+        best = self._folder / "best.pt"
+        if best.is_file() and not self._run.offline:
+            self._run.log_artifact(str(best), name=f"{self._run.id}-best", type="model")
         self._run.finish()
         self.close()
 
@@ -217,6 +244,8 @@ def open_wandb(
     def start(mode: str) -> WandbRun:
         # The mode for the whole process, not only for init: else 0.31 asks its server even offline.
         """The run in that mode, for the whole process."""
+        # Pictures of tables wait here until they are uploaded, not in the home folder.
+        os.environ.setdefault("WANDB_DATA_DIR", str((folder / "wandb").resolve()))
         wandb.setup(wandb.Settings(**known, mode=mode))
         run = wandb.init(
             project=settings.project or "manyhead",
@@ -224,9 +253,10 @@ def open_wandb(
             id=run_id,
             resume="allow",
             dir=str(folder),
-            config=config,
+            config=fields_of(config),
         )
-        return WandbRun(wandb, run, run.url if mode == "online" else str(Path(run.dir).parent))
+        link = run.url if mode == "online" else str(Path(run.dir).parent)
+        return WandbRun(wandb, run, folder, link)
 
     known = {k: v for k, v in SETTINGS.items() if k in wandb.Settings.model_fields}
     try:
@@ -242,6 +272,14 @@ def open_wandb(
     except BaseException:
         wandb.teardown()
         raise
+
+
+def fields_of(config: dict[str, Any]) -> dict[str, Any]:
+    """A run's config with its settings as fields of their own, by which wandb sorts and filters
+    runs, and tasks by name."""
+    tasks = {task["name"]: task for task in config.get("tasks", ())}
+    others = {name: value for name, value in config.items() if name != "settings"}
+    return others | config.get("settings", {}) | ({"tasks": tasks} if tasks else {})
 
 
 def resolve_mode(wanted: str, settings: Any) -> str:

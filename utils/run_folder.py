@@ -130,8 +130,7 @@ class RunFolder:
     def begin(
         self, step: int, total: int, about: str, plan: Callable[[], MemoryPlan] | None = None
     ) -> None:
-        """Open the record, and go on in it after `step`. about: what is said at the start. plan:
-        makes the plan of a step, with which its memory is compared."""
+        """Open the record, and go on in it after `step`. about: what is said. plan: of a step."""
         sizes = {name: len(next(iter(marks.values()), ())) for name, marks in self.data.items()}
         self.report.begin(plan, sizes)
         resumed = self.settings.resume
@@ -142,8 +141,7 @@ class RunFolder:
             self.logger = RunLogger(self.path, self.config, wandb, name, self.run_id)
             self.run_id = self.logger.run_id
         self.logger.truncate(step)
-        for line in filter(None, [about, self.logger.link]):
-            self.say(line)
+        self.say("\n".join(filter(None, [about, self.logger.link])))
         self.progress = Progress(step, total, self.distributed.is_main)
         self.meter.restart()
         self.saved = time.monotonic()
@@ -193,7 +191,7 @@ class RunFolder:
         if not math.isfinite(validation.scores["loss"]):
             raise self._diverged(step, "the loss on validation images")
         every = math.ceil(steps.total / steps.eval / PICTURES)
-        if step == steps.total or step // steps.eval % every == 0:
+        if draws := step == steps.total or step // steps.eval % every == 0:
             self._draw(self.logger.images, step, validation.pictures())
         self.logger.skipped(step, self.skipped.listed)
         where = f"step {step} (epoch {step / steps.epoch:.1f})"
@@ -217,6 +215,8 @@ class RunFolder:
         if self.distributed.is_main:
             progress = f"{step} of {steps.total} in {self.logger.seconds / 60:.1f} minutes"
             self._draw(self.report.write, step, progress, self.line["memory_gib"], validation)
+        if draws:
+            self.logger.judged(step, validation.results, self.report.planned)
         self.meter.restart()
 
     def fit_to_minutes(self, step: int, steps: Steps, state: TrainState) -> Steps:
