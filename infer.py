@@ -50,8 +50,6 @@ def run(args: Namespace) -> int:
     """Load the network once, then do the one thing that was asked for; the status."""
     if args.out.exists() and not args.out.is_dir():
         raise UserError(f"--out {args.out}: a file, expected a folder")
-    if args.tile and args.overlap >= args.tile:
-        raise UserError(f"--overlap {args.overlap}: expected less than --tile {args.tile}")
     allow_pixels(args.max_pixels)
     if args.input == ["-"] and not (args.export or args.evaluate):
         args.input = [line for line in sys.stdin.read().splitlines() if line.strip()]

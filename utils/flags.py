@@ -294,7 +294,8 @@ def infer_parser(tasks: Mapping[str, Task]) -> Parser:
     add = parser.add_argument_group("how").add_argument
     text = "side in pixels above which an image is predicted in tiles, 0 is never (1024)"
     add("--tile", type=natural, default=1024, help=text)
-    add("--overlap", type=natural, default=128, help="pixels that neighbouring tiles share (128)")
+    text = "pixels that neighbouring tiles share (8 times the stride of the network: 128 or 256)"
+    add("--overlap", type=natural, metavar="PX", help=text)
     text = "show the network images so many times as large, such as 0.25 for a scan of four times "
     text += "the resolution that it was trained at; results have the image's own size (1)"
     add("--scale", type=above_zero, default=1.0, metavar="NUMBER", help=text)
