@@ -110,6 +110,7 @@ def predict_all(args: Namespace, predictor: ImagePredictor, path: Path) -> int:
     form = results.Form(
         *(args.alpha, tuple(args.shapes), args.tolerance, args.mm_per_pixel, args.sheet),
         model=f"Manyhead, {path.parent.name}/{path.name}",
+        probabilities=args.probabilities,
     )
     for trained in predictor.tasks:
         task = trained.task

@@ -44,6 +44,10 @@ class Head(nn.Conv2d):
         """A prediction (N, channels, ...) -> what targets (N, ...) would say, as in `Batch`."""
         raise NotImplementedError
 
+    def probabilities(self, prediction: Tensor) -> Tensor:
+        """How likely each class is, (N, channels, ...) in [0, 1], of an output that has any."""
+        raise NotImplementedError
+
     def part(self, prediction: Tensor, rows: slice, columns: slice) -> Tensor:
         """What a prediction says of some rows and columns of its image."""
         return prediction if self.per_image else prediction[..., rows, columns]
@@ -70,6 +74,10 @@ class ClassHead(Head):
         """(N, classes, ...) -> class ids, uint8 (N, ...)"""
         return logits.max(1).indices.to(torch.uint8)  # of `argmax`, in a third of its time
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """They sum to 1."""
+        return logits.float().softmax(1)
+
 
 class MaskHead(ClassHead):
     """The logit of a foreground."""
@@ -77,6 +85,10 @@ class MaskHead(ClassHead):
     def to_labels(self, logits: Tensor) -> Tensor:
         """(N, 1, H, W) -> 0 or 1, uint8 (N, H, W)"""
         return (logits[:, 0] > 0).to(torch.uint8)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Of the foreground."""
+        return logits.float().sigmoid()
 
 
 class DepthHead(Head):

@@ -644,3 +644,30 @@ def test_a_scale_gives_other_results_of_the_same_size(run_infer, network, tmp_pa
     keep(tmp_path / "fixed.pt", resized_task())
     ran = run_infer("--weights", "fixed.pt", "--input", "x.png", "--scale", "2")
     assert (ran.status, "error: --scale 2: images of resized are resized" in ran.err) == (2, True)
+
+
+def test_probabilities_are_those_of_the_network(run_infer, network, tmp_path, monkeypatch):
+    image = picture("RGB", (60, 45))
+    image.save(tmp_path / "x.png")
+    words = ("--weights", "tiny.pt", "--input", "x.png", "--probabilities")
+    for alpha in ("0.3", "0.4"):  # results of its own are written over
+        ran = run_infer(*words, "--alpha", alpha)
+        assert ran.status == 0, ran.err
+    with torch.no_grad():
+        found = network(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255)
+    out = tmp_path / "predictions"
+    with np.load(out / "x_parts_probability.npz") as file:
+        assert file["classes"].tolist() == ["a", "b", "c"]
+        shares = file["probability"]
+    assert shares.dtype == np.float16
+    assert np.abs(shares - found["parts"][0].softmax(0).numpy()).max() < 2e-3
+    assert np.abs(shares.astype(np.float32).sum(0) - 1).max() < 2e-3
+    mask = opened(out / "x_edge_probability.png")
+    assert mask.dtype == np.uint16
+    assert np.abs(mask / 65535 - found["edge"][0, 0].sigmoid().numpy()).max() < 1e-4
+    assert not (out / "x_near_probability.png").exists()
+
+    monkeypatch.setattr("utils.predict_files.MOST_PROBABILITIES", 60 * 45 * 8 - 1)
+    ran = run_infer(*words, "--out", "other")
+    assert ran.status == 2
+    assert "error: x.png: --probabilities of 4 classes are 0.0 GiB, expected" in ran.err

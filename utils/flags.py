@@ -291,6 +291,8 @@ def infer_parser(tasks: Mapping[str, Task]) -> Parser:
     add("--sheet", action="store_true", help=text)
     text = "millimetres of a pixel, for areas (by the dpi of each image, but for 72 and 96)"
     add("--mm-per-pixel", type=above_zero, metavar="MM", help=text)
+    text = "write how likely each class is, too: 16-bit PNG of a mask, NPZ of classes"
+    add("--probabilities", action="store_true", help=text)
     add = parser.add_argument_group("how").add_argument
     text = "side in pixels above which an image is predicted in tiles, 0 is never (1024)"
     add("--tile", type=natural, default=1024, help=text)

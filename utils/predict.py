@@ -11,10 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as images
 
+from datasets.task import Classes, Label, Mask
 from utils.compute import Compute
 
 Area = tuple[slice, slice, slice]  # images of the batch, their rows and columns
 AT_ONCE = 2**20  # pixels that are predicted together, unless one tile has more: 1024x1024
+PROBABILITY = "_probability"
 SCALES = (0.75, 1.0, 1.25)  # each of a multiple of four is whole
 BACK_AT_ONCE = 2**21  # pixels of a batch that are brought back to their own size at once: 1024x2048
 
@@ -92,21 +94,30 @@ class Predictor:
         image: Tensor,
         outputs: tuple[str, ...],
         advance: Callable[[int], object] = lambda num: None,
+        probabilities: bool = False,
     ) -> dict[str, Tensor]:
         """Image uint8 (N, 3, H, W) -> by output name, on the host, what targets would say: class id
         or 0 and 1 as uint8 (N, H, W), depth as float32 (N, H, W). advance: is told how many more
-        tiles are done, N times `num_tiles` in all."""
+        tiles are done, N times `num_tiles` in all. probabilities: `NAME_probability` too, uint16
+        (N, channels, ...), of which 65535 is 1, for outputs of classes."""
         num, size = len(image), tuple(image.shape[-2:])
         predicted = {}  # made before what the network leaves free, or they would lie in the midst
         for name in outputs:
             output = self.model.spec.outputs[name]
             dtype = getattr(torch, output.dtype)
             predicted[name] = torch.empty(num, *output.target_shape(size), dtype=dtype)
+            if probabilities and isinstance(output, Classes | Mask | Label):
+                shape = num, output.channels, *(() if output.per_image else size)
+                predicted[name + PROBABILITY] = torch.empty(shape, dtype=torch.uint16)
         total, done, told = num * self.num_tiles(*size), 0, 0
         for index, pixels, predictions in self(image, outputs):
             for name in list(predictions):  # which are gone before the next tile is predicted
-                labels = self.model.heads[name].to_labels(predictions.pop(name))
-                predicted[name][index] = labels.cpu()
+                head, prediction = self.model.heads[name], predictions.pop(name)
+                predicted[name][index] = head.to_labels(prediction).cpu()
+                if name + PROBABILITY in predicted:
+                    shares = head.probabilities(prediction).mul_(65535).round_().int()
+                    predicted[name + PROBABILITY][index] = shares.to(torch.uint16).cpu()
+                del prediction
             done = min(done + pixels, num * prod(size))  # what an image says as a whole comes last
             now = total * done // (num * prod(size))
             advance(now - told)

@@ -17,13 +17,14 @@ from tqdm import tqdm
 from datasets.images import header_size
 from datasets.index.sources import ImageSource
 from datasets.photo import Photo, decode_photo
-from datasets.task import Task, UserError
+from datasets.task import Classes, Mask, Task, UserError
 from utils import results
 from utils.distributed import Distributed
 from utils.heap import give_back_memory
 from utils.predict import AT_ONCE, Predictor
 from utils.skipped import Skipped
 
+MOST_PROBABILITIES = 2**29  # bytes of one image
 MOST_PIXELS = 2**26  # of decoded images at the same time, but for one that is larger alone
 
 
@@ -107,7 +108,7 @@ def predict_files(
             while group := coming.result():
                 coming = reader.submit(next, groups, None)
                 bar.set_postfix_str(group[0].stem.name, refresh=False)
-                found = _labels(group, predictor, names, bar.update)
+                found = _labels(group, predictor, names, bar.update, form.probabilities)
                 for each, labels in zip(group, found, strict=True):
                     writing.append(writer.submit(_write, each, labels, task, tally, form, room))
                 del group, found, each, labels  # they may be large, and the next ones too
@@ -152,6 +153,8 @@ def _groups(
                     tally.kept.add(source.where)
                     continue
                 taken = prod(header_size(file, source.where, source.page))
+                if form.probabilities:
+                    _refuse_many(task, taken, source.where)
                 if group and (len(group) + 1) * taken > AT_ONCE:
                     yield group
                     group = []
@@ -175,6 +178,16 @@ def _groups(
         yield group
 
 
+def _refuse_many(task: Task, pixels: int, where: str) -> None:
+    """UserError: probabilities of so many pixels are not held."""
+    classes = sum(each.channels for each in task.dense if isinstance(each, Classes | Mask))
+    if (size := 2 * classes * pixels) > MOST_PROBABILITIES:
+        raise UserError(
+            f"{where}: --probabilities of {classes} classes are {size / 2**30:.1f} GiB, "
+            f"expected {MOST_PROBABILITIES / 2**30:g} at most"
+        )
+
+
 def _key(file: BinaryIO, maker: bytes) -> str:
     """Another one for other bytes, or another maker of results."""
     digest = hashlib.blake2b(key=maker, digest_size=8)
@@ -189,14 +202,15 @@ def _labels(
     predictor: Predictor,
     names: tuple[str, ...],
     advance: Callable[[int], object],
+    probabilities: bool,
 ) -> list[dict[str, np.ndarray]]:
     """What is said of each image of a group, by output name."""
     photos = [each.photo.pixels for each in group]
     images = torch.stack(photos) if len(photos) > 1 else photos[0][None]  # one is not copied
-    labels = predictor.labels(images, names, advance)
+    labels = predictor.labels(images, names, advance, probabilities)
     if group[0].num_pixels > results.LARGE:
         give_back_memory()
-    return [{name: labels[name][i].numpy() for name in names} for i in range(len(group))]
+    return [{name: each[i].numpy() for name, each in labels.items()} for i in range(len(group))]
 
 
 def _write(

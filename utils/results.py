@@ -13,10 +13,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from datasets.photo import Photo
-from datasets.task import Classes, Mask, Output, UserError
+from datasets.task import MAX_UINT16, Classes, Mask, Output, UserError
 from utils.files import write_whole
 from utils.heap import give_back_memory
 from utils.legend import legend_below
+from utils.predict import PROBABILITY
 from utils.regions import find_regions
 from utils.shapes import WRITERS, Map
 from utils.sheet import DPI, Sheet, draw_sheet
@@ -36,7 +37,8 @@ HEAD = 4096  # bytes in which both stand
 class Form(NamedTuple):
     """What results look like. alpha: see `Style`. shapes: names of `WRITERS`; tolerance: of their
     outlines, see `find_regions`. mm: of a pixel; None: as the dpi of each image say. sheet: whether
-    there is a page of each image, see `draw_sheet`; model: a line on it."""
+    there is a page of each image, see `draw_sheet`; model: a line on it. probabilities: whether
+    they are written, too."""
 
     alpha: float = 0.4
     shapes: tuple[str, ...] = ()
@@ -44,6 +46,7 @@ class Form(NamedTuple):
     mm: float | None = None
     sheet: bool = False
     model: str = ""
+    probabilities: bool = False
 
 
 PLAIN = Form()
@@ -54,6 +57,8 @@ def is_own(data: bytes) -> bool:
     head = data[:HEAD].partition(b"IDAT")[0]
     if data.startswith((json.dumps(dict([SIGNATURE]))[:-1].encode(), COMMENT.encode())):
         return True
+    if data.startswith(b"PK"):
+        return f"{SIGNATURE[1]}.npy".encode() in head
     return data.startswith(b"\x89PNG") and "\0".join(SIGNATURE).encode() in head
 
 
@@ -69,8 +74,8 @@ def write(
     `PICTURES` has them; of classes and masks, the shapes and the page that `form` asks for.
 
     photo: what was predicted; the pictures have its dpi. predictions: by output name what targets
-    would say, as in `Sample`. key: stands in the data, for `are_there`; data come last, so that
-    where they are, all is.
+    would say, as in `Sample`, and NAME_probability as `Predictor.labels` has it. key: stands in the
+    data, for `are_there`; data come last, so that where they are, all is.
     UserError: a file that somebody else has made is in the way.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
@@ -81,6 +86,8 @@ def write(
             _write_shapes(stem, photo, output, predictions[output.name], form)
         if form.sheet and isinstance(output, Classes | Mask):
             _write_sheet(stem, photo, output, predictions[output.name], form)
+        if output.name + PROBABILITY in predictions:
+            _write_probabilities(stem, photo, output, predictions[output.name + PROBABILITY])
         if photo.pixels[0].numel() > LARGE:
             give_back_memory()
     for output in outputs:
@@ -127,6 +134,25 @@ def _write_sheet(
     path = stem.with_name(f"{stem.name}_{output.name}_sheet.png")
     _save(path, page, (DPI, DPI))
     write_whole(path.with_suffix(".pdf"), partial(page.save, format="PDF", resolution=DPI))
+
+
+def _write_probabilities(stem: Path, photo: Photo, output: Output, values: np.ndarray) -> None:
+    """STEM_OUTPUT_probability.png, of whose 16 bits 65535 is 1; of several classes .npz: float16
+    `probability` (classes, H, W), and the names of these."""
+    path = stem.with_name(f"{stem.name}_{output.name}{PROBABILITY}.png")
+    if isinstance(output, Mask):
+        _save(path, Image.fromarray(values[0]), photo.dpi)
+        return
+    path = path.with_suffix(".npz")
+    _refuse_others(path)
+    shares = np.stack([(plane / np.float32(MAX_UINT16)).astype(np.float16) for plane in values])
+    arrays: dict[str, Any] = {SIGNATURE[1]: 1, "probability": shares, "classes": output.labels}
+
+    def save(part: Path) -> None:
+        with part.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    write_whole(path, save)
 
 
 def mm_of(dpi: tuple[float, float] | None, mm: float | None) -> tuple[float, float] | None:
@@ -200,14 +226,18 @@ def _head(path: Path) -> bytes:
         return file.read(HEAD)
 
 
+def _refuse_others(path: Path) -> None:
+    if path.exists() and not is_own(_head(path)):
+        raise UserError(f"{path}: is there already and no result of this program; another --out")
+
+
 def _save(
     path: Path,
     data: Image.Image | dict[str, Any] | str,
     dpi: tuple[float, float] | None = None,
     key: str = "",
 ) -> None:
-    if path.exists() and not is_own(_head(path)):
-        raise UserError(f"{path}: is there already and no result of this program; another --out")
+    _refuse_others(path)
     notes = dict([SIGNATURE]) | ({KEY: key} if key else {})
     if isinstance(data, str):
         write_whole(path, data.encode())
