@@ -33,7 +33,7 @@ from utils.compute import busy_notice, make_compute
 from utils.distributed import Distributed
 from utils.engine import TrainState
 from utils.memory import Weights, fit_to_memory, make_plan
-from utils.progress import Steps, count_steps
+from utils.progress import count_steps
 from utils.report import announcement
 from utils.run_folder import RunFolder, check_best
 from utils.skipped import Skipped
@@ -81,45 +81,39 @@ def train(settings: Settings) -> int:
         step = run.restore(state, data)
         samples = [(len(each.train), len(each.val)) for each in data]
         plan = partial(make_plan, settings, compute.device, build_state, recompute)
-        run.begin(step, steps.total, announcement(settings, samples, state, steps, run.path), plan)
+        run.begin(step, steps, announcement(settings, samples, state, steps, run.path), plan)
         try:
-            step = fit(settings, data, state, step, steps, run)
+            step = fit(data, state, step, run)
         except WorkerDied as error:
             raise run.rescue(error, state) from None
         distributed.close()
         return run.conclude(step)
 
 
-def fit(
-    settings: Settings,
-    data: list[TaskData],
-    state: TrainState,
-    step: int,
-    steps: Steps,
-    run: RunFolder,
-) -> int:
+def fit(data: list[TaskData], state: TrainState, step: int, run: RunFolder) -> int:
     """Take steps until the last one is done or a signal asks for the end; the number of steps."""
-    batches = feed(settings, data, state, step, steps, run)
-    begun = step
+    settings, begun = run.settings, step
+    batches = feed(data, state, step, run)
     with StopSignals() as stop:
         try:
             if run.due:
-                judge(settings, data, state, step, steps, run, stop)
-            while step < steps.total:
+                judge(data, state, step, run, stop)
+            while step < run.steps.total:
                 batch, micro_batches = next(batches), state.micro_batches
-                state.compute.keep_freed(first_step=step == begun)
+                if step == begun + 1:
+                    state.compute.keep_freed()
                 terms = engine.train_step(state, batch, settings.accum)
                 step += 1
-                if step % steps.epoch == 0:
+                if step % run.steps.epoch == 0:
                     state.criterion.end_epoch()
-                if looks_at(settings, steps, step):
+                if looks_at(settings, run.steps, step):
                     terms |= agreement(state, batch)
                 run.add(terms, batch)
                 if state.micro_batches > micro_batches:
                     run.say(split_notice(settings, state))
                 if settings.minutes and step == begun + PACE_STEPS:
-                    steps = run.fit_to_minutes(step, steps, state)
-                evaluates = step % steps.eval == 0 or step == steps.total
+                    run.fit_to_minutes(step, state)
+                evaluates = step % run.steps.eval == 0 or step == run.steps.total
                 logs = evaluates or step % LOG_STEPS == 0  # nowhere else do ranks wait
                 stops = (logs or state.distributed.world_size == 1) and state.distributed.stops(
                     stop.requested
@@ -130,7 +124,7 @@ def fit(
                 if saves:
                     run.check_finite(step, state)
                 if evaluates:
-                    judge(settings, data, state, step, steps, run, stop)
+                    judge(data, state, step, run, stop)
                 elif saves:
                     run.save(step, state)
                 if stops:
@@ -142,15 +136,11 @@ def fit(
 
 
 def feed(
-    settings: Settings,
-    data: list[TaskData],
-    state: TrainState,
-    step: int,
-    steps: Steps,
-    run: RunFolder,
+    data: list[TaskData], state: TrainState, step: int, run: RunFolder
 ) -> Iterator[list[Batch]]:
     """The batches of each step from `step` on, without end; those of the first epoch are looked
     at."""
+    settings = run.settings
     batches = run.meter.timed(
         train_batches(
             data,
@@ -166,24 +156,18 @@ def feed(
     )
     if step or settings.overfit:
         return batches
-    return first_epoch(batches, steps.epoch, settings.outputs, state.distributed.union, run.say)
+    return first_epoch(batches, run.steps.epoch, settings.outputs, state.distributed.union, run.say)
 
 
 def judge(
-    settings: Settings,
-    data: list[TaskData],
-    state: TrainState,
-    step: int,
-    steps: Steps,
-    run: RunFolder,
-    stop: StopSignals,
+    data: list[TaskData], state: TrainState, step: int, run: RunFolder, stop: StopSignals
 ) -> None:
     """Evaluate and save. Until it is done it is due: a signal, or a worker's death, may end it."""
     run.due = True
-    validation = validate(settings, data, state, run.skipped, stop)
+    validation = validate(run.settings, data, state, run.skipped, stop)
     run.due = False
     state.schedule.evaluated(validation.score)
-    run.evaluated(step, steps, validation, state)
+    run.evaluated(step, validation, state)
     run.save(step, state)
 
 

@@ -315,7 +315,7 @@ def read_checkpoint(folder: Path, data: bytes) -> None:
     with RunFolder(settings, model_spec(settings).to_json(), distributed) as run:
         made = build_state(settings, {}, steps.total, compute, distributed)
         step = run.restore(made, opened)
-        run.begin(step, steps.total, "")
+        run.begin(step, steps, "")
 
 
 # An index that is kept beside a shard: believed, and so changed with a checksum that is right.

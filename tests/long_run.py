@@ -71,7 +71,7 @@ def main(epochs: int) -> int:
     def judged(*args):
         """An evaluation; a tenth into the run and at its end, what there is after it."""
         judge(*args)
-        if args[3] in (steps // 10, steps):
+        if args[2] in (steps // 10, steps):
             found.append(holds(Path("run")))
 
     train.judge = judged

@@ -16,13 +16,14 @@ from losses import Criterion
 from models import ModelSpec, UNet
 from utils.compute import Compute
 from utils.distributed import Distributed
-from utils.engine import TrainState, evaluate, train_step
+from utils.engine import TrainState, train_step
 from utils.flags import OPTIMIZERS
 from utils.gallery import Gallery
 from utils.metrics import metrics_of
 from utils.optim import make_optimizer
 from utils.predict import Predictor
 from utils.settings import OptimSettings
+from utils.validation import evaluate
 
 SPEC = ModelSpec.of(OUTPUTS, width=4, depth=1, convs=(1, 1, 1), norm="none")
 TERMS = {"parts": "ce", "edge": "bce", "near": "l1"}

@@ -30,10 +30,11 @@ from models import ModelSpec, UNet
 from utils import checkpoint, engine
 from utils.compute import Compute
 from utils.distributed import Distributed
-from utils.engine import TrainState, evaluate, train_step
+from utils.engine import TrainState, train_step
 from utils.metrics import metrics_of
 from utils.predict import Predictor
 from utils.settings import OptimSettings
+from utils.validation import evaluate
 
 CPU = torch.device("cpu")
 WORLDS = (2, 3)

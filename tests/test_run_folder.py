@@ -73,7 +73,7 @@ def test_only_the_first_rank_speaks(tmp_path, monkeypatch, capsys, rank):
     distributed.rank, distributed.is_main = rank, rank == 0
     settings = replace(parse(["--task", "damage", "--wandb", "disabled"]), out=tmp_path / "run")
     with RunFolder(settings, {}, distributed) as run:
-        run.begin(0, 9, "what is trained")
+        run.begin(0, Steps(9, 9, 9), "what is trained")
         run.say("step 4: evaluated")
     assert capsys.readouterr().out.count("\n") == (2 if rank == 0 else 0)
     assert (tmp_path / "run" / "config.json").exists() == (rank == 0)
@@ -98,8 +98,8 @@ def test_ranks_wait_for_each_other_at_logged_steps_alone(monkeypatch, world, wai
     monkeypatch.setattr(train, "train_batches", lambda *_, **__: repeat([]))
     monkeypatch.setattr(train, "validate", lambda *_: SimpleNamespace(score=1.0))
     monkeypatch.setattr(engine, "train_step", lambda *_: {})
-    settings = parse(["--task", "damage", "--data", "a.zip"])
-    assert train.fit(settings, [], state, 0, Steps(25, 100, 25), run) == 25
+    run.settings, run.steps = parse(["--task", "damage", "--data", "a.zip"]), Steps(25, 100, 25)
+    assert train.fit([], state, 0, run) == 25
     assert len(asked) == waits
 
 

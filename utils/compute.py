@@ -35,7 +35,7 @@ class Compute:
         """Half precision for what is run inside, or nothing."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
-    def keep_freed(self, first_step: bool) -> None:
+    def keep_freed(self, first_step: bool = False) -> None:
         """`keep_freed_memory`, where tensors are in the C library's memory."""
         if self.device.type == "cpu":
             keep_freed_memory(first_step)

@@ -1,13 +1,11 @@
-"""A training step, and an evaluation of a data set; benchmarks call these too."""
+"""A training step, the same for training, benchmarks and the memory plan."""
 
-import copy
-import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +15,7 @@ from datasets.task import Batch, UserError
 from utils.checkpoint import rng_state, set_rng_state
 from utils.compute import Compute
 from utils.distributed import Distributed
-from utils.gallery import EvalSample, Gallery
-from utils.metric_sums import Metrics
 from utils.optim import Schedule, check_moments, make_optimizer
-from utils.predict import Predictor
-from utils.running import RunningStatistics
 from utils.settings import OptimSettings
 
 
@@ -176,6 +170,54 @@ def _not_finite(state: TrainState, loss: Tensor) -> Tensor:
     return state.distributed.sum((~finite).float()).clamp(max=1)
 
 
+class RunningStatistics:
+    """Batch norm's running statistics in some modules, as they are before a step.
+
+    A step that is left out leaves them so. With several ranks, they end as those of one process
+    that takes the ranks' batches in turn, so that every rank has the same, of all images.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], distributed: Distributed) -> None:
+        self.distributed = distributed
+        self.layers: list[tuple[nn.Module, list[Tensor]]] = []
+        for layer in [layer for module in modules for layer in module.modules()]:
+            buffers = [b for b in layer.buffers(recurse=False) if b.is_floating_point()]
+            if own := [buffer for buffer in buffers if buffer.ndim == 1]:
+                self.layers.append((layer, own))
+        self.tensors = [tensor for _, own in self.layers for tensor in own]
+        self.before = torch.cat(self.tensors) if self.tensors else None
+        self.uses = self._uses() if distributed.world_size > 1 else []
+
+    def settle(self, not_finite: Tensor) -> None:
+        """The step is taken, or, where not_finite is 1, left out. Nothing waits for the device."""
+        if self.before is None:
+            return
+        after = torch.cat(self.tensors)
+        if self.distributed.world_size > 1:
+            after = self._in_turn(self.before.double(), after.double()).to(after.dtype)
+        kept = torch.where(not_finite > 0, self.before, after)
+        torch._foreach_copy_(self.tensors, kept.split([len(tensor) for tensor in self.tensors]))
+
+    def _in_turn(self, before: Tensor, after: Tensor) -> Tensor:
+        """n uses of momentum m make (1 - m)^n r + c of r, where c is of the images alone: so c is
+        known, and one rank's uses can follow another's."""
+        kept = [
+            ((1 - getattr(layer, "momentum", 1.0)) ** (now - then)).expand(sum(map(len, own)))
+            for (layer, own), then, now in zip(self.layers, self.uses, self._uses(), strict=True)
+        ]
+        keep = torch.cat(kept)
+        rank, world_size = self.distributed.part
+        own = keep ** (world_size - 1 - rank) * (after - keep * before)
+        return self.distributed.sum(own + keep**world_size * before if rank == 0 else own)
+
+    def _uses(self) -> list[Tensor]:
+        """How often each layer was used up to now, float64; 0 where it does not count."""
+        return [
+            own[0].new_zeros((), dtype=torch.float64) + getattr(layer, "num_batches_tracked", 0)
+            for layer, own in self.layers
+        ]
+
+
 def average_weights(
     decay: float, averages: list[Tensor], values: list[Tensor], count: Tensor
 ) -> None:
@@ -277,68 +319,3 @@ def _predict(state: TrainState, image: Tensor, outputs: tuple[str, ...]) -> dict
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a GPU's memory, or the system's, was asked for more than there is."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-class Evaluation(NamedTuple):
-    """scores: `OUTPUT/METRIC` and mean loss terms. metrics: the counts behind them."""
-
-    scores: dict[str, float]
-    metrics: Mapping[str, Metrics]
-
-
-@torch.inference_mode()
-def evaluate(
-    predictor: Predictor,
-    batches: Iterable[Batch],
-    criterion: Callable[..., tuple[Tensor, dict[str, Tensor]]],
-    metrics: Mapping[str, Metrics],
-    distributed: Distributed,
-    gallery: Gallery | None = None,
-) -> Evaluation:
-    """How good a network is on a data set, from one streamed count per output.
-
-    Everything is counted at the labels' own size: of a task that resizes, predictions are brought
-    back to it. Loss terms are means over the parts that the predictor answers for (tiles, or images
-    that are resized), weighted by their pixels. Distributed each take a part of the batches
-    and return the scores of the whole. gallery: is offered every sample, to be drawn.
-    """
-    compute = predictor.compute
-    sums: dict[str, Tensor] = {}
-    pixels = 0
-    nothing = copy.deepcopy(metrics)
-    for batch in batches:
-        labels = {name: torch.empty(t.shape, dtype=t.dtype) for name, t in batch.targets.items()}
-        counts = [copy.deepcopy(nothing) for _ in batch.keys]
-        pixels += len(batch.image) * math.prod(batch.image.shape[-2:])
-        for index, size, predictions in predictor(batch.image, tuple(batch.targets)):
-            targets = compute.targets({name: batch.targets[name][index] for name in predictions})
-            numbers = range(len(batch.image))[index[0]]
-            for i in range(len(numbers)):  # no loss depends on which images share a batch
-                one = (
-                    {n: each[i : i + 1] for n, each in e.items()} for e in (predictions, targets)
-                )
-                for name, term in criterion(*one)[1].items():
-                    sums[name] = sums.get(name, 0) + term.double() * (size / len(numbers))
-            for name, target in targets.items():
-                said = predictor.model.heads[name].to_labels(predictions[name])
-                counted = said if metrics[name].OF_LABELS else predictions[name]
-                for i, number in enumerate(numbers):
-                    counts[number][name].update(counted[i : i + 1], target[i : i + 1])
-                if gallery:
-                    labels[name][index] = said.to(labels[name])
-        for i, (key, count) in enumerate(zip(batch.keys, counts, strict=True)):
-            for name, metric in metrics.items():
-                metric.add(count[name])
-            if gallery:
-                truth, label = ({n: t[i] for n, t in e.items()} for e in (batch.targets, labels))
-                gallery.offer(EvalSample(key, batch.image[i], truth, label), count)
-    names = distributed.union(sums)  # a rank without a sample has none of its own
-    own = [*(float(sums.get(name, 0)) for name in names), pixels]
-    totals = distributed.sum(torch.tensor(own, dtype=torch.float64))
-    if not totals[-1]:
-        raise UserError("nothing to evaluate: not one sample of the split can be used")
-    scores = {name: float(total / totals[-1]) for name, total in zip(names, totals, strict=False)}
-    for name, metric in metrics.items():
-        metric.load_state(distributed.sum(metric.state()))
-        scores |= {f"{name}/{key}": value for key, value in metric.compute().items()}
-    return Evaluation(scores, metrics)

@@ -63,6 +63,7 @@ class RunFolder:
             "ranks": distributed.world_size,
             "origin": origin(distributed.device),
         }
+        self.steps = Steps(0, 0, 0)  # known when it begins
         self.progress = Progress(0, 0, distributed.is_main)
         resumed = settings.resume is not None
         self.skipped = Skipped(settings.skip_bad, distributed, self.say, self.path, resumed)
@@ -128,12 +129,12 @@ class RunFolder:
             return operator.index(saved["step"])
 
     def begin(
-        self, step: int, total: int, about: str, plan: Callable[[], MemoryPlan] | None = None
+        self, step: int, steps: Steps, about: str, plan: Callable[[], MemoryPlan] | None = None
     ) -> None:
         """Open the record, and go on in it after `step`. about: what is said. plan: of a step."""
         sizes = {name: len(next(iter(marks.values()), ())) for name, marks in self.data.items()}
         self.report.begin(plan, sizes)
-        resumed = self.settings.resume
+        self.steps, resumed = steps, self.settings.resume
         if self.distributed.is_main:
             if resumed is not None and resumed.name == checkpoint.PREVIOUS:
                 resumed.replace(self.path / checkpoint.LAST)  # else the next save would lose it
@@ -142,7 +143,7 @@ class RunFolder:
             self.run_id = self.logger.run_id
         self.logger.truncate(step)
         self.say("\n".join(filter(None, [about, self.logger.link])))
-        self.progress = Progress(step, total, self.distributed.is_main)
+        self.progress = Progress(step, steps.total, self.distributed.is_main)
         self.meter.restart()
         self.saved = time.monotonic()
 
@@ -185,11 +186,12 @@ class RunFolder:
         if self.in_a_row >= IN_A_ROW:
             raise self._diverged(step, f"the loss, or its gradient, of {self.in_a_row} steps")
 
-    def evaluated(self, step: int, steps: Steps, validation: Validation, state: TrainState) -> None:
+    def evaluated(self, step: int, validation: Validation, state: TrainState) -> None:
         """Write what validation found, right after `log`; the weights too where they are better."""
         self.logger.log(step, {f"val/{name}": value for name, value in validation.scores.items()})
         if not math.isfinite(validation.scores["loss"]):
             raise self._diverged(step, "the loss on validation images")
+        steps = self.steps
         every = math.ceil(steps.total / steps.eval / PICTURES)
         if draws := step == steps.total or step // steps.eval % every == 0:
             self._draw(self.logger.images, step, validation.pictures())
@@ -208,10 +210,8 @@ class RunFolder:
         if validation.score > self.best or self.best < 0:
             self.best = max(self.best, validation.score)
             self.report.best = {n: m for r in validation.results for n, m in r.metrics.items()}
-            self._write(
-                checkpoint.BEST,
-                validation.facts | {"step": step, "model": state.averaged.state_dict()},
-            )
+            found = {"step": step, "model": state.averaged.state_dict()}
+            self._write(checkpoint.BEST, validation.facts | found)
         if self.distributed.is_main:
             progress = f"{step} of {steps.total} in {self.logger.seconds / 60:.1f} minutes"
             self._draw(self.report.write, step, progress, self.line["memory_gib"], validation)
@@ -219,24 +219,24 @@ class RunFolder:
             self.logger.judged(step, validation.results, self.report.planned)
         self.meter.restart()
 
-    def fit_to_minutes(self, step: int, steps: Steps, state: TrainState) -> Steps:
+    def fit_to_minutes(self, step: int, state: TrainState) -> None:
         """Fewer steps where all of them, at the pace so far, would take longer than --minutes.
 
         Asked once in a run: its checkpoints hold what was decided, and a resumed one keeps to it.
         """
-        minutes, pace = self.settings.minutes or math.inf, self.progress.seconds_per_step()
+        steps, minutes = self.steps, self.settings.minutes or math.inf
+        pace = self.progress.seconds_per_step()
         most = max(step + 1.0, 60 * minutes / pace)
         total = int(self.distributed.main_says(lambda: str(int(min(steps.total, most)))))
         if total < steps.total:
             what = f"{pace:.2g} s a step: {total} steps instead of {steps.total}"
-            self.say(
-                f"{what}, to end in {minutes:g} minutes; --epochs or --steps takes all of them"
-            )
+            end = f"to end in {minutes:g} minutes; --epochs or --steps takes all of them"
+            self.say(f"{what}, {end}")
         self.settings = replace(self.settings, steps=total, minutes=None)
         self.config["settings"] = self.settings.to_json()
         self.progress.shorten(total)
         state.schedule.total = total
-        return steps._replace(total=total, eval=min(steps.eval, total))
+        self.steps = steps._replace(total=total, eval=min(steps.eval, total))
 
     def is_late(self) -> bool:
         """Whether the last checkpoint is so old, on any rank's clock, that a crash would cost too

@@ -1,7 +1,9 @@
-"""An evaluation of a run's validation splits, and what is kept of it."""
+"""How good a network is on a data set; what a run keeps of its validation splits."""
 
+import copy
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,10 +12,11 @@ from torch import Tensor
 
 from datasets.dataset import DenseDataset, TaskData
 from datasets.loader import eval_batches
-from datasets.task import Task
-from utils import engine
+from datasets.task import Batch, Task, UserError
+from utils.distributed import Distributed
 from utils.engine import TrainState
-from utils.gallery import Gallery
+from utils.gallery import EvalSample, Gallery
+from utils.metric_sums import Metrics
 from utils.metrics import metrics_of
 from utils.page import Result
 from utils.predict import Predictor
@@ -21,6 +24,71 @@ from utils.settings import Settings
 from utils.skipped import Skipped
 from utils.stop import StopSignals
 from utils.visualize import sample_panel
+
+
+class Evaluation(NamedTuple):
+    """scores: `OUTPUT/METRIC` and mean loss terms. metrics: the counts behind them."""
+
+    scores: dict[str, float]
+    metrics: Mapping[str, Metrics]
+
+
+@torch.inference_mode()
+def evaluate(
+    predictor: Predictor,
+    batches: Iterable[Batch],
+    criterion: Callable[..., tuple[Tensor, dict[str, Tensor]]],
+    metrics: Mapping[str, Metrics],
+    distributed: Distributed,
+    gallery: Gallery | None = None,
+) -> Evaluation:
+    """How good a network is on a data set, from one streamed count per output.
+
+    Everything is counted at the labels' own size: of a task that resizes, predictions are brought
+    back to it. Loss terms are means over the parts that the predictor answers for (tiles, or images
+    that are resized), weighted by their pixels. Distributed each take a part of the batches
+    and return the scores of the whole. gallery: is offered every sample, to be drawn.
+    """
+    compute = predictor.compute
+    sums: dict[str, Tensor] = {}
+    pixels = 0
+    nothing = copy.deepcopy(metrics)
+    for batch in batches:
+        labels = {name: torch.empty(t.shape, dtype=t.dtype) for name, t in batch.targets.items()}
+        counts = [copy.deepcopy(nothing) for _ in batch.keys]
+        pixels += len(batch.image) * math.prod(batch.image.shape[-2:])
+        for index, size, predictions in predictor(batch.image, tuple(batch.targets)):
+            targets = compute.targets({name: batch.targets[name][index] for name in predictions})
+            numbers = range(len(batch.image))[index[0]]
+            for i in range(len(numbers)):  # no loss depends on which images share a batch
+                one = (
+                    {n: each[i : i + 1] for n, each in e.items()} for e in (predictions, targets)
+                )
+                for name, term in criterion(*one)[1].items():
+                    sums[name] = sums.get(name, 0) + term.double() * (size / len(numbers))
+            for name, target in targets.items():
+                said = predictor.model.heads[name].to_labels(predictions[name])
+                counted = said if metrics[name].OF_LABELS else predictions[name]
+                for i, number in enumerate(numbers):
+                    counts[number][name].update(counted[i : i + 1], target[i : i + 1])
+                if gallery:
+                    labels[name][index] = said.to(labels[name])
+        for i, (key, count) in enumerate(zip(batch.keys, counts, strict=True)):
+            for name, metric in metrics.items():
+                metric.add(count[name])
+            if gallery:
+                truth, label = ({n: t[i] for n, t in e.items()} for e in (batch.targets, labels))
+                gallery.offer(EvalSample(key, batch.image[i], truth, label), count)
+    names = distributed.union(sums)  # a rank without a sample has none of its own
+    own = [*(float(sums.get(name, 0)) for name in names), pixels]
+    totals = distributed.sum(torch.tensor(own, dtype=torch.float64))
+    if not totals[-1]:
+        raise UserError("nothing to evaluate: not one sample of the split can be used")
+    scores = {name: float(total / totals[-1]) for name, total in zip(names, totals, strict=False)}
+    for name, metric in metrics.items():
+        metric.load_state(distributed.sum(metric.state()))
+        scores |= {f"{name}/{key}": value for key, value in metric.compute().items()}
+    return Evaluation(scores, metrics)
 
 
 class Validation(NamedTuple):
@@ -70,7 +138,7 @@ def validate(
         if state.distributed.world_size == 1:
             batches = stop.until(batches)
         gallery = Gallery(task.best, len(range(part[0], len(val), part[1])))
-        evaluation = engine.evaluate(
+        evaluation = evaluate(
             predictor,
             batches,
             state.criterion,
@@ -99,9 +167,7 @@ def judge(
     batches = eval_batches(dataset, 4, workers, on_bad=skipped.add)
     metrics, gallery = metrics_of(task.outputs), Gallery(task.best, len(dataset))
     none = torch.zeros(())
-    engine.evaluate(
-        predictor, batches, lambda *_: (none, {}), metrics, skipped.distributed, gallery
-    )
+    evaluate(predictor, batches, lambda *_: (none, {}), metrics, skipped.distributed, gallery)
     return Result(task, metrics, gallery)
 
 
