@@ -20,20 +20,17 @@ def run_in_order(
     shared: Any,
     items: Iterable[Any],
     workers: int,
-    start: str | None = None,
 ) -> Iterator[Any]:
     """`function(shared, item)` for every item, in their order, whatever the number of processes.
 
-    shared: pickled once for each process. start: "spawn" where this process runs threads, as torch
-    does; None for the system's own way. Items are taken as they are needed, so that memory does not
-    grow with their number. What the function raises is raised here. Ctrl-C interrupts it in every
-    process, so that it can tidy up, and no item is begun after.
+    shared: pickled once for each process. Items are taken as they are needed, so that memory does
+    not grow with their number. What the function raises is raised here. Ctrl-C interrupts it in
+    every process, so that it can tidy up, and no item is begun after.
     """
     if workers <= 1:
         yield from (function(shared, item) for item in items)
         return
-    context = multiprocessing.get_context(start)
-    pool = ProcessPoolExecutor(workers, context, _adopt, (function, shared))
+    pool = ProcessPoolExecutor(workers, initializer=_adopt, initargs=(function, shared))
     try:
         waiting = deque()
         for item in items:

@@ -14,11 +14,10 @@ from torch.autograd.function import once_differentiable
 from torch.compiler import is_compiling
 from torch.nn import functional as F
 
-from models.cpu_convolution import Convolution, UpConvolution
+from models.cpu_convolution import Convolution, UpConvolution, is_slow, use_float32_gradients
 from models.decoder import UpConv
-from models.depthwise import is_slow, use_float32_gradients
 from models.encoder import Block, UNetEncoder
-from models.replay import once
+from models.recompute import once
 from models.unet import UNet
 
 Moments = tuple[Tensor, Tensor]  # mean and variance (divided by the count) of each channel

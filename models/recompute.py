@@ -4,11 +4,14 @@
 nothing of it. Cheap layers (norm, ReLU, pooling, dropout) are taken together with the convolution
 that *follows*: what is kept is the convolution's output before them. So a block under recomputation
 leaves its last activation to whatever reads the block.
+
+What is run again must come out the same: batch norm's running statistics count a batch once, and
+dropout drops the same channels. What a layer draws from a batch goes through `once`.
 """
 
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -17,18 +20,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
 from torch.compiler import is_compiling
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from datasets.task import UserError
 from models.decoder import Decoder, JoinConv
 from models.encoder import Block
-from models.replay import (
-    ReplayedBatchNorm,
-    ReplayedDropout,
-    first_and_second_run,
-    first_run,
-    second_run,
-)
 from models.unet import UNet
 
 MODES = ("none", "selective", "full")
@@ -63,6 +60,66 @@ def recompute(model: nn.Module, mode: str) -> list[Block]:
         block.full = word == "full"
         block.min_bytes = {"none": NEVER, "selective": MIN_SAVED_BYTES, "full": 0}[word]
     return blocks
+
+
+_written: list[list[Any]] = []  # of first runs that are under way: what layers drew so far
+_read: list[Iterator[Any]] = []  # of second runs
+
+
+def once(draw: Callable[[], Any]) -> Any:
+    """What `draw` finds in a batch; in a second run over it, what it found in the first."""
+    value = next(_read[-1]) if _read else draw()
+    for values in _written:  # one recomputation may be inside another
+        values.append(value)
+    return value
+
+
+@contextmanager
+def first_run(drawn: list[Any]) -> Iterator[None]:
+    """Layers inside see a batch for the first time: note in `drawn` what they draw."""
+    _written.append(drawn)
+    try:
+        yield
+    finally:
+        _written.pop()
+
+
+@contextmanager
+def second_run(drawn: list[Any]) -> Iterator[None]:
+    """They see it again, and draw the same in the same order."""
+    _read.append(iter(drawn))
+    try:
+        yield
+    finally:
+        _read.pop()
+
+
+def first_and_second_run() -> tuple[AbstractContextManager, AbstractContextManager]:
+    """Both, for torch's `checkpoint`."""
+    drawn: list[Any] = []
+    return first_run(drawn), second_run(drawn)
+
+
+class ReplayedBatchNorm(nn.BatchNorm2d):
+    """Counts a batch once."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W), size unchanged"""
+        if not _read:
+            return super().forward(x)
+        unused = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
+        return F.batch_norm(x, *unused, self.weight, self.bias, True, 0.0, self.eps)
+
+
+class ReplayedDropout(nn.Dropout2d):
+    """Drops the same channels of a batch again."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W), size unchanged"""
+        if not self.training or is_compiling():
+            return super().forward(x)
+        drop = super().forward
+        return x * once(lambda: drop(x.new_ones(*x.shape[:2], 1, 1)))
 
 
 class Pending(NamedTuple):

@@ -84,12 +84,6 @@ class ModelSpec:
         return ModelSpec.of(outputs, **value | {"convs": tuple(value["convs"])})
 
 
-def split_key(key: str) -> tuple[str, int]:
-    """`NAME` or `NAME@4`, a prediction's key -> the output's name, and how much smaller it is."""
-    name, _, scale = key.partition("@")
-    return name, int(scale or 1)
-
-
 class UNet(nn.Module):
     """One encoder, many heads. Takes images of any H and W: it pads inside and crops its
     predictions.
@@ -160,7 +154,8 @@ class UNet(nn.Module):
         heads: Any = self.heads
         parts = {}
         for key, prediction in predictions.items():
-            name, scale = split_key(key)
+            name, _, smaller = key.partition("@")
+            scale = int(smaller or 1)
             rows, columns = slice(-(-height // scale)), slice(-(-width // scale))
             parts[key] = heads[name].part(prediction, rows, columns)
         return parts

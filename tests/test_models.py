@@ -18,8 +18,8 @@ from datasets.task import Classes, Depth, Label, Mask
 from losses import Criterion
 from models import ModelSpec, UNet
 from models.cpu import BatchNormReLU, BitReLU, branches, use_cpu_kernels
+from models.cpu_convolution import is_slow, use_float32_gradients
 from models.decoder import JoinConv, UpConv
-from models.depthwise import is_slow, use_float32_gradients
 from models.encoder import NORMS, Block, activation, conv3x3
 from models.recompute import MODES, recompute
 from utils import checkpoint

@@ -1,10 +1,12 @@
 """Work in several processes: the same results in order, one error, nothing that lives on."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,8 +25,9 @@ def power(shared, item):
 
 
 @pytest.mark.parametrize(("workers", "start"), [(1, None), (3, None), (2, "spawn")])
-def test_results_come_in_the_order_of_the_items(workers, start):
-    pids, results = zip(*run_in_order(power, 2, range(40), workers, start), strict=True)
+def test_results_come_in_the_order_of_the_items(monkeypatch, workers, start):
+    monkeypatch.setattr(multiprocessing, "get_context", partial(multiprocessing.get_context, start))
+    pids, results = zip(*run_in_order(power, 2, range(40), workers), strict=True)
     assert list(results) == [2**i for i in range(40)]
     assert (os.getpid() in pids) == (workers == 1)
 

@@ -68,15 +68,17 @@ def test_a_folder_has_one_run_at_a_time(tmp_path):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_only_the_first_rank_speaks(tmp_path, monkeypatch, capsys, rank):
+def test_only_the_first_rank_speaks_and_writes(tmp_path, monkeypatch, capsys, rank):
     distributed = Distributed(CPU)
     distributed.rank, distributed.is_main = rank, rank == 0
     settings = replace(parse(["--task", "damage", "--wandb", "disabled"]), out=tmp_path / "run")
     with RunFolder(settings, {}, distributed) as run:
         run.begin(0, Steps(9, 9, 9), "what is trained")
         run.say("step 4: evaluated")
+        run.save(4, SimpleNamespace(state_dict=dict))
     assert capsys.readouterr().out.count("\n") == (2 if rank == 0 else 0)
-    assert (tmp_path / "run" / "config.json").exists() == (rank == 0)
+    for name in ("config.json", "last.pt"):
+        assert (tmp_path / "run" / name).exists() == (rank == 0)
 
 
 @pytest.mark.parametrize(("world", "waits"), [(1, 25), (2, 3)])

@@ -29,7 +29,7 @@ def run_command(work: Callable[[], int | None], stopped: str = "stopped") -> int
         print(f"error: {text}{hint if full else ''}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         print(
             f"error: out of memory: {one_line(error)}; a smaller --size, --width or --bs needs "
@@ -42,7 +42,7 @@ def run_command(work: Callable[[], int | None], stopped: str = "stopped") -> int
         return 130
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether Python, numpy, or torch on any device had none left; torch is not imported for it."""
     return (
         isinstance(error, MemoryError)

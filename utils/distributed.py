@@ -5,14 +5,10 @@ A process has a rank, 0 to world size - 1; rank 0, the main one, writes files an
 
 import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-
-from utils import checkpoint
 
 
 class Distributed:
@@ -108,11 +104,6 @@ class Distributed:
         return self.world_size > 1 and (
             gone or (isinstance(error, RuntimeError) and "gloo" in str(error))
         )
-
-    def save(self, path: Path, state: dict[str, Any]) -> None:
-        """Write a checkpoint, from the main rank."""
-        if self.is_main:
-            checkpoint.save(path, state)
 
     def close(self) -> None:
         """Leave the group."""

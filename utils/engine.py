@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from datasets.task import Batch, UserError
 from utils.checkpoint import rng_state, set_rng_state
+from utils.command import is_out_of_memory
 from utils.compute import Compute
 from utils.distributed import Distributed
 from utils.optim import Schedule, check_moments, make_optimizer
@@ -314,8 +315,3 @@ def _predict(state: TrainState, image: Tensor, outputs: tuple[str, ...]) -> dict
     image = state.compute.image(image)
     with state.compute.autocast():
         return state.parallel(image, outputs)
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a GPU's memory, or the system's, was asked for more than there is."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

@@ -286,7 +286,8 @@ class RunFolder:
     def _write(self, name: str, facts: dict[str, Any]) -> None:
         about = {"config": self.config, "run_id": self.run_id}
         try:
-            self.distributed.save(self.path / name, facts | about)
+            if self.distributed.is_main:
+                checkpoint.save(self.path / name, facts | about)
         except UserError as error:
             raise UserError(f"{error}; {self._good()}") from None
 
