@@ -57,8 +57,8 @@ def decode_image(data: bytes, name: str) -> Tensor:
     return decode_photo(data, name).pixels
 
 
-def read_image(image: np.ndarray | Image.Image | str | Path, page: int | None = None) -> Tensor:
-    """What Python code calls an image as uint8 (3, H, W) RGB.
+def read_photo(image: np.ndarray | Image.Image | str | Path, page: int | None = None) -> Photo:
+    """What Python code calls an image, as uint8 (3, H, W) RGB, with its dpi if it tells them.
 
     An array uint8 (H, W, 3) or (H, W), a Pillow image as it stands, or the path of a file, which is
     turned as its EXIF says. page: of a file of several, from 1. UserError: another array, a file
@@ -73,14 +73,14 @@ def read_image(image: np.ndarray | Image.Image | str | Path, page: int | None = 
                 raise UserError(
                     f"{image}: holds {len(numbers)} pages, expected page=1 to page={len(numbers)}"
                 )
-            return decode_photo(file, str(image), numbers[page - 1]).pixels
+            return decode_photo(file, str(image), numbers[page - 1])
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or not (image.ndim == 2 or image.shape[2:] == (3,)):
             raise UserError(
                 f"image: {image.dtype} {image.shape}, expected uint8 (H, W, 3) or (H, W)"
             )
         image = Image.fromarray(image)
-    return _image_tensor(image, "image")
+    return Photo(_image_tensor(image, "image"), _dpi(image.info.get("dpi")))
 
 
 def _image_tensor(image: Image.Image, name: str) -> Tensor:

@@ -6,6 +6,7 @@ The kinds of output are in `outputs`; all of them can be imported from here.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -90,6 +91,7 @@ class Task:
         training, whole images for validation.
     flip: whether a mirrored image is as likely as the image. rotate: largest rotation in degrees.
     zoom: smallest and largest random scale of a crop.
+    pixels_per_mm: of the images, where all have one scale, for `infer.py --scale auto`; 0: unknown.
     defaults: settings of training by flag name, such as {"size": [256, 256], "bs": 8}; never where
         files lie, nor the device.
     """
@@ -107,6 +109,7 @@ class Task:
     flip: bool = True
     rotate: float = 0.0
     zoom: tuple[float, float] = (1.0, 1.0)
+    pixels_per_mm: float = 0.0
     defaults: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -135,11 +138,13 @@ class Task:
             raise UserError(f"task {self.name}: split is {self.split!r}, expected hash or tail")
         if len(self.zoom) != 2 or not 0 < self.zoom[0] <= self.zoom[1]:
             raise UserError(f"task {self.name}: zoom is {self.zoom}, expected (smallest, largest)")
+        if not 0 <= self.pixels_per_mm < math.inf:
+            raise UserError(f"task {self.name}: pixels_per_mm is {self.pixels_per_mm}")
         if not 0 < self.val_share < 1:
             raise UserError(f"task {self.name}: val_share is {self.val_share}, expected 0 to 1")
 
     def changed(self, then: Task) -> list[str]:
-        """The keys that say something else than they did then, but for `about` and `defaults`. A
+        """The keys that say something else than they did then, but for what moves no training. A
         label that `then` has beside these, or whose classes it has found, is no change."""
         own = {output.name: output for output in self.outputs}
         for label in then.outputs:
@@ -147,6 +152,7 @@ class Task:
             if isinstance(label, Label) and isinstance(mine, Label):
                 own[label.name] = replace(mine, classes=mine.classes or label.classes)
         now = replace(self, about=then.about, defaults=then.defaults, outputs=tuple(own.values()))
+        now = replace(now, pixels_per_mm=then.pixels_per_mm)
         return [f.name for f in fields(Task) if getattr(now, f.name) != getattr(then, f.name)]
 
     @property

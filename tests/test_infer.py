@@ -671,3 +671,27 @@ def test_probabilities_are_those_of_the_network(run_infer, network, tmp_path, mo
     ran = run_infer(*words, "--out", "other")
     assert ran.status == 2
     assert "error: x.png: --probabilities of 4 classes are 0.0 GiB, expected" in ran.err
+
+
+def test_a_scale_by_dpi_is_that_of_the_task(run_infer, tmp_path):
+    keep(tmp_path / "tiny.pt", replace(TINY, pixels_per_mm=4.0))
+    image = picture("RGB", (60, 45))
+    image.save(tmp_path / "x.png", dpi=(203.2, 203.2))  # 8 pixels a millimetre
+    image.save(tmp_path / "y.png", dpi=(96, 96))
+    image.save(tmp_path / "z.tif", dpi=(2, 2))
+    words = ("--weights", "tiny.pt", "--input")
+    assert run_infer(*words, "x.png", "--scale", "0.5", "--out", "half").status == 0
+    ran = run_infer(*words, "x.png", "y.png", "z.tif", "--scale", "auto")
+    assert ran.status == 1
+    assert "skipped y.png: --scale auto: expected dpi in the file, other than 72" in ran.err
+    assert "skipped z.tif: --scale auto: 50.8 by its dpi, expected 0.02 to 8" in ran.err
+    half = opened(tmp_path / "half" / "x_near.png")
+    assert np.abs(opened(tmp_path / "predictions" / "x_near.png") - half).max() <= 1
+    loaded = infer.load(tmp_path / "tiny.pt", device="cpu", scale="auto")(tmp_path / "x.png")
+    assert np.abs(np.maximum(loaded["near"] * 1000, 1) - half).max() <= 2
+    told = run_infer(*words, "y.png", "--scale", "auto", "--mm-per-pixel", "0.125")
+    assert told.status == 0
+    assert np.array_equal(opened(tmp_path / "predictions" / "y_near.png"), half)
+    keep(tmp_path / "tiny.pt", TINY)
+    ran = run_infer(*words, "x.png", "--scale", "auto")
+    assert (ran.status, "task tiny has no pixels_per_mm; give a number" in ran.err) == (2, True)

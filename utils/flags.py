@@ -43,6 +43,13 @@ positive = _number(int, 1, 2**31, "a whole number from 1 to less than 2^31")
 natural = _number(int, 0, 2**31, "a whole number from 0 to less than 2^31")
 real = _number(float, 0, math.inf, "a number from 0")
 above_zero = _number(float, math.ulp(0.0), math.inf, "a number above 0")
+
+
+def scale(text: str) -> float | str:
+    """A number above 0, or "auto"."""
+    return text if text == "auto" else above_zero(text)
+
+
 seed = _number(int, 0, 2**63, "a whole number from 0 to less than 2^63")
 share = _number(float, 0, 1, "a number from 0 to less than 1")
 portion = _number(float, 0, math.nextafter(1, 2), "a number from 0 to 1")
@@ -300,7 +307,8 @@ def infer_parser(tasks: Mapping[str, Task]) -> Parser:
     add("--overlap", type=natural, metavar="PX", help=text)
     text = "show the network images so many times as large, such as 0.25 for a scan of four times "
     text += "the resolution that it was trained at; results have the image's own size (1)"
-    add("--scale", type=above_zero, default=1.0, metavar="NUMBER", help=text)
+    text = f"{text[:-4]}; auto: by dpi and the task's pixels_per_mm (1)"
+    add("--scale", type=scale, default=1.0, metavar="NUMBER|auto", help=text)
     text = "images of more pixels are not opened: mistakes, or attacks (250 million)"
     add("--max-pixels", type=positive, default=250_000_000, metavar="N", help=text)
     text = (

@@ -17,6 +17,7 @@ from utils.compute import Compute
 Area = tuple[slice, slice, slice]  # images of the batch, their rows and columns
 AT_ONCE = 2**20  # pixels that are predicted together, unless one tile has more: 1024x1024
 PROBABILITY = "_probability"
+AUTO = 0.0  # a scale that follows the dpi of each image
 SCALES = (0.75, 1.0, 1.25)  # each of a multiple of four is whole
 BACK_AT_ONCE = 2**21  # pixels of a batch that are brought back to their own size at once: 1024x2048
 

@@ -5,6 +5,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from threading import Condition
@@ -21,9 +22,10 @@ from datasets.task import Classes, Mask, Task, UserError
 from utils import results
 from utils.distributed import Distributed
 from utils.heap import give_back_memory
-from utils.predict import AT_ONCE, Predictor
+from utils.predict import AT_ONCE, AUTO, Predictor
 from utils.skipped import Skipped
 
+LEAST_SCALE, MOST_SCALE = 0.02, 8.0  # that dpi are believed to mean
 MOST_PROBABILITIES = 2**29  # bytes of one image
 MOST_PIXELS = 2**26  # of decoded images at the same time, but for one that is larger alone
 
@@ -77,6 +79,7 @@ class Loaded(NamedTuple):
     stem: Path
     key: str
     photo: Photo
+    predictor: Predictor
 
     @property
     def num_pixels(self) -> int:
@@ -108,7 +111,7 @@ def predict_files(
             while group := coming.result():
                 coming = reader.submit(next, groups, None)
                 bar.set_postfix_str(group[0].stem.name, refresh=False)
-                found = _labels(group, predictor, names, bar.update, form.probabilities)
+                found = _labels(group, names, bar.update, form.probabilities)
                 for each, labels in zip(group, found, strict=True):
                     writing.append(writer.submit(_write, each, labels, task, tally, form, room))
                 del group, found, each, labels  # they may be large, and the next ones too
@@ -160,6 +163,7 @@ def _groups(
                     group = []
                 room.take(taken)
                 photo = decode_photo(file, source.where, source.page)._replace(name=source.name)
+                asked = at_scale_of(photo, predictor, task, form.mm)
                 if photo.moves:
                     tally.moving.add(source.where)
                 if taken > results.LARGE:
@@ -168,14 +172,33 @@ def _groups(
             room.give(taken)
             tally.skipped.add(source.where, str(error).removeprefix(f"{source.where}: "))
             continue
-        bar.total += predictor.num_tiles(*photo.pixels.shape[1:])
-        if group and group[0].photo.pixels.shape != photo.pixels.shape:
+        bar.total += asked.num_tiles(*photo.pixels.shape[1:])
+        kind = photo.pixels.shape, asked.scale
+        if group and (group[0].photo.pixels.shape, group[0].predictor.scale) != kind:
             yield group
             group = []
-        group.append(Loaded(source.where, stem, key, photo))
+        group.append(Loaded(source.where, stem, key, photo, asked))
         del photo
     if group:
         yield group
+
+
+def at_scale_of(
+    photo: Photo, predictor: Predictor, task: Task, mm: float | None = None
+) -> Predictor:
+    """The predictor, where its scale is AUTO at the one at which the photo's pixels are as large as
+    the task's. mm: of a pixel, else its dpi tell. UserError: neither does."""
+    if predictor.scale != AUTO:
+        return predictor
+    sides = results.mm_of(photo.dpi, mm)
+    if not sides:
+        expected = "expected dpi in the file, other than 72 and 96, or --mm-per-pixel"
+        raise UserError(f"{photo.name or 'image'}: --scale auto: {expected}")
+    scale = task.pixels_per_mm * sum(sides) / 2
+    if not LEAST_SCALE <= scale <= MOST_SCALE:
+        expected = f"expected {LEAST_SCALE:g} to {MOST_SCALE:g}"
+        raise UserError(f"{photo.name}: --scale auto: {scale:.3g} by its dpi, {expected}")
+    return replace(predictor, scale=scale)
 
 
 def _refuse_many(task: Task, pixels: int, where: str) -> None:
@@ -199,7 +222,6 @@ def _key(file: BinaryIO, maker: bytes) -> str:
 
 def _labels(
     group: list[Loaded],
-    predictor: Predictor,
     names: tuple[str, ...],
     advance: Callable[[int], object],
     probabilities: bool,
@@ -207,7 +229,7 @@ def _labels(
     """What is said of each image of a group, by output name."""
     photos = [each.photo.pixels for each in group]
     images = torch.stack(photos) if len(photos) > 1 else photos[0][None]  # one is not copied
-    labels = predictor.labels(images, names, advance, probabilities)
+    labels = group[0].predictor.labels(images, names, advance, probabilities)
     if group[0].num_pixels > results.LARGE:
         give_back_memory()
     return [{name: each[i].numpy() for name, each in labels.items()} for i in range(len(group))]

@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
-from datasets.photo import read_image
+from datasets.photo import Photo, read_photo
 from datasets.task import Output, Task, UserError
 from models import ModelSpec, UNet
 from utils import checkpoint
 from utils.compute import make_compute
-from utils.predict import Predictor
+from utils.predict import AUTO, Predictor
+from utils.predict_files import at_scale_of
 
 SIGHT = 8  # strides that neighbouring tiles share: of 1,800 pixels' labels 0.05 % change by tiles
 
@@ -25,10 +25,11 @@ class TrainedTask(NamedTuple):
     task: Task
     predictor: Predictor
 
-    def __call__(self, image: Tensor) -> dict[str, np.ndarray]:
-        """Image uint8 (3, H, W) -> by output name (H, W): see `Predictor.labels`."""
+    def __call__(self, photo: Photo) -> dict[str, np.ndarray]:
+        """By output name (H, W): see `Predictor.labels`."""
         names = tuple(output.name for output in self.task.outputs)
-        labels = self.predictor.labels(image[None], names)
+        predictor = at_scale_of(photo, self.predictor, self.task)
+        labels = predictor.labels(photo.pixels[None], names)
         return {name: label[0].numpy() for name, label in labels.items()}
 
 
@@ -46,10 +47,10 @@ class ImagePredictor(NamedTuple):
     def __call__(
         self, image: np.ndarray | Image.Image | str | Path, page: int | None = None
     ) -> dict[str, np.ndarray]:
-        """An image (see `read_image`) -> by output name (H, W): class ids, or 0 and 1, as uint8, or
+        """An image (see `read_photo`) -> by output name (H, W): class ids, or 0 and 1, as uint8, or
         depth in the output's unit as float32. page: of a file of several."""
-        pixels = read_image(image, page)
-        return {name: labels for trained in self.tasks for name, labels in trained(pixels).items()}
+        photo = read_photo(image, page)
+        return {name: labels for trained in self.tasks for name, labels in trained(photo).items()}
 
 
 def load(
@@ -61,14 +62,15 @@ def load(
     tile: int = 1024,
     overlap: int | None = None,
     tta: bool | Sequence[str] = False,
-    scale: float = 1.0,
+    scale: float | Literal["auto"] = 1.0,
 ) -> ImagePredictor:
     """A checkpoint, best.pt or last.pt -> a predictor. UserError (a ValueError): it holds none.
 
     task: one of several that the network was trained for (all). device: as the flag. amp: half
     precision. tile, overlap: pixels, see `Predictor`; None: SIGHT strides. tta: average over
     "flips", "scales" or both; True is flips. scale: the network sees the image so many times as
-    large. UserError: not of a task that resizes.
+    large, "auto": as its dpi and the task's `pixels_per_mm` say. UserError: not of a task that
+    resizes.
 
         from infer import load
 
@@ -81,8 +83,13 @@ def load(
     """
     compute = make_compute(device, amp, keep_memory=False)
     trained, network = load_network(Path(weights), task)
+    if scale == "auto":
+        scale = AUTO
+        if unknown := [each.name for each, _ in trained if not each.pixels_per_mm]:
+            raise UserError(f"--scale auto: task {unknown[0]} has no pixels_per_mm; give a number")
     if scale != 1 and (fixed := [each.name for each, _ in trained if each.resize]):
-        raise UserError(f"--scale {scale:g}: images of {fixed[0]} are resized to one size")
+        told = f"{scale:g}" if scale else "auto"
+        raise UserError(f"--scale {told}: images of {fixed[0]} are resized to one size")
     if overlap is None:
         overlap = min(SIGHT * network.stride, tile // 2)
     if tile and overlap >= tile:
