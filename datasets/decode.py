@@ -105,6 +105,8 @@ def decode_classes(image: Image.Image, name: str, output: Classes) -> np.ndarray
     for values in readings:
         ids, known = look_up(values, ids_by_value(output))
         if known.all():
+            if image.mode == "P":
+                _check_greys(image, name, output)
             return ids
     if image.mode not in COLOR_MODES or (readings and not output.colors):
         _, known = look_up(readings[0], ids_by_value(output))
@@ -119,6 +121,22 @@ def decode_classes(image: Image.Image, name: str, output: Classes) -> np.ndarray
         listed = dict.fromkeys(color.upper() for color in output.colors + output.ignored_colors)
         raise unknown_values(name, "label colour", unseen, ", ".join(listed))
     return ids
+
+
+def _check_greys(image: Image.Image, name: str, output: Classes) -> None:
+    """UserError if a palette's greys are labels as its indices are, but others: programs that make
+    files smaller turn ids into a palette, in any order."""
+    colors = _palette(image)[np.unique(image)]
+    levels = colors & 255
+    ids, known = look_up(levels.astype(np.uint8), ids_by_value(output))
+    drawn = {0, IGNORE}.issuperset(levels.tolist())  # two classes in black and white
+    if known.all() and not drawn and (colors == levels * 0x010101 + 0xFF000000).all():
+        own, _ = look_up(np.unique(image), ids_by_value(output))
+        if (ids != own).any():
+            raise UserError(
+                f"{name}: the palette's indices are labels, and its greys others: save it as grey, "
+                'or list the greys in "colors"'
+            )
 
 
 def _label_values(image: Image.Image, name: str) -> list[np.ndarray]:
@@ -207,8 +225,17 @@ def mask_values(image: Image.Image, name: str) -> np.ndarray:
     if image.mode.startswith("I"):
         return file_numbers(image)
     if image.has_transparency_data:
-        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+        rgba = np.asarray(image.convert("RGBA"))
+        colors, alpha = rgba[..., :3].max(axis=2), rgba[..., 3]
         if alpha.min() < 255:
+            drawn = colors.min() == 0 and colors.max() == 255 and not (colors % 255).any()
+            shown = colors[alpha > 0]  # of one level, where the brush was transparency
+            one = len(shown) and shown.min() == shown.max()
+            if drawn and not (one and (shown[0] or "transparency" not in image.info)):
+                raise UserError(
+                    f"{name}: black and white show one mask, transparency another: save it without "
+                    'transparency, or set "channel": "A"'
+                )
             return alpha
     if image.mode in ("1", "L", "LA"):
         return np.asarray(image.convert("L"))

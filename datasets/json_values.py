@@ -4,6 +4,13 @@ import functools
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+WORDS = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    dict: "an object",
+}
 MAX_NUMBER = 10**15  # that a whole number in a task file may be
 
 Noun = TypeVar("Noun")
@@ -23,8 +30,7 @@ def build(noun: type[Noun], value: dict[str, Any]) -> Noun:
         if name not in known:
             raise UserError(f"unknown key {name!r}, expected one of {', '.join(known)}")
         if not _fits(item, known[name]):
-            expected = getattr(known[name], "__name__", "") if not get_args(known[name]) else ""
-            raise UserError(f"{name}: expected {expected or known[name]}, got {short(item)}")
+            raise UserError(f"{name}: expected {_words(known[name])}, got {short(item)}")
     for f in fields(noun):
         if f.default is f.default_factory is MISSING and f.name not in value:
             raise UserError(f"key {f.name!r} is missing")
@@ -42,6 +48,14 @@ def short(value: Any) -> str:
     """A value as an error shows it."""
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def _words(hint: Any) -> str:
+    """A type as people call it."""
+    base = get_origin(hint) or hint
+    if base is tuple:
+        return f"a list, each {_words(get_args(hint)[0])}"
+    return WORDS.get(base, str(hint))
 
 
 def _fits(item: Any, hint: Any) -> bool:

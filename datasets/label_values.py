@@ -39,10 +39,12 @@ def look_up(values: np.ndarray, table: dict[int, int]) -> tuple[np.ndarray, np.n
 
 def unknown_values(name: str, what: str, unseen: list[str], known: str) -> UserError:
     """`annotation/x.png: label value 77 is not one of 0..15, 255`."""
-    if len(unseen) == 1:
-        return UserError(f"{name}: {what} {unseen[0]} is not one of {known}")
+    keys = '"values" and "ignored"' if "value" in what else '"colors" and "ignored_colors"'
     more = f" and {len(unseen) - 5} more" if len(unseen) > 5 else ""
-    return UserError(f"{name}: {what}s {', '.join(unseen[:5])}{more} are not among {known}")
+    many, be = ("s", "are not among") if len(unseen) > 1 else ("", "is not one of")
+    return UserError(
+        f"{name}: {what}{many} {', '.join(unseen[:5])}{more} {be} {known}: see {keys} of the task"
+    )
 
 
 def ranges(values: dict[int, int]) -> str:

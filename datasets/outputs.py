@@ -121,6 +121,8 @@ class Classes(Output):
         num = len(self.classes)
         if not 2 <= num <= IGNORE:
             raise UserError(f"output {self.name}: {num} classes, expected 2 to {IGNORE}")
+        if len(set(self.classes)) < num:
+            raise UserError(f"output {self.name}: two classes have one name: {self.classes}")
         for what in ("colors", "values"):
             listed = getattr(self, what)
             if listed and len(listed) != num:

@@ -233,7 +233,10 @@ def test_one_bit_labels_are_ids_0_and_1():
 def test_an_unseen_value_is_named(stored):
     with pytest.raises(ValueError) as caught:
         labels(np.array([[0, 77]], stored))
-    assert str(caught.value) == "annotation/x.png: label value 77 is not one of 0..15, 255"
+    assert str(caught.value) == (
+        "annotation/x.png: label value 77 is not one of 0..15, 255: "
+        'see "values" and "ignored" of the task'
+    )
 
 
 def test_many_unseen_values_are_counted():
@@ -482,7 +485,7 @@ def test_a_channel_is_no_colour_and_no_other_channel():
     output = replace(SHARED["R"], colors=("000000", "FF0000", "0700FF"))
     assert labels(np.array([[[7, 0, 255], [200, 0, 0]]], np.uint8), output) == [[1, 2]]
     assert labels(np.full((1, 2, 3), 7, np.uint8), output) == [[1, 1]]
-    with pytest.raises(UserError, match="label value 255 is not one of 0, 7, 200$"):
+    with pytest.raises(UserError, match="label value 255 is not one of 0, 7, 200:"):
         labels(np.array([[[255, 0, 0]]], np.uint8), replace(output, ignored=()))
     faint = np.dstack([np.full((1, 2, 3), 255, np.uint8), grey([0, 9])])
     assert mask(faint) == [[0, 0]]

@@ -17,7 +17,7 @@ from datasets.dataset import DenseDataset, open_task
 from datasets.demo import demo_shards
 from datasets.look import first_epoch, look
 from datasets.stores.write import write_zip
-from datasets.task import Batch, Classes, Depth, Mask, Task, UserError
+from datasets.task import Batch, Classes, Depth, Label, Mask, Task, UserError
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 EVERY_TASK = [
@@ -337,3 +337,25 @@ def test_no_false_alarm_of_the_tasks_that_come_along(task, tmp_path):
 def test_no_false_alarm_of_real_data(name):
     task = next(task for task in EVERY_TASK if task.name == name)
     assert look(open_task(task, [DATA / folder for folder in REAL[name]], (64, 64))) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (("oak", "elm"), ()),
+        (("oak", "elm", "Oak"), ("Oak and oak are two classes of 'tree'",)),
+        ([f"{i / 7:.2f}" for i in range(20)], ("14 classes of 14 images", "'tree'")),
+    ],
+)
+def test_the_classes_of_images(tmp_path, said, words):
+    """Each name, whatever its letters' case, is a class, and a number is no class."""
+    output = Label("tree", field="tree")
+    layout = {"metadata": "t.csv", "split": "tail", "val_share": 0.3}
+    task = Task("leaves", "{key}.png", (output,), "tree/accuracy", **layout)
+    rows = [f"{i:02d},{said[i % len(said)]}" for i in range(20)]
+    (tmp_path / "t.csv").write_text("id,tree\n" + "\n".join(rows))
+    for i in range(20):
+        (tmp_path / f"{i:02d}.png").write_bytes(encode(np.zeros((6, 8, 3), np.uint8), "x.png"))
+    lines = [line for line in look(open_task(task, [tmp_path], (8, 8))) if ": tree: " in line]
+    assert len(lines) == (len(words) > 0)
+    assert all(word in lines[0] for word in words)

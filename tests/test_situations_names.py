@@ -531,6 +531,40 @@ LAYOUTS = [
         "masks/00.png",
         "near it lies masks/00",
     ),
+    said_row(
+        "targets in the images' folder, images in none",
+        files(photos="x/{}.tif", masks="photos/{}.png"),
+        "no image fits photos/{key}.*",
+        '"files" of an output',
+        output=Mask("leaf", "photos/{key}.png"),
+    ),
+    read_row(
+        "targets in the images' folder, more in their names",
+        files(masks="photos/{}_mask.png"),
+        Mask("leaf", "photos/{key}_mask.png"),
+    ),
+    said_row(
+        "outlines of labelme", files(b"{}", masks="masks/{}.json"), "masks/00.png", "masks/00.json"
+    ),
+    said_row("a copy of an image", with_files({"photos/00 (1).png": photo()}), "photos/00 (1).png"),
+    told_row(
+        "files of GIMP beside masks",
+        with_files({"masks/00.xcf": b"gimp xcf"}),
+        "masks/00.xcf",
+        output=ANY_MASK,
+    ),
+    told_row(
+        "copies that editors make",
+        with_files({"photos/00.png~": b"", "photos/01.png.bak": b""}),
+        "2 of a suffix that is not read (photos/00.png~)",
+    ),
+    told_row(
+        "two suffixes, template of one",
+        with_files({"photos/x.jpeg": photo(), "masks/x.png": MASK255}),
+        "photos/x.jpeg",
+        "1 targets without an image",
+        image="photos/{key}.png",
+    ),
     said_row("depth as numpy", files(masks="masks/{}.npy"), "masks/00.png", "masks/00.npy"),
     said_row(
         "depth as EXR", files(masks="masks/{}.exr"), "masks/00", "masks/00.exr", output=ANY_MASK
@@ -597,6 +631,16 @@ TABLES = [
     read_row("UTF-16", table(rows(), "utf-16"), **BY_SIDE),
     read_row("semicolons", table(rows(";")), **BY_SIDE),
     read_row("tabs", table(rows("\t")), **BY_SIDE),
+    read_row("spaces after commas", table(rows(", ")), **BY_SIDE),
+    read_row("spaces at the ends", table(rows(line="{}{}{} ")), **BY_SIDE),
+    read_row("empty rows at the end", table(rows() + ",\n,\n\n"), **BY_SIDE),
+    said_row(
+        "two columns of a name",
+        table(rows(",", head="id{}side,side", line="{}{}{},x")),
+        "two columns are called side",
+        **BY_SIDE,
+    ),
+    said_row("no head", table(rows().partition("\n")[2]), "a column id, found", **BY_SIDE),
     read_row("quotes, commas within", table(rows(line='"{}"{}"{}"')), **BY_SIDE),
     read_row("Windows line ends", table(rows().replace("\n", "\r\n")), **BY_SIDE),
     read_row("old line ends of a Mac", table(rows().replace("\n", "\r")), **BY_SIDE),

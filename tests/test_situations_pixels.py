@@ -102,6 +102,21 @@ def grey(levels):
     return np.repeat(np.asarray(levels, np.uint8)[..., None], 3, axis=2)
 
 
+def large_image(words, data, **more):
+    """Of images that are large enough to be looked at."""
+    mask = saved(np.tile(HALF * 255, (4, 2)))
+    return Situation(f"image: {words}", files(mask, data), **more)
+
+
+def black_and_white(alpha):
+    """A mask drawn in black and white, with transparency of its own."""
+    return saved(np.dstack([HALF * 255] * 3 + [alpha]))
+
+
+NOISE = np.random.default_rng(0).integers(0, 4096, (24, 20), np.uint16)
+RIM = np.pad(np.full((4, 8), 255, np.uint8), 1)
+TWO_MASKS = ("masks/0", "transparency", '"channel": "A"')
+ONE_HOT = np.eye(3, dtype=np.uint8)[IDS] * 255
 IMAGES = [
     image_row("RGB PNG", saved(SIDES)),
     image_row("JPEG called .png", saved(SIDES, "JPEG", quality=95, subsampling=0), near=8),
@@ -180,7 +195,93 @@ IMAGES = [
 
 PART = np.where(HALF, 30000, 10000).astype(np.uint16)
 
+IMAGES += [
+    large_image("12 of 16 bits", saved(NOISE), tells=("nearly black", "16 bits")),
+    large_image("0 and 1", saved((NOISE // 2048).astype(np.uint8)), tells=("nearly black",)),
+    large_image("16 bits, all used", saved(NOISE * 16)),
+]
 TARGETS = [
+    target_row("drawn on a scan whose rim is cut out", black_and_white(RIM), says=TWO_MASKS),
+    target_row("half transparent", black_and_white(RIM * 0 + 128), says=TWO_MASKS),
+    target_row("transparent everywhere", black_and_white(RIM * 0), says=TWO_MASKS),
+    target_row(
+        "grey with a rim cut out", saved(np.dstack([HALF * 255, RIM])), MASK, says=TWO_MASKS
+    ),
+    target_row(
+        "white is the transparent grey",
+        saved(Image.fromarray(HALF * 255), transparency=255),
+        says=TWO_MASKS,
+    ),
+    target_row(
+        "white is the transparent colour",
+        palette(HALF, [(0, 0, 0), (255, 255, 255)], transparency=1),
+        says=TWO_MASKS,
+    ),
+    target_row(
+        "black is the transparent grey",
+        saved(Image.fromarray(HALF * 255), transparency=0),
+        reads=HALF,
+    ),
+    target_row(
+        "a white brush, soft, with white specks unseen",
+        saved(np.dstack([np.where(IDS == 1, 255, HALF * 255)] * 3 + [HALF * 250]).astype(np.uint8)),
+        reads=HALF,
+    ),
+    target_row(
+        "a black brush on white that is transparent",
+        saved(np.dstack([255 - HALF * 255] * 3 + [HALF * 255])),
+        reads=HALF,
+    ),
+    target_row("trimap", saved(IDS + 1), tells=("no foreground", "is 3")),
+    target_row(
+        "trimap of two classes",
+        saved(IDS + 1),
+        Classes("leaf", "masks/{key}.*", classes=("a", "b"), values=(1, 2), ignored=(3,)),
+        np.where(IDS == 2, 255, IDS),
+    ),
+    target_row("ids from 1", saved(IDS + 1), THREE, says=("value 3", '"values"')),
+    target_row(
+        "ids from 1, a name for 0",
+        saved(IDS + 1),
+        Classes("leaf", "masks/{key}.*", classes=("none", "a", "b", "c")),
+        tells=("none occurs in none", '"values"'),
+    ),
+    target_row("ids spread over the greys", saved(IDS * 85), THREE, says=("85, 170", '"values"')),
+    target_row("one colour a class", saved(ONE_HOT), THREE, says=("lists no colors",)),
+    target_row(
+        "blue for red", saved(RGB_HALF[..., ::-1]), COLORS, says=("0000FF", '"ignored_colors"')
+    ),
+    target_row(
+        "ignored is -1",
+        saved(np.where(IDS == 2, np.int32(-1), IDS.astype(np.int32)), "TIFF"),
+        Classes("leaf", "masks/{key}.*", classes=("a", "b"), ignored=(-1,)),
+        np.where(IDS == 2, 255, IDS),
+    ),
+    target_row(
+        "greys made a palette in another order",
+        palette(np.array([1, 2, 0])[IDS], [(2,) * 3, (0,) * 3, (1,) * 3]),
+        THREE,
+        says=("masks/0", "palette", '"colors"'),
+    ),
+    target_row(
+        "greys made a palette, 255 among them",
+        palette(IDS, [(0,) * 3, (1,) * 3, (255,) * 3]),
+        THREE,
+        says=("masks/0", "palette", '"colors"'),
+    ),
+    target_row(
+        "a palette in black and white",
+        palette(HALF, [(0,) * 3, (255,) * 3]),
+        Classes("leaf", "masks/{key}.*", classes=("a", "b")),
+        HALF,
+    ),
+    target_row(
+        "relative, 65535 where nothing was measured",
+        saved(np.where(HALF, np.uint16(65535), MM)),
+        RELATIVE,
+        tells=("50.0%", '"missing": 65535'),
+    ),
+    target_row("of one value", saved(HALF * 0 + 128), RELATIVE, tells=("all pixels", '"scale"')),
     target_row("0 and 255", saved(HALF * 255), MASK, HALF),
     target_row("0 and 1", saved(HALF), MASK, says=("masks/0", '"threshold": 1')),
     target_row(

@@ -26,6 +26,7 @@ FLAT = 1.0  # grey levels: with less contrast, likeness says nothing
 SAME, LIKE = 0.9998, 0.99  # correlations: re-encoded, or the same thing photographed again
 LIKE_SHARE = 0.1  # of validation
 LEVELS = 2  # that images of one picture differ by
+DARK = 16  # grey levels of 255, which 12 of 16 bits do not reach
 ENOUGH = 4  # images that may not all be one
 
 
@@ -51,7 +52,12 @@ def describe_likeness(train: DenseDataset, val: DenseDataset) -> Iterator[str]:
             f"({example}): scores will be too good; {{group}} in the template or --split-by keeps "
             "together what belongs together"
         )
-    if len(ours) >= ENOUGH and np.abs(ours - ours[0]).max() < LEVELS:
+    if len(ours) and ours.max() < DARK:
+        yield (
+            f"all {len(ours)} images looked at are nearly black, at most {ours.max():.0f} of 255 "
+            f"({keys[0]}): in files of 16 bits, numbers of 12 or less are; spread them over all 16"
+        )
+    elif len(ours) >= ENOUGH and np.abs(ours - ours[0]).max() < LEVELS:
         yield f'all {len(ours)} images looked at are alike ({keys[0]}): see "image" of the task'
 
 

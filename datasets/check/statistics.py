@@ -20,6 +20,9 @@ LISTED = 8  # classes that a line names
 MANY_CLASSES = 12  # from which on a list may have been made for more than one data set
 MOSTLY = 0.5  # ignored: more than frames and borders are
 BEYOND_SHARE = 0.2  # of depths beyond the largest: more than skies are
+NOTHING_YET = np.inf, -np.inf, np.inf, 0.0  # smallest, largest, next to 0, next to the top
+TOP_SHARE = 0.5  # of full range, below which all other numbers lie where full means nothing
+ENOUGH = 8  # classes of images, which are too many if most images have one of their own
 ZERO_SHARE = 0.001  # of depths that are 0
 VALID_SHARE = 0.01  # of depths: fewer than a laser measures
 SMALL_SHARE = 0.1  # of max_depth, that the largest depth should be
@@ -218,13 +221,15 @@ class Depths(Numbers):
     def doubt(self, files: Files, val: Self | None = None) -> str:
         """Whether enough are valid, and fill the range that the head can say."""
         output, some, looked = self.output, islice(files, NUM_LOOKED_AT), f"{self.num} depths"
-        least, most, above, zeros, beyond, total = np.inf, -np.inf, np.inf, 0, 0, 0
+        least, most, above, below, zeros, tops, beyond, total = *NOTHING_YET, 0, 0, 0, 0
         for data, name in some:
             with suppress(UserError):  # of what cannot be used others tell
                 values, full = depth_values(open_target(data, name, output), name)
                 values = values[np.isfinite(values)].astype(np.float32)
                 least, most = min(least, values.min(initial=least)), values.max(initial=most)
                 above = values[values > 0].min(initial=above)
+                below = values[values < full].max(initial=below)
+                tops += int((values == full).sum()) if full > 1 else 0
                 far = values * (output.scale or 1 / full) > output.max_depth
                 zeros += int((values == 0).sum())
                 beyond += int((far & (values != output.missing)).sum())
@@ -243,6 +248,14 @@ class Depths(Numbers):
             return f"{share:.2%} of the pixels of {looked} are valid: {held}"
         if self.high < SMALL_SHARE * output.max_depth:
             return f"the largest of {looked} is {self.high:.3g}{output.unit}: {held}"
+        if self.num > 1 and self.low == self.high and not self.unknown:
+            return f"all pixels of {looked} are {self.low:g}{output.unit}: {held}"
+        odd = tops > ZERO_SHARE * total and 0 < below < TOP_SHARE * most
+        if odd and not output.unit and output.missing != most:
+            return (
+                f"{tops / total:.1%} of the pixels of {looked} are {most:g}, the next value is "
+                f'{below:g}: if {most:g} means that nothing was measured, set "missing": {most:g}'
+            )
         gap = output.unit or 0.02 * most < above < most  # relative depth may begin at 0
         if output.missing != 0 and gap and zeros > ZERO_SHARE * total:
             return (
@@ -285,9 +298,15 @@ class ImageCounts(LabelCounts):
             return (
                 f"none of {self.num} images has a class: field {self.output.source!r} says others"
             )
+        field, names = self.output.source, self.output.labels
         if np.count_nonzero(known) == 1:
-            only = self.output.labels[int(known.argmax())]
-            return f"{only} is the only class of {self.num} images"
+            return f"{names[int(known.argmax())]} is the only class of {self.num} images"
+        spelled = {name.casefold(): name for name in names}
+        twice = [name for name in names if spelled[name.casefold()] != name]
+        if twice:
+            return f"{twice[0]} and {spelled[twice[0].casefold()]} are two classes of {field!r}"
+        if np.count_nonzero(known) > max(ENOUGH, self.num / 2):
+            return f"{np.count_nonzero(known)} classes of {self.num} images: see field {field!r}"
         return ""
 
 

@@ -200,7 +200,9 @@ def _find_images(
 
     columns = _scan(stores, pattern, look)
     if not columns:
-        raise UserError(f"{paths(stores)}: no image fits {task.image}; {hints(stores, task)}")
+        taken = any(pattern.search(store.names().blob) for store in stores) if closer else False
+        what = f"no image fits {task.image}" + taken * ' but what "files" of an output names'
+        raise UserError(f"{paths(stores)}: {what}; {hints(stores, task)}")
     order = np.argsort(columns[2], kind="stable")
     shard, member, name, text = (columns.pop(0)[order] for _ in _Images._fields)  # frees each
     return _Images(shard, member, name, text)

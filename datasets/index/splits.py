@@ -5,6 +5,7 @@ import hashlib
 import io
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
@@ -97,19 +98,26 @@ def _read_metadata(
                     raise UserError(f"{where}: {len(data)} bytes, expected at most {MAX_TABLE}")
                 text = re.sub(r"\Asep=.\r?\n", "", _text(data))
                 comma = max(",;\t", key=text.partition("\n")[0].count)
-                read = csv.DictReader(io.StringIO(text, newline=""), delimiter=comma, strict=True)
+                lines = io.StringIO(text, newline="")
+                read = csv.DictReader(
+                    lines, delimiter=comma, strict=True, skipinitialspace=comma != "\t"
+                )
+                names = read.fieldnames = [name.strip() for name in read.fieldnames or ()]
                 table = list(read)
             except (UnicodeDecodeError, csv.Error) as error:
                 raise UserError(f"{where}: not a CSV table in UTF-8: {error}") from None
-            if "id" not in (read.fieldnames or []):
-                names = ", ".join(read.fieldnames or ["none"])[:200]
-                raise UserError(f"{where}: expected a column id, found {names}")
+            if "id" not in names:
+                found = ", ".join(names or ["none"])[:200]
+                raise UserError(f"{where}: expected a column id, found {found}")
+            if twice := [name for name, num in Counter(names).items() if name and num > 1]:
+                raise UserError(f"{where}: two columns are called {twice[0]}")
             for row in table:
                 if None in row or None in row.values():
                     raise UserError(f"{where}: the row of {row['id']!r} has too many or few values")
+                row = {name: value.strip() for name, value in row.items()}
                 if rows.setdefault(row["id"], row) != row:
                     raise UserError(f"{where}: the id {row['id']!r} has two different rows")
-            columns |= dict.fromkeys(read.fieldnames)
+            columns |= dict.fromkeys(names)
     missing = next((c for row in rows.values() for c in columns if c not in row), None)
     if missing:
         raise UserError(f"{template}: only some of these files have a column {missing}")
