@@ -101,29 +101,6 @@ def weight(text: str) -> tuple[str, float] | str:
         raise ArgumentTypeError(f"{name}={error}") from None
 
 
-# What a task may choose under `defaults`: how it is trained, never what is read or written, the
-# device, or where weights come from. A task file is data that people pass on.
-TASK_CHOICES = (
-    *("size", "encoder", "width", "depth", "centre", "convs", "norm", "dropout", "output_stride"),
-    *("epochs", "steps", "eval_steps", "bs", "accum", "optimizer", "lr", "encoder_lr", "momentum"),
-    *("weight_decay", "schedule", "warmup", "clip", "ema", "losses", "loss_weights", "aux"),
-    *("class_weights", "amp", "ckpt", "tile", "shuffle"),
-)
-
-
-def check_choices(defaults: Mapping[str, object]) -> None:
-    """UserError names a default that is no choice of a task's, or that holds another flag."""
-    for name, value in defaults.items():
-        if name not in TASK_CHOICES:
-            flag = name.replace("_", "-")
-            raise UserError(
-                f"--{flag} is not for a task to set, expected one of {', '.join(TASK_CHOICES)}"
-            )
-        for word in value if isinstance(value, list | tuple) else [value]:
-            if not isinstance(word, int | float) and str(word).startswith("-"):
-                raise UserError(f"{name}: {word!r}, expected a value, not a flag")
-
-
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 

@@ -251,10 +251,9 @@ class RunFolder:
 
     def _diverged(self, step: int, what: str) -> UserError:
         """What to do about a loss or a state that is not a number, and from where to go on."""
-        optim = self.settings.optim
-        clip = "" if optim.clip else ", or --clip 1"
+        lr, clip = self.settings.optim.lr, "" if self.settings.optim.clip else ", or --clip 1"
         what = f"step {step}: {what} is infinite or not a number, and not saved"
-        return UserError(f"{what}: try a smaller --lr than {optim.lr:g}{clip}; {self._good()}")
+        return UserError(f"{what}: try a smaller --lr than {lr:g}{clip}; {self._good()}")
 
     def _good(self) -> str:
         last = self.path / checkpoint.LAST

@@ -16,12 +16,11 @@ from typing import Any, Self
 
 from datasets import TASKS, load_task
 from datasets.task import Label, Output, Task, UserError
-from utils.flags import Parser, as_flags, check_choices, given_again, train_parser
+from utils.flags import Parser, given_again, train_parser
+from utils.task_defaults import PER_TASK, defaults_of
 
 RUNS = Path("runs")
 DEMO_MINUTES = 5.0  # of training on a demo, however slow the machine is
-# What each task of a run has for itself.
-PER_TASK: dict[str, Any] = {"data": (), "size": (256, 256), "bs": 8, "class_weights": False}
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,7 @@ def parse(words: list[str]) -> Settings:
         settings = _resumed(parser, given)
     elif "task" in given:
         tasks = _with_labels([load_task(name) for name in given["task"]], given.get("label", []))
-        own = [_defaults(parser, task) for task in tasks]
+        own = [defaults_of(parser, task) for task in tasks]
         shared = {name: value for name, value in own[0].items() if name not in PER_TASK}
         if given.get("encoder", "unet") != "unet" and "encoder" not in shared:
             shared.pop("centre", None)  # that of our own encoder; others reach their bottom alone
@@ -286,21 +285,6 @@ def newest(task_names: list[str] | None, file: str) -> Path:
         if wanted in ([], trained):
             return path
     raise UserError(f"--resume: no run of {'+'.join(wanted) or 'any task'} below {RUNS}/")
-
-
-def _defaults(parser: Parser, task: Task) -> dict[str, Any]:
-    """A task's own defaults; UserError where they are no flags that a task may set, or not of their
-    kind."""
-    where = f"task {task.name}: defaults"
-    try:
-        check_choices(task.defaults)
-        defaults = parser.given(as_flags(task.defaults))
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
-    for name in PER_TASK.keys() & defaults:
-        if task.defaults[name] != defaults[name]:
-            raise UserError(f"{where}: {name}: {task.defaults[name]!r}, not {defaults[name]!r}")
-    return defaults
 
 
 def _data_of_each(paths: list[str] | None, num: int) -> list[list[str]]:
