@@ -120,6 +120,7 @@ def test_pixels_an_inch_are_kept_in_every_picture(run_infer, tmp_path, form):
     for path in (tmp_path / "predictions").iterdir():
         with Image.open(path) as image:
             assert image.info["dpi"] == pytest.approx((300, 150), rel=1e-3), path.name
+            assert ("srgb" in image.info) == ("_view" in path.name)  # labels are no colours
 
 
 @pytest.mark.parametrize("form", ["TIFF", "JPEG"])

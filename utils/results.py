@@ -248,6 +248,8 @@ def _save(
     text = PngInfo()
     for name, note in notes.items():
         text.add_text(name, note)
+    if data.mode == "RGB":  # as a photograph comes to be painted on
+        text.add(b"sRGB", b"\0")
     level = 6 if key else 1  # a view is written in half of the time, and a tenth larger
     save = partial(data.save, format="PNG", pnginfo=text, dpi=dpi, compress_level=level)
     write_whole(path, save)
