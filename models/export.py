@@ -1,6 +1,7 @@
 """Exports a network as a file of torch.export (.pt2) or ONNX, to run without this code."""
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 from datasets.task import UserError
 from models.unet import UNet
 from utils.files import write_whole
+
+SIZES = {0: "batch", 2: "height", 3: "width"}  # that are free
+ABOUT = ("kind", "classes", "colors", "values", "unit", "max_depth")  # of an output, in a file
 
 
 class Exportable(nn.Module):
@@ -47,34 +51,53 @@ def export(model: UNet, path: Path) -> None:
         raise UserError(f"--export {path}: cannot be written: {error.strerror}") from None
 
 
+def metadata(model: UNet) -> dict[str, str]:
+    """What a file says of itself: texts, of which `outputs` is JSON by output name."""
+    outputs = {
+        name: {key: value for key, value in output.to_json().items() if key in ABOUT}
+        for name, output in model.spec.outputs.items()
+    }
+    mean, std = (values.flatten().tolist() for values in (model.mean, model.std))
+    return {
+        "producer": "Manyhead",
+        "input": "float32 (batch, 3, height, width): red, green, blue from 0 to 1",
+        "normalisation": f"inside: (image - mean) / std, mean {mean}, std {std}",
+        "outputs": json.dumps(outputs),
+    }
+
+
 @torch.no_grad()
 def _program(model: UNet) -> bytes:
     file = io.BytesIO()
-    module, example, sizes = _exportable(model)
-    torch.export.save(torch.export.export(module, example, dynamic_shapes=sizes), file)
+    module, example = _exportable(model)
+    auto = dict.fromkeys(SIZES, torch.export.Dim.AUTO)
+    program = torch.export.export(module, example, dynamic_shapes={"image": auto})
+    torch.export.save(program, file, extra_files={"metadata.json": json.dumps(metadata(model))})
     return file.getvalue()
 
 
 @torch.no_grad()
 def _onnx(model: UNet) -> bytes:
-    module, example, sizes = _exportable(model)
+    module, example = _exportable(model)
     try:
         program: Any = torch.onnx.export(
             module,
             example,
             input_names=["image"],
             output_names=list(model.spec.outputs),
-            dynamic_shapes=sizes,
+            dynamic_shapes={"image": SIZES},
             dynamo=True,
             verbose=False,
         )
     except ImportError as error:
         raise UserError(f"--export: .onnx needs `pip install onnx onnxscript`: {error}") from None
-    return program.model_proto.SerializeToString()
+    file = program.model_proto  # a new one each time
+    for key, value in metadata(model).items():
+        file.metadata_props.add(key=key, value=value)
+    return file.SerializeToString()
 
 
-def _exportable(model: UNet) -> tuple[nn.Module, tuple[Tensor], dict[str, dict]]:
-    """The graph's module, an image to trace it with, and which of its sizes are free."""
+def _exportable(model: UNet) -> tuple[nn.Module, tuple[Tensor]]:
+    """The graph's module, and an image to trace it with."""
     example = torch.rand(2, 3, 3 * model.stride + 1, 4 * model.stride + 3)
-    auto = torch.export.Dim.AUTO
-    return Exportable(model).eval(), (example,), {"image": {0: auto, 2: auto, 3: auto}}
+    return Exportable(model).eval(), (example,)

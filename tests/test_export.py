@@ -1,8 +1,15 @@
 """An exported network says what the network says, at sizes it was not exported with."""
 
+import ast
+import json
+import re
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from outputs import OUTPUTS
+from PIL import Image
 
 from datasets import TASKS
 from models import ModelSpec, UNet
@@ -12,8 +19,14 @@ SPECS = {
     "damage": ModelSpec.of(TASKS["damage"].outputs, width=16, centre=128),
     "mixed": ModelSpec.of(OUTPUTS, width=8, centre=64, convs=(2, 1, 3)),
     "coarse": ModelSpec.of(OUTPUTS, width=8, depth=2, output_stride=4),
+    "real": ModelSpec.of(TASKS["damage"].outputs),  # width 32, depth 4
 }
 SIZES = [(3, 40, 56), (1, 17, 19), (2, 37, 133), (1, 160, 176)]  # few and many pixels at the bottom
+ABOUT = {
+    "parts": {"kind": "classes", "classes": ["a", "b", "c"], "colors": [], "values": [0, 1, 2]},
+    "edge": {"kind": "mask", "colors": []},
+    "near": {"kind": "depth", "unit": "", "max_depth": 5.0},
+}
 
 
 @pytest.fixture(params=SPECS)
@@ -59,6 +72,54 @@ def test_onnx(model, tmp_path):
         found = session.run(None, {"image": image.numpy()})
         with torch.no_grad():
             agree(dict(zip(names, map(torch.from_numpy, found), strict=True)), model(image))
+
+
+def test_a_timm_encoder_is_exported_at_its_real_width(tmp_path):
+    pytest.importorskip("timm")
+    spec = ModelSpec.of(TASKS["cityscapes"].outputs, encoder="tf_efficientnet_lite0", width=16)
+    model = network(spec)
+    export(model, tmp_path / "net.pt2")
+    program = torch.export.load(tmp_path / "net.pt2").module()
+    for num, height, width in [(2, 95, 97), (1, 224, 160)]:
+        image = torch.rand(num, 3, height, width)
+        with torch.no_grad():
+            agree(program(image), model(image))
+
+
+def test_a_file_says_what_it_takes_and_gives(tmp_path):
+    model, files = network(), {"metadata.json": ""}
+    export(model, tmp_path / "net.pt2")
+    torch.export.load(tmp_path / "net.pt2", extra_files=files)
+    said = json.loads(files["metadata.json"])
+    assert json.loads(said["outputs"]) == ABOUT
+    assert "from 0 to 1" in said["input"]
+    assert "mean [0.5, 0.5, 0.5], std [0.25, 0.25, 0.25]" in said["normalisation"]
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    export(model, tmp_path / "net.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    assert session.get_modelmeta().custom_metadata_map == said
+    assert session.get_inputs()[0].shape == ["batch", 3, "height", "width"]
+    assert session.get_outputs()[0].shape == ["batch", 3, "height", "width"]
+
+
+def test_the_program_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    model, size = network(), (37, 41)
+    export(model, tmp_path / "net.onnx")
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    page = (Path(__file__).parents[1] / "utils" / "README.md").read_text()
+    (program,) = re.findall(r"```python\n(import json\n.*?)```", page, re.DOTALL)
+    words = ["program", str(tmp_path / "net.onnx"), str(tmp_path / "a.png")]
+    monkeypatch.setattr("sys.argv", words)
+    exec(compile(program, "README.md", "exec"), {})
+    with torch.no_grad():
+        logits = model(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255)["parts"]
+    ids, counts = np.unique(logits[0].argmax(0), return_counts=True)
+    found = ast.literal_eval(capsys.readouterr().out.strip())
+    assert found == {"abc"[i]: int(n) for i, n in zip(ids, counts, strict=True)}
 
 
 def test_other_suffixes(tmp_path):
