@@ -16,7 +16,7 @@ if __name__ == "__main__":
 
 import torch
 
-from datasets.dataset import open_split
+from datasets.dataset import DenseDataset, open_split
 from datasets.demo import demo_shards
 from datasets.images import allow_pixels
 from datasets.index.sources import find_images, first_images, result_paths
@@ -26,12 +26,13 @@ from models.export import export
 from utils import checkpoint, results
 from utils.command import printable, run_command
 from utils.distributed import Distributed
+from utils.eight_bits import to_int8
 from utils.origin import origin
 from utils.page import Result, write_page
 from utils.predict_files import Tally, predict_files
 from utils.skipped import Skipped
 from utils.summary import write_summary
-from utils.trained import ImagePredictor, load
+from utils.trained import ImagePredictor, TrainedTask, load
 from utils.validation import judge, scores_of
 
 DATA = Path("data")
@@ -50,6 +51,8 @@ def run(args: Namespace) -> int:
     """Load the network once, then do the one thing that was asked for; the status."""
     if args.out.exists() and not args.out.is_dir():
         raise UserError(f"--out {args.out}: a file, expected a folder")
+    if args.int8 and (args.export is None or args.export.suffix != ".onnx"):
+        raise UserError(f"--int8 {args.int8}: expected --export FILE.onnx beside it")
     allow_pixels(args.max_pixels)
     if args.input == ["-"] and not (args.export or args.evaluate):
         args.input = [line for line in sys.stdin.read().splitlines() if line.strip()]
@@ -70,6 +73,9 @@ def run(args: Namespace) -> int:
             checkpoint.slim(path, args.export)
         else:
             export(predictor.network, args.export)
+        if args.int8:
+            for line in to_int8(args.export, *split_of(args, predictor, args.int8)):
+                say(line)
         print(f"{args.export}: written", file=sys.stderr)
     elif args.evaluate:
         results = score(args, predictor)
@@ -86,12 +92,20 @@ def run(args: Namespace) -> int:
 
 def score(args: Namespace, predictor: ImagePredictor) -> list[Result]:
     """What each task's network says of a labelled split of the input."""
-    skipped, results = Skipped(args.skip_bad or 0, Distributed(torch.device("cpu")), say), []
-    for task, own in predictor.tasks:
+    opened, skipped = split_of(args, predictor, args.evaluate)
+    return [judge(task, own, dataset, skipped, 2) for (task, own), dataset in opened]
+
+
+def split_of(
+    args: Namespace, predictor: ImagePredictor, split: str
+) -> tuple[list[tuple[TrainedTask, DenseDataset]], Skipped]:
+    """Each task with a labelled split of the input, and what counts its damaged members."""
+    skipped, opened = Skipped(args.skip_bad or 0, Distributed(torch.device("cpu")), say), []
+    for trained in predictor.tasks:
+        task = trained.task
         paths = [parse_path(text) for text in args.input] if args.input else demo(task)
-        dataset = open_split(task, paths, args.evaluate, args.split_by, skipped.limit)
-        results.append(judge(task, own, dataset, skipped, workers=2))
-    return results
+        opened.append((trained, open_split(task, paths, split, args.split_by, skipped.limit)))
+    return opened, skipped
 
 
 def demo(task: Task) -> list[Path]:

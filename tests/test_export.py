@@ -122,6 +122,31 @@ def test_the_program_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     assert found == {"abc"[i]: int(n) for i, n in zip(ids, counts, strict=True)}
 
 
+def test_eight_bits_say_nearly_the_same(run_train, run_infer, tiny_json):
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path, data = tiny_json
+    words = ("--task", path, "--data", data, "--steps", "20", "--width", "8", "--lr", "0.01")
+    assert run_train(*words, "--out", "run").status == 0
+    words = ("--weights", "run/best.pt", "--input", data, "--export")
+    assert run_infer(*words, "wide.onnx").status == 0
+    ran = run_infer(*words, "net.onnx", "--int8", "train")
+    assert ran.status == 0, ran.err
+    assert "MB in float32" in ran.err
+    lost = float(re.search(r"\(([-\d.]+) points lost\)", ran.err)[1])
+    assert abs(lost) < 3
+    sessions = [onnxruntime.InferenceSession(name) for name in ("wide.onnx", "net.onnx")]
+    first, second = (session.get_modelmeta().custom_metadata_map for session in sessions)
+    assert first == second
+    image = np.asarray(Image.open(data / "img" / "k00.png"), np.float32) / 255
+    given = {"image": image.transpose(2, 0, 1)[None, :, :37, :41]}
+    wide, narrow = (session.run(["parts"], given)[0].argmax(1) for session in sessions)
+    assert (wide == narrow).mean() > 0.9
+    ran = run_infer(*words, "net.pt2", "--int8")
+    assert ran.status == 2
+    assert "--int8 val: expected --export FILE.onnx" in ran.err
+
+
 def test_other_suffixes(tmp_path):
     with pytest.raises(ValueError, match=r"net.pth: expected a name that ends in .pt2 or .onnx"):
         export(network(), tmp_path / "net.pth")

@@ -266,6 +266,8 @@ def infer_parser(tasks: Mapping[str, Task]) -> Parser:
     add("--skip-bad", type=natural, metavar="N", help=text)
     text = "write the network as .pt2 (torch.export), .onnx, or .pt (a small checkpoint) instead"
     add("--export", type=Path, metavar="FILE", help=text)
+    text = "with --export FILE.onnx: in 8 bits, by the images of a labelled split of --input (val)"
+    add("--int8", nargs="?", const="val", metavar="SPLIT", help=text)
     text = "write the regions of each class too, with areas: " + ", ".join(SHAPES)
     add("--shapes", nargs="+", choices=SHAPES, default=[], metavar="FORMAT", help=text)
     text = "pixels by which their outlines may leave the pixels' edges; below 0.5 none does (1)"

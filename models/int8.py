@@ -1,0 +1,131 @@
+"""An exported ONNX file becomes one that computes in 8 bits, as onnxruntime quantises it."""
+
+import importlib
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasets.task import UserError
+
+
+def quantise(path: Path, images: Iterable[np.ndarray]) -> None:
+    """Write the file anew with weights and features in 8 bits (static, QDQ).
+
+    images: float32 (1, 3, H, W) as the network takes them, from which the ranges of features are
+    known. Weights have seven bits, without which AVX2 would overflow. UserError: no onnxruntime.
+    """
+    try:
+        onnx: Any = importlib.import_module("onnx")
+        runtime: Any = importlib.import_module("onnxruntime")
+        tools: Any = importlib.import_module("onnxruntime.quantization")
+    except ImportError as error:
+        raise UserError(f"--int8 needs `pip install onnx onnxruntime`: {error}") from None
+
+    class Reader(tools.CalibrationDataReader):  # type: ignore[misc]
+        """Gives the images one by one."""
+
+        def __init__(self) -> None:
+            self.images: Iterator[np.ndarray] = iter(images)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            """The next input, None at the end."""
+            image = next(self.images, None)
+            return None if image is None else {"image": image}
+
+    about = {each.key: each.value for each in onnx.load(path).metadata_props}
+    with tempfile.TemporaryDirectory() as folder:
+        folded, made = Path(folder, "folded.onnx"), Path(folder, "int8.onnx")
+        options = runtime.SessionOptions()
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(folded)
+        options.log_severity_level = 3
+        runtime.InferenceSession(path, options)  # constants are folded, norms that can be, too
+        model = onnx.load(folded)
+        _convolve(model, onnx)
+        onnx.save(model, folded)
+        logging.disable(logging.WARNING)
+        try:
+            tools.quantize_static(
+                folded,
+                made,
+                Reader(),
+                per_channel=True,
+                reduce_range=True,
+                activation_type=tools.QuantType.QUInt8,  # what x86 has kernels for
+            )
+        finally:
+            logging.disable(logging.NOTSET)
+        model = onnx.load(made)
+    del model.metadata_props[:]
+    for key, value in about.items():
+        model.metadata_props.add(key=key, value=value)
+    onnx.save(model, path)
+
+
+def _convolve(model: Any, onnx: Any) -> None:
+    """Put convolutions of 2x2 in the place of each transposed one of 4x4, for which there are no
+    8-bit kernels: one for each of the four pixels that an input becomes. And take into both
+    convolutions of a sum the norm that follows it."""
+    graph, helper, arrays = model.graph, onnx.helper, onnx.numpy_helper
+    constants = {each.name: arrays.to_array(each) for each in graph.initializer}
+    nodes: list[Any] = []
+    makers: dict[str, list[Any]] = {}  # by what they put out, all channels together
+    for node in graph.node:
+        if node.op_type == "ConvTranspose":
+            weight, out = constants[node.input[1]], node.output[0]
+            parts = []
+            for row, column in np.ndindex(2, 2):
+                rows, columns = ([3, 1] if at == 0 else [2, 0] for at in (row, column))
+                name = f"{out}_{row}{column}"
+                taps = weight[:, :, rows][:, :, :, columns].transpose(1, 0, 2, 3)
+                constants[f"{name}_weight"] = np.ascontiguousarray(taps)
+                given = [node.input[0], f"{name}_weight", *node.input[2:3]]
+                pads = [1 - row, 1 - column, row, column]
+                parts.append(
+                    helper.make_node(
+                        "Conv", given, [name], name=name, kernel_shape=[2, 2], pads=pads
+                    )
+                )
+            names = [part.output[0] for part in parts]
+            joined, wide = f"{out}_joined", {"blocksize": 2, "mode": "DCR"}
+            nodes += parts
+            nodes.append(helper.make_node("Concat", names, [joined], name=joined, axis=1))
+            nodes.append(helper.make_node("DepthToSpace", [joined], [out], name=out, **wide))
+            makers[out] = parts
+        elif node.op_type == "BatchNormalization" and node.input[0] in makers:
+            _fold(node, makers[node.input[0]], constants)
+            sums = next(each for each in nodes if node.input[0] in each.output)
+            sums.output[0] = node.output[0]
+        else:
+            if node.op_type == "Add" and all(name in makers for name in node.input):
+                makers[node.output[0]] = [m for name in node.input for m in makers[name]]
+            if node.op_type == "Conv":
+                makers[node.output[0]] = [node]
+            nodes.append(node)
+    used = {name for node in nodes for name in node.input}
+    for field in (graph.initializer, graph.node, graph.value_info):
+        del field[:]
+    graph.node.extend(nodes)
+    kept = {name: value for name, value in constants.items() if name in used}
+    graph.initializer.extend(arrays.from_array(value, name) for name, value in kept.items())
+
+
+def _fold(norm: Any, makers: list[Any], constants: dict[str, np.ndarray]) -> None:
+    """Take a batch norm into the convolutions whose sum it is of; its shift into the last, or the
+    last four, which put out other pixels."""
+    gain, bias, mean, variance = (constants[name] for name in norm.input[1:5])
+    epsilon = next(each.f for each in norm.attribute if each.name == "epsilon")
+    scale = gain / np.sqrt(variance + epsilon)
+    first = makers[0].name[:-3]  # the four of one transposed convolution share it
+    for maker in makers:
+        name = f"{maker.output[0]}_folded"
+        constants[name] = constants[maker.input[1]] * scale[:, None, None, None]
+        before = constants[maker.input[2]] if len(maker.input) > 2 else 0.0
+        shift = bias - mean * scale if maker.name[:-3] == first else 0.0
+        constants[f"{name}_bias"] = (before * scale + shift).astype(np.float32)
+        del maker.input[1:]
+        maker.input.extend([name, f"{name}_bias"])
