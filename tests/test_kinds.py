@@ -19,7 +19,7 @@ from datasets.task import KINDS, Output, Task
 from datasets.transforms import MOVES, Box, Move
 from losses import TERMS
 from models.heads import HEADS
-from utils.engine import EvalSample
+from utils.gallery import EvalSample
 from utils.metrics import METRICS, picking_scores
 from utils.visualize import PICTURES, picture_of, sample_panel
 

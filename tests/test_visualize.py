@@ -11,7 +11,7 @@ from datasets.decode import decode_target
 from datasets.photo import Photo
 from datasets.task import Classes, Depth, Mask, Normals
 from utils import visualize
-from utils.engine import EvalSample
+from utils.gallery import EvalSample
 from utils.legend import NARROWEST, draw_legend
 from utils.paint import Style, class_colors, colorize, depth_picture, lighter, overlay, rgb
 from utils.panel import CELL, panel
