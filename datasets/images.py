@@ -52,6 +52,7 @@ Image.MAX_IMAGE_PIXELS = 2**31
 
 # What Pillow raises for bytes that are cut or changed.
 BROKEN = (
+    ArithmeticError,
     OSError,
     EOFError,
     LookupError,
@@ -103,6 +104,9 @@ def open_image(
         _mark_planes(image)
         with _silent() if image.format == "TIFF" else nullcontext():
             image.load()
+        seen = image.info.get("transparency")
+        if image.mode == "P" and (not image.palette or isinstance(seen, bytes) and len(seen) > 256):
+            raise ValueError("its palette is missing or of more than 256 colours")
         ImageOps.exif_transpose(image, in_place=True)
     except BROKEN as error:
         raise UserError(f"{name}: cannot be decoded: {error}") from None

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import json
 import random
-import struct
 import zipfile
 import zlib
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,22 @@ import pytest
 import torch
 from conftest import TINY, members_of
 from examples import EXAMPLES
-from fuzz import Target, flip, twist
+from fuzz import TEXTS, Target, flip, twist
+from fuzz_changes import (
+    change_box,
+    change_hdf5,
+    change_jpeg,
+    change_parquet,
+    change_png,
+    change_tiff,
+    change_zip,
+)
 from PIL import Image
 
 from datasets.decode import decode_target
 from datasets.images import header_size
 from datasets.index import find_groups, find_samples
+from datasets.index.left_out import left_out
 from datasets.photo import decode_image
 from datasets.stores import open_stores, write_hdf5, write_zip
 from datasets.stores.parquet import ParquetStore
@@ -64,6 +74,53 @@ def read_a_task(folder: Path, data: bytes) -> None:
     check_best(settings.tasks[0].task)
     make_criterion(settings, {})
     find_samples(open_stores([folder / "d.zip"]), task, "train")
+
+
+# Names and the templates that are asked of them.
+
+PIECES = ("{key}", "{a}", "{b}", "{split}", "*", "/", "_", "-", "x", "a", "img", ".png", ".*", "é")
+
+
+def make_layouts(folder: Path) -> list[bytes]:
+    layouts = [
+        ["img/{key}.png", "seg/{key}.png", ["img/a.png", "seg/a.png", "img/b.png", "seg/b.png"]],
+        ["{split}/{a}_{key}.*", "{a}/*{key}_{split}.*", ["train/x_1.png", "x/y1_train.png"]],
+    ]
+    return [json.dumps(layout).encode() for layout in layouts]
+
+
+def change_layout(rng: random.Random, data: bytes) -> bytes:
+    """Templates and names of many pieces, long names that nearly fit."""
+
+    def made(most: int) -> str:
+        return "".join(rng.choices(PIECES, k=rng.randrange(1, most)))
+
+    image, files, names = json.loads(data)
+    image, files = rng.choice((image, made(9))), rng.choice((files, made(9)))
+    for _ in range(rng.randrange(4)):
+        name = rng.choice(names)
+        odd = (
+            *TEXTS,
+            (name * rng.randrange(1, 200))[:2000],
+            made(300),
+            "a" * 900,
+            "a_" * 450 + ".png",
+        )
+        names = [*names, rng.choice(odd)]
+    if rng.random() < 0.5:
+        filled = "".join(rng.choice(("a", "b", "_", "/", "x")) * rng.randrange(9) for _ in "abc")
+        names += [each.replace("{key}", filled).replace("*", "") for each in (image, files)]
+    return json.dumps([image, files, names]).encode()
+
+
+def read_layout(folder: Path, data: bytes) -> None:
+    image, files, names = json.loads(data)
+    task = replace(TINY, image=image, outputs=(replace(TINY.outputs[0], files=files),))
+    write_zip(folder / "names.zip", [(name, b"x") for name in names])
+    stores = open_stores([folder / "names.zip"])
+    left_out(stores, task)
+    find_groups(stores, task)
+    find_samples(stores, task, "train")
 
 
 # Shards: opened, their members read, their samples found.
@@ -168,45 +225,6 @@ def make_pictures(formats: str, folder: Path) -> list[bytes]:
                     continue
                 made.append(buffer.getvalue())
     return made
-
-
-def change_png(rng: random.Random, data: bytes) -> bytes:
-    """Changed chunks with checksums that are right, else nothing behind them would be read."""
-    if rng.random() < 0.1:
-        return flip(rng, data)
-    chunks, at = [], 8
-    while at < len(data):
-        size = int.from_bytes(data[at : at + 4], "big")
-        chunks.append([data[at + 4 : at + 8], data[at + 8 : at + 8 + size]])
-        at += 12 + size
-    names = (
-        b"PLTE",
-        b"tRNS",
-        b"iCCP",
-        b"zTXt",
-        b"eXIf",
-        b"acTL",
-        b"fcTL",
-        b"fdAT",
-        b"gAMA",
-        b"sBIT",
-        b"iTXt",
-    )
-    for _ in range(rng.choice((1, 1, 2))):
-        at, kind = rng.randrange(len(chunks)), rng.randrange(6)
-        if kind == 0:
-            chunks.insert(at, [rng.choice(names), rng.randbytes(rng.choice((0, 1, 4, 26, 300)))])
-        elif kind == 1:
-            chunks.insert(at, chunks[rng.randrange(len(chunks))])
-        elif kind == 2 and len(chunks) > 1:
-            del chunks[at]
-        else:
-            chunks[at] = [chunks[at][0], flip(rng, chunks[at][1])]
-    packed = (
-        struct.pack(">L", len(body)) + kind + body + struct.pack(">L", zlib.crc32(kind + body))
-        for kind, body in chunks
-    )
-    return data[:8] + b"".join(packed)
 
 
 def read_picture(folder: Path, data: bytes) -> None:
@@ -401,14 +419,15 @@ def read_run(folder: Path, data: bytes) -> None:
 
 TARGETS: dict[str, Target] = {
     "task": Target(make_tasks, change_json, read_a_task),
-    "zip": Target(make_zips, flip, partial(read_shard, "z.zip")),
-    "hdf5": Target(make_hdf5, flip, partial(read_shard, "h.h5")),
-    "parquet": Target(make_parquet, flip, read_parquet),
+    "templates": Target(make_layouts, change_layout, read_layout),
+    "zip": Target(make_zips, change_zip, partial(read_shard, "z.zip")),
+    "hdf5": Target(make_hdf5, change_hdf5, partial(read_shard, "h.h5")),
+    "parquet": Target(make_parquet, change_parquet, read_parquet),
     "png": Target(partial(make_pictures, "PNG"), change_png, read_picture),
-    "tiff": Target(partial(make_pictures, "TIFF"), flip, read_picture),
-    "jpeg": Target(partial(make_pictures, "JPEG"), flip, read_picture),
+    "tiff": Target(partial(make_pictures, "TIFF"), change_tiff, read_picture),
+    "jpeg": Target(partial(make_pictures, "JPEG"), change_jpeg, read_picture),
     "picture": Target(
-        partial(make_pictures, "BMP GIF WEBP PPM JPEG2000 AVIF TGA"), flip, read_picture
+        partial(make_pictures, "BMP GIF WEBP PPM JPEG2000 AVIF TGA"), change_box, read_picture
     ),
     "checkpoint": Target(make_checkpoints, change_checkpoint, read_checkpoint),
     "index": Target(make_indexes, change_index, read_index),

@@ -57,7 +57,7 @@ def index_crc(arrays: dict[str, np.ndarray]) -> int:
 
 def _read(path: Path | str, file: Any, length: int) -> dict[str, np.ndarray]:
     form = file.attrs.get("format", "")
-    if form not in (HDF5_FORMAT, HDF5_FORMAT.encode()):
+    if not isinstance(form, str | bytes) or form not in (HDF5_FORMAT, HDF5_FORMAT.encode()):
         raise UserError(
             f"{path}: format is {form!r}, expected an HDF5 shard {HDF5_FORMAT!r}, as python -m "
             "datasets.pack writes it"
@@ -65,7 +65,8 @@ def _read(path: Path | str, file: Any, length: int) -> dict[str, np.ndarray]:
     for name, dtype in _KINDS.items():
         _check_dataset(path, file, name, np.dtype(dtype), length)
     index = {name: file[name][:] for name in INDEX}
-    if "index_crc32" in file.attrs and file.attrs["index_crc32"] != index_crc(index):
+    expected = index_crc(index)
+    if not np.array_equal(file.attrs.get("index_crc32", expected), expected):
         raise UserError(f"{path}: damaged, the CRC-32 of its index does not match")
     data, names, crc = file["data"], index["names"].tobytes(), index["crc32"]
     begin = data.id.get_offset()  # None: chunked, or without a byte

@@ -33,6 +33,8 @@ class ParquetStore(Store):
                 facts += [[row[name] for name in FACTS] for row in rows]
                 for column in IMAGES:
                     blobs = self._blobs(number, group, column)
+                    if len(blobs) != len(rows):
+                        raise UserError(f"{paths[number]}: {column}: expected {len(rows)} images")
                     names += [f"{column}/{row['id']}.png".encode() for row in rows]
                     self._cells += [(number, group, column, i) for i in range(len(rows))]
                     self._lengths += map(len, blobs)
@@ -54,9 +56,10 @@ class ParquetStore(Store):
             raise UserError(f"{path}: reading it needs pyarrow: pip install pyarrow") from None
         try:
             file = parquet.ParquetFile(path)
-        except (OSError, ArrowException) as error:
+            there = file.schema_arrow.names
+        except (OSError, ValueError, ArrowException) as error:
             raise UserError(f"{path}: not a parquet file: {str(error).splitlines()[0]}") from None
-        missing = [name for name in IMAGES + FACTS if name not in file.schema_arrow.names]
+        missing = [name for name in IMAGES + FACTS if name not in there]
         if missing:
             raise UserError(f"{path}: no column {missing[0]}, expected {', '.join(IMAGES + FACTS)}")
         return file
@@ -66,7 +69,7 @@ class ParquetStore(Store):
 
         try:
             return self._open(number).read_row_group(group, columns).to_pylist()
-        except (OSError, ArrowException) as error:
+        except (OSError, ValueError, ArrowException) as error:
             what = str(error).splitlines()[0]
             raise UserError(f"{self._paths[number]}: row group {group}: {what}") from None
 
@@ -74,7 +77,7 @@ class ParquetStore(Store):
         """The encoded images of a column: plain bytes, or bytes and path as the hub stores them."""
         if self._held[0] != (number, group, column):
             values = [row[column] for row in self._rows(number, group, [column])]
-            blobs = [v["bytes"] if isinstance(v, dict) else v for v in values]
+            blobs = [v.get("bytes") if isinstance(v, dict) else v for v in values]
             if not all(isinstance(blob, bytes) for blob in blobs):
                 raise UserError(f"{self._paths[number]}: {column}: expected encoded images")
             self._held = (number, group, column), blobs
