@@ -186,7 +186,7 @@ class MaskMetrics(Metrics):
         counts = self.sums[4:].view(2, NUM_PROBABILITIES).cpu().double()
         false, hit = counts.flip(1).cumsum(1).flip(1)[:, 1:]  # at or above each threshold
         f1, best = (2 * hit / (hit + false + counts[1].sum())).max(0)
-        threshold = (best + 1) / NUM_PROBABILITIES if f1.isfinite() else f1
+        threshold = (best.double() + 1) / NUM_PROBABILITIES if f1.isfinite() else f1
         return {"best_f1": f1.item(), "best_threshold": threshold.item()}
 
 
