@@ -17,8 +17,9 @@ from datasets.decode import check_headers, check_same_size, decode_target
 from datasets.images import header_size
 from datasets.index import SampleTable, find_samples
 from datasets.photo import decode_image
+from datasets.shapes import Shapes, shapes_at
 from datasets.stores import open_stores
-from datasets.task import Sample, Task, UserError
+from datasets.task import Output, Sample, Task, UserError
 from datasets.transforms import TrainTransform
 
 # Samples of 20 to 100 kB: a run is a stretch of 20 to 100 MB of a shard, and what is being mixed
@@ -88,15 +89,17 @@ class DenseDataset(Dataset[Sample]):
             size = header_size(image_data, image_name)
         labels = []
         for output in self.task.dense:  # all headers before any pixel
-            data, name = self.read(index, output.name)
+            data, name = self.encoded(index, output)
             with _blamed(name):
-                check_headers(header_size(data, name), size, key, name)
+                if isinstance(data, bytes):
+                    check_headers(header_size(data, name), size, key, name)
             labels.append((output, data, name))
         with _blamed(image_name):
             image = decode_image(image_data, image_name)
+        size = tuple(image.shape[:0:-1])
         for output, data, name in labels:
             with _blamed(name):
-                targets[output.name] = decode_target(data, name, output)
+                targets[output.name] = decode_target(data, name, output, key, size)
                 check_same_size(image, targets[output.name], key, name)
         for output in self.task.outputs:
             if output.per_image:
@@ -112,14 +115,27 @@ class DenseDataset(Dataset[Sample]):
     def read(self, index: int, output: str = "") -> tuple[bytes, str]:
         """Bytes and name, as `SHARD: MEMBER`, of a sample's image or of an output's target;
         BadMember if they cannot be read, or if there is none."""
+        shard, member = self._place(index, output)
+        name = self.table.where(shard, member)
+        with _blamed(name, f"{self.table.stores[shard].path}: "):
+            return self.table.read(shard, member), name
+
+    def encoded(self, index: int, output: Output) -> tuple[bytes | Shapes, str]:
+        """As `read`, of a target: its bytes, or what a file of shapes holds."""
+        if not output.is_shapes:
+            return self.read(index, output.name)
+        shard, member = self._place(index, output.name)
+        name = self.table.where(shard, member)
+        with _blamed(name, f"{self.table.stores[shard].path}: "):
+            return shapes_at(self.table.stores[shard], member), name
+
+    def _place(self, index: int, output: str) -> tuple[int, int]:
         shard, member = self.table.target(index, output)
         if shard < 0:
             named = next(each for each in self.task.outputs if each.name == output)
             image = self.table.where(*self.table.image(index))
             raise BadMember(image, self.table.no_target(index, named, self.task))
-        name = self.table.where(shard, member)
-        with _blamed(name, f"{self.table.stores[shard].path}: "):
-            return self.table.read(shard, member), name
+        return shard, member
 
 
 @contextmanager

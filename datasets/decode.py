@@ -11,6 +11,7 @@ from torch import Tensor
 from datasets.images import open_image
 from datasets.label_values import by_color, ids_by_value, look_up, ranges, unknown_values
 from datasets.photo import rgb_pixels
+from datasets.shapes import Shapes
 from datasets.task import IGNORE, NO_DEPTH, Classes, Depth, Label, Mask, Normals, Output, UserError
 
 LENGTH_TOLERANCE = 0.25  # of a coded normal: 8 bits and JPEG make less of an error
@@ -18,7 +19,13 @@ GREY_TOLERANCE = 16  # levels between the channels of a grey picture stored as c
 COLOR_MODES = ("RGB", "RGBA", "RGBX")
 
 
-def decode_target(data: bytes | str, name: str, output: Output) -> Tensor:
+def decode_target(
+    data: bytes | str | Shapes,
+    name: str,
+    output: Output,
+    key: str = "",
+    size: tuple[int, int] | None = None,
+) -> Tensor:
     """The target of one output, upright, as in `Sample`, from the bytes of its file or the text of
     its field; UserError: what does not fit. Of a file with `output.channel`, that one is its grey.
 
@@ -35,7 +42,10 @@ def decode_target(data: bytes | str, name: str, output: Output) -> Tensor:
         `max_depth`; relative depth is clipped to [0, `max_depth`].
     `label`: the name of a class.
     `normals`: RGB; zeros where the colour is `invalid`, or no unit vector within LENGTH_TOLERANCE.
+    Of shapes: those of the image `key` of that (width, height), see `Shapes.target`.
     """
+    if isinstance(data, Shapes):
+        return torch.from_numpy(data.target(output, name, key, size))
     source = data if isinstance(data, str) else open_target(data, name, output)
     return torch.from_numpy(DECODERS[output.kind](source, name, output))
 

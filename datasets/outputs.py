@@ -13,6 +13,10 @@ from datasets.json_values import UserError, build, hints, short
 IGNORE = 255  # in `classes` and `mask` targets: this pixel moves nothing
 NO_DEPTH = -1.0  # in `depth` targets: no ground truth here
 MAX_UINT16 = 65535  # the most that a file of labels or of depth can say
+# Files of COCO or GeoJSON: shapes of a class by its name paint its value, later ones over earlier
+# ones. What none covers has the value 0: the first class, or ignored where `values` begin at 1 and
+# `ignored` lists 0; in a mask the background. The class "ignored" is.
+SHAPES = (".json", ".geojson")
 CHANNELS = "RGBA"  # of a colour picture, in this order
 
 
@@ -20,7 +24,8 @@ CHANNELS = "RGBA"  # of a colour picture, in this order
 class Output:
     """One thing the network predicts. Its kind is a subclass with its own keys, see `KINDS`.
 
-    files: template of the target's store member, such as `annotation/{key}.png`.
+    files: template of the target's store member, such as `annotation/{key}.png`; of classes and
+    masks also `shapes/{key}.geojson` or `annotations.json`, see `SHAPES`.
     decoder: outputs of one task that name the same decoder share it; empty means a decoder of its
     own.
     loss: terms, such as `ce+dice` or `l1+2*grad`; empty means the kind's default. weight: share of
@@ -59,6 +64,8 @@ class Output:
         if self.channel not in ("", *CHANNELS):
             known = f"{', '.join(CHANNELS[:-1])} or {CHANNELS[-1]}"
             raise UserError(f"output {self.name}: channel is {self.channel!r}, expected {known}")
+        if self.is_shapes and (self.kind not in ("classes", "mask") or self.channel):
+            raise UserError(f"output {self.name}: {self.files}: expected pictures, not shapes")
         self._default("loss", self.default_loss)
         self._default("decoder", self.name)
 
@@ -69,6 +76,11 @@ class Output:
     def target_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
         """The shape of a target of an image of that height and width."""
         return size
+
+    @property
+    def is_shapes(self) -> bool:
+        """Whether its files are polygons and run lengths; one file may then be of many images."""
+        return self.files.lower().endswith(SHAPES)
 
     @property
     def source(self) -> str:

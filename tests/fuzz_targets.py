@@ -247,6 +247,37 @@ def read_picture(folder: Path, data: bytes) -> None:
         raise reason
 
 
+# Shapes: made targets of classes and masks.
+
+
+def make_shapes(folder: Path) -> list[bytes]:
+    from datasets.photo import Photo
+    from utils.results import Form, write
+
+    labels = np.random.default_rng(0).integers(0, 3, (12, 10)).astype(np.uint8)
+    photo = Photo(torch.zeros(3, 12, 10, dtype=torch.uint8), None, "a.png")
+    form = Form(shapes=("coco", "geojson"))
+    write(folder / "a", photo, {"parts": labels}, TINY.outputs[:1], "", form)
+    made = [(folder / f"a_parts{end}").read_bytes() for end in ("_coco.json", ".geojson")]
+    return [*made, made[0].replace(b'"counts": [', b'"counts": "62_0009", "x": [')]
+
+
+def read_shapes(folder: Path, data: bytes) -> None:
+    from datasets.shapes import parse_shapes
+    from datasets.task import UserError
+
+    shapes, reason = parse_shapes(data), None
+    for output in TINY.outputs[:2]:
+        for size in ((10, 12), None):
+            try:
+                if size or max(shapes.size.get("a.png") or shapes.size.get("") or (0,)) < 2**12:
+                    decode_target(shapes, "x", output, "img/a.png", size)
+            except UserError as error:
+                reason = error
+    if reason is not None:
+        raise reason
+
+
 # Checkpoints: asked for their settings, their network and their weights, and resumed.
 
 
@@ -429,6 +460,7 @@ TARGETS: dict[str, Target] = {
     "picture": Target(
         partial(make_pictures, "BMP GIF WEBP PPM JPEG2000 AVIF TGA"), change_box, read_picture
     ),
+    "shapes": Target(make_shapes, change_json, read_shapes),
     "checkpoint": Target(make_checkpoints, change_checkpoint, read_checkpoint),
     "index": Target(make_indexes, change_index, read_index),
     "run": Target(make_runs, change_run, read_run),

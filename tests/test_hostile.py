@@ -49,6 +49,15 @@ def picture(folder: Path, data: bytes) -> None:
     decode_image(data, "in.zip: a.png")
 
 
+def shapes(folder: Path, data: bytes) -> None:
+    """A file of shapes, as training reads it."""
+    first, *others = TINY.outputs
+    members = {name: each for name, each in TEXTS.items() if not name.startswith("parts")}
+    (folder / "d.zip").write_bytes(zip_of(members | {"parts.json": data}, zipfile.ZIP_DEFLATED))
+    named = replace(TINY, outputs=(replace(first, files="parts.json"), *others))
+    open_task(named, [folder / "d.zip"], (16, 16)).train.load(0)
+
+
 def sample(folder: Path, data: dict[str, bytes]) -> None:
     """All samples of the tiny task, as training reads them, and what a table says of them."""
     (folder / "d.zip").write_bytes(zip_of(TEXTS | data, zipfile.ZIP_DEFLATED))
@@ -73,6 +82,12 @@ def output(**values):
 
 def raw_task(text: bytes):
     return json.dumps(TINY.to_json()).encode()[:-1] + b", " + text + b"}"
+
+
+def drawn(kind, coordinates, name="a"):
+    """GeoJSON of one shape."""
+    geometry = {"type": kind, "coordinates": coordinates}
+    return json.dumps({"geometry": geometry, "properties": {"class": name}}).encode()
 
 
 TASKS = {
@@ -196,9 +211,22 @@ SAMPLES = {
     "a quote without end": ({"metadata.csv": b'id,material\n"' + b"x" * 10**6}, "not a CSV table"),
     "an id for terminals": ({"metadata.csv": ROWS + b"a\x1b[2J,b,c\n"}, r"a\x1b[2J"),
 }
+SHAPES = {
+    "no JSON": (b"\x89PNG", "parts.json: not JSON"),
+    "brackets in brackets": (b"[" * 10**5, "parts.json: not JSON"),
+    "a class for terminals": (drawn("Polygon", [[[0, 0], [9, 0], [9, 9]]], "\x1b[2J"), r"\x1b[2J"),
+    "coordinates of no number": (drawn("Polygon", [[[0, float("nan")], [9, 0]]]), "not finite"),
+    "coordinates beyond numbers": (drawn("Polygon", [[[0, 10**400], [9, 0]]]), "pairs of numbers"),
+    "rings in rings": (drawn("Polygon", [[[[0, 1], [2, 3]]]]), "pairs of numbers"),
+    "many shapes": (drawn("MultiPolygon", [[[[9e8, 9e8]]]] * 10**4), "lies on"),
+    "keys that are missing": (b'{"annotations": [{}], "images": []}', "categories"),
+}
 CASES = {
     f"{what.__name__}: {name}": (partial(what, data=data), words)
-    for what, table in ((task, TASKS), (shard, ZIPS), (picture, PICTURES), (sample, SAMPLES))
+    for what, table in (
+        *((task, TASKS), (shard, ZIPS), (picture, PICTURES), (sample, SAMPLES)),
+        (shapes, SHAPES),
+    )
     for name, (data, words) in table.items()
 }
 

@@ -12,11 +12,12 @@ import shapely
 import torch
 
 from datasets.photo import Photo
+from datasets.shapes import filled
 from datasets.task import Classes, Mask
 from utils import regions
-from utils.regions import filled, find_regions
+from utils.regions import find_regions
 from utils.results import Form, is_own, mm_of, write
-from utils.shapes import run_lengths
+from utils.shapes import rings_of, run_lengths
 
 NAMES = ("Clean", "Peel", "Dust <&>", "Cracks")
 CLASSES = Classes(
@@ -43,10 +44,14 @@ MAPS = [noise(size, num) for size in ((1, 1), (1, 9), (9, 1), (33, 37)) for num 
 MAPS += [np.ones((5, 7), np.uint8), np.full((5, 7), 255, np.uint8), blobs()]
 
 
+def inside(region, size):
+    return filled([ring for rings in rings_of(region.exact) for ring in rings], size)
+
+
 def painted(found, size):
     labels = np.zeros(size, np.uint8)
     for region in found:
-        labels[filled(region.exact, size)] = region.label
+        labels[inside(region, size)] = region.label
     return labels
 
 
@@ -57,7 +62,7 @@ def test_exact_outlines_give_the_map_back(monkeypatch, labels, strip):
     found = find_regions(labels, CLASSES)
     assert np.array_equal(painted(found, labels.shape), np.where(labels == 255, 0, labels))
     for region in found:
-        rows, columns = np.nonzero(filled(region.exact, labels.shape))
+        rows, columns = np.nonzero(inside(region, labels.shape))
         left, top, width, height = region.box
         assert (left, top) == (columns.min(), rows.min())
         assert (left + width, top + height) == (columns.max() + 1, rows.max() + 1)
@@ -140,7 +145,7 @@ def test_coco_has_polygons_or_where_there_are_holes_run_lengths(tmp_path, labels
             inside = np.repeat(np.arange(len(counts)) % 2, counts).reshape(-1, height).T > 0
         else:
             rings = [np.reshape(numbers, (-1, 2)) for numbers in row["segmentation"]]
-            inside = filled([shapely.Polygon(ring) for ring in rings], labels.shape)
+            inside = filled(rings, labels.shape)
         kinds.add(row["iscrowd"])
         assert inside.sum() == row["area"]
         assert names[row["category_id"]] == NAMES[row["category_id"]]
@@ -153,8 +158,8 @@ def test_run_lengths_are_those_of_the_whole_image():
     labels = noise((9, 11), 3)
     for region in find_regions(labels, CLASSES):
         counts = run_lengths(region, 9, 11)
-        inside = np.repeat(np.arange(len(counts)) % 2, counts).reshape(11, 9).T > 0
-        assert np.array_equal(inside, filled(region.exact, labels.shape))
+        told = np.repeat(np.arange(len(counts)) % 2, counts).reshape(11, 9).T > 0
+        assert np.array_equal(told, inside(region, labels.shape))
 
 
 def test_svg_has_a_layer_for_each_class_over_the_photograph(tmp_path):

@@ -7,10 +7,11 @@ are pixels from the upper left corner of the image, x to the right, y down.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from datasets.shapes import HALF  # of a pixel: the middle of an edge is as far from its corners
 from datasets.task import Classes, Mask
 from utils.paint import STRIP_PIXELS
 from utils.visualize import class_picture
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 OUTSIDE = 256  # a label that no pixel has
 TOLERANCE = 1.0  # pixels
 MOST_AREA_CHANGE = 0.005  # of a part
-HALF = 0.5  # of a pixel: so far are the middles of a border's edges from its corners
 
 
 class Region(NamedTuple):
@@ -75,27 +75,6 @@ def find_regions(
         Region(i, picture.names[i], picture.colors[i], exact, outline, area, tuple(box))
         for i, exact, outline, area, box in rows
     ]
-
-
-def filled(polygons: Any, size: tuple[int, int]) -> np.ndarray:
-    """bool (H, W): pixels whose centre is inside an odd number of the rings of polygons, which may
-    have holes and lie outside. What `find_regions` calls exact gives its pixels back."""
-    import shapely
-
-    height, width = size
-    rings = shapely.get_rings(shapely.get_parts(polygons))
-    starts, ring = shapely.get_coordinates(rings, return_index=True)
-    edges = np.concatenate([starts[:-1], starts[1:]], 1)[ring[:-1] == ring[1:]]  # x, y, x, y
-    edges = np.where(edges[:, 1:2] > edges[:, 3:4], edges[:, [2, 3, 0, 1]], edges)  # downwards
-    top, bottom = (np.clip(np.ceil(edges[:, at] - HALF), 0, height).astype(int) for at in (1, 3))
-    number = np.repeat(np.arange(len(edges)), bottom - top)  # of the edge that crosses a row
-    rows = np.arange(len(number)) - np.repeat(np.cumsum(bottom - top) - bottom, bottom - top)
-    x, y, end_x, end_y = edges[number].T
-    crossed = x + (rows + HALF - y) * (end_x - x) / (end_y - y)
-    columns = np.clip(np.ceil(crossed - HALF), 0, width).astype(int)
-    toggles = np.zeros((height, width + 1), np.uint8)
-    np.add.at(toggles, (rows, columns), 1)
-    return np.bitwise_and(np.cumsum(toggles[:, :-1], 1, dtype=np.uint8), 1).astype(bool)
 
 
 def _borders(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from datasets.shapes import filled
 from datasets.task import Classes, Mask
 from utils.paint import rgb, shrunk
-from utils.regions import Region, filled
+from utils.regions import Region
 from utils.visualize import class_picture
 
 ORIGIN = "pixels from the upper left corner of the image, x to the right, y down"
@@ -54,7 +55,7 @@ def geojson(drawn: Map) -> str:
             "objectType": "annotation",
             "classification": {"name": region.name, "color": rgb(region.color)},
         }
-        polygons = [[ring.tolist() for ring in rings] for rings in _parts(region)]
+        polygons = [[ring.tolist() for ring in rings] for rings in rings_of(region.outline)]
         geometry = {"type": "MultiPolygon", "coordinates": polygons}
         features.append({"type": "Feature", "properties": properties, "geometry": geometry})
     height, width = drawn.pixels.shape[:2]
@@ -73,7 +74,7 @@ def coco(drawn: Map) -> str:
     height, width = drawn.pixels.shape[:2]
     annotations = []
     for i, region in enumerate(drawn.regions, 1):
-        parts = _parts(region)
+        parts = rings_of(region.outline)
         has_holes = any(len(rings) > 1 for rings in parts)
         segmentation = (
             {"size": [height, width], "counts": run_lengths(region, height, width)}
@@ -104,13 +105,10 @@ def coco(drawn: Map) -> str:
 
 def run_lengths(region: Region, height: int, width: int) -> list[int]:
     """COCO's: how many pixels in turn are not and are in a region, column by column."""
-    import shapely
-
     left, top, across, down = region.box
     inside = np.zeros((across, down + 1), bool)
-    inside[:, :-1] = filled(
-        shapely.transform(region.exact, lambda at: at - (left, top)), (down, across)
-    ).T
+    rings = [ring - (left, top) for rings in rings_of(region.exact) for ring in rings]
+    inside[:, :-1] = filled(rings, (down, across)).T
     edges = np.flatnonzero(np.diff(inside.reshape(-1), prepend=False))  # where it changes
     column, row = np.divmod(edges, down + 1)
     places = (left + column) * height + top + row
@@ -141,7 +139,7 @@ def svg(drawn: Map) -> str:
         style += f'stroke="{color}" stroke-width="{line:.2f}" stroke-linejoin="round"'
         lines.append(_layer(layer[0].name, style))
         for region in layer:
-            rings = (ring for rings in _parts(region) for ring in rings)
+            rings = (ring for rings in rings_of(region.outline) for ring in rings)
             path = "".join(
                 "M" + " ".join(f"{x:g},{y:g}" for x, y in ring[:-1].tolist()) + "Z"
                 for ring in rings
@@ -158,11 +156,11 @@ def area_text(pixels: int, mm: tuple[float, float] | None) -> str:
     return f"{text}, {pixels * mm[0] * mm[1]:,.4g} mm\u00b2" if mm else text
 
 
-def _parts(region: Region) -> list[list[np.ndarray]]:
+def rings_of(outline: Any) -> list[list[np.ndarray]]:
     """Of each polygon of an outline its rings, (N, 2) each: the outer one, then holes."""
     return [
         [np.round(ring.coords, DIGITS) for ring in (part.exterior, *part.interiors)]
-        for part in region.outline.geoms
+        for part in outline.geoms
     ]
 
 

@@ -38,8 +38,9 @@ class Samples(DenseDataset):
         """A target of sample i, as large as its image; UserError names what does not fit."""
         if output.per_image:
             return decode_target(self.table.text(i, output.name), self.table.key(i), output)
-        data, where = self.read(i, output.name)
-        target = decode_target(data, where, output)
+        data, where = self.encoded(i, output)
+        size = None if image is None else tuple(image.shape[:0:-1])
+        target = decode_target(data, where, output, self.table.key(i), size)
         if image is not None:
             check_same_size(image, target, self.table.key(i), where)
         return target

@@ -127,8 +127,9 @@ class MaskCounts(LabelCounts):
         both, looked = self.counts[:2].all(), f"in {self.num} masks looked at"
         if both and val and val.num and val.whole and not val.counts[1]:
             return f'no foreground in {val.num} masks to validate on: see "val_share", --split-by'
-        if output.colors:
+        if output.colors or output.is_shapes:
             none = f"no pixel of their files is of a colour in {', '.join(output.colors)}"
+            none = "no shape lies on their images" if output.is_shapes else none
             return "" if self.counts[1] else f"no foreground {looked}: {none}"
         if both and output.threshold != Mask.threshold:  # whoever sets it knows what they hold
             return ""

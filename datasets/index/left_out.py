@@ -14,7 +14,19 @@ from datasets.task import Task, UserError
 
 MOST = 100_000  # members of stores that are looked through: about a second
 # By these names files are notes about pictures, or labels that other programs keep beside them.
-NOTES = (".txt", ".md", ".csv", ".json", ".xml", ".html", ".pdf", ".yaml", ".yml", ".log")
+NOTES = (
+    ".txt",
+    ".md",
+    ".csv",
+    ".json",
+    ".geojson",
+    ".xml",
+    ".html",
+    ".pdf",
+    ".yaml",
+    ".yml",
+    ".log",
+)
 
 
 def left_out(stores: list[Store], task: Task | None = None) -> str:

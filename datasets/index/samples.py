@@ -239,19 +239,19 @@ def _find_targets(
     """Shard int32 and member int64 of the target of each chosen image, -1 where there is none."""
     files = compile_lines(output.files)
     fields = [name for name in files.groupindex if name in pattern.groupindex]
-    if not fields:
+    if not fields and not output.is_shapes:
         raise UserError(f"output {output.name}: {output.files} shares no field with {task.image}")
 
     def look(match: re.Match[bytes]) -> tuple[int, int]:
         """Hashes of (leading folder, fields) and of the fields. Python's own, 64 bits, keyed anew
         in each process: nobody can prepare names that collide, and 2.4 million names do so by
         chance once in some million runs. They are never stored."""
-        texts = match.group(*fields)
+        texts = match.group(*fields) if fields else ""
         return hash((match[1], texts)), hash((texts,))
 
     shard, member, *keys = _scan(stores, files, look) or [np.zeros(0, np.int64)] * 4
     wanted = np.array([look(pattern.match(name)) for name in images.name]).T  # (2, n images)
-    first, second = _join(images.shard, wanted, shard, np.stack(keys))
+    first, second = _join(images.shard, wanted, shard, np.stack(keys), output.is_shapes)
     first, second = first[chosen], second[chosen]
     for i in np.flatnonzero(second >= 0)[:1]:
         where = f"{stores[images.shard[chosen[i]]].path}: {images.name[chosen[i]].decode()}: "
@@ -290,12 +290,16 @@ def _read_texts(
 
 
 def _join(
-    image_shard: np.ndarray, wanted: np.ndarray, shard: np.ndarray, keys: np.ndarray
+    image_shard: np.ndarray,
+    wanted: np.ndarray,
+    shard: np.ndarray,
+    keys: np.ndarray,
+    shared: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions int64 (n images) of the target and of a second one that fits as well, -1 for none.
 
     wanted int64 (2, n images) and keys int64 (2, n targets): hashes of what they are joined by, the
-    leading folder among it and without it.
+    leading folder among it and without it. shared: several images may have one target.
     """
     first = np.full(len(image_shard), -1)
     second, free = first.copy(), np.ones(len(shard), bool)
@@ -309,7 +313,7 @@ def _join(
         count = np.searchsorted(offered, sought, "right") - begin
         first[images[count > 0]] = targets[begin[count > 0]]
         second[images[count > 1]] = targets[begin[count > 1] + 1]
-        free[first[images[count > 0]]] = False
+        free[first[images[count > 0]]] = shared
 
     for row in (0, 1):  # the same folder of the same shard, then the same shard, then anywhere
         for number in np.unique(shard):

@@ -73,6 +73,9 @@ def pack(
     for store in stores:
         if Path(store.path).resolve() in [path.resolve() for path in [target, *there]]:
             raise UserError(f"{store.path}: is a source and would be written")
+    for output in recipe.task.dense if recipe.task and recipe.size else ():
+        if output.is_shapes:
+            raise UserError(f"--size: output {output.name} has shapes, which keep their size")
     plan = make_plan(stores, recipe)
     num = len(plan.cuts) - 1
     paths = [target]
