@@ -1,5 +1,6 @@
 """Exports a network as a file of torch.export (.pt2) or ONNX, to run without this code."""
 
+import copy
 import io
 import json
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from datasets.task import UserError
 from models.unet import UNet
@@ -35,6 +37,28 @@ class Exportable(nn.Module):
             else prediction.index_select(-2, rows).index_select(-1, columns)
             for name, prediction in predictions.items()
         }
+
+
+class FixedPadding(nn.Module):
+    """timm's Conv2dSame of sizes that its stride divides, as all are here: it pads as TensorFlow
+    does, by an amount that it reckons from the size, which a graph for every size took minutes to
+    reason about."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+        sides = zip(conv.kernel_size, conv.stride, conv.dilation, strict=True)
+        (top, bottom), (left, right) = (
+            (both // 2, both - both // 2)
+            for both in (max((size - 1) * apart + 1 - step, 0) for size, step, apart in sides)
+        )
+        self.padding = left, right, top, bottom
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> what the convolution gives"""
+        conv = self.conv
+        settings = conv.stride, 0, conv.dilation, conv.groups
+        return F.conv2d(F.pad(x, self.padding), conv.weight, conv.bias, *settings)
 
 
 def export(model: UNet, path: Path) -> None:
@@ -100,4 +124,9 @@ def _onnx(model: UNet) -> bytes:
 def _exportable(model: UNet) -> tuple[nn.Module, tuple[Tensor]]:
     """The graph's module, and an image to trace it with."""
     example = torch.rand(2, 3, 3 * model.stride + 1, 4 * model.stride + 3)
+    model = copy.deepcopy(model)
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Conv2d) and type(child).__name__ == "Conv2dSame":
+                setattr(parent, name, FixedPadding(child))
     return Exportable(model).eval(), (example,)
