@@ -188,6 +188,17 @@ def test_a_task_reads_shapes_as_it_reads_pictures(shaped, tmp_path, name):
     assert not findings.problems
 
 
+def test_one_file_speaks_of_the_images_of_several_shards(shaped, tmp_path):
+    task, members, samples = shaped
+    names = sorted(name for name in members if name.startswith("img"))
+    away = {name: members.pop(name) for name in names[4:]}
+    for name, some in (("a.zip", members), ("b.zip", away)):
+        write_zip(tmp_path / name, some.items())
+    data = open_task(task, [tmp_path / "a.zip", tmp_path / "b.zip"], (32, 32))
+    loaded = [each.load(i) for each in (data.train, data.val) for i in range(len(each))]
+    assert [sample.key for sample in loaded] == [sample.key for sample in samples]
+
+
 def test_a_run_learns_from_shapes(shaped, run_train, tmp_path):
     task, members, _ = shaped
     put(tmp_path / "data", members)
