@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from datasets import images
 from datasets.json_values import UserError, short
 from datasets.outputs import IGNORE, Classes, Mask
 
@@ -240,19 +241,19 @@ def _coco(value: dict[str, Any]) -> Shapes:
         for i, row in enumerate(_rows(value, "categories"))
         if isinstance(row.get("id"), int)
     }
-    images, sizes = {}, {}
+    named, sizes = {}, {}
     for i, row in enumerate(_rows(value, "images")):
         where = f"images[{i}]"
         file_name = _get(row, "file_name", str, where).replace("\\", "/")
         if not file_name or file_name in sizes:
             raise UserError(f"{where}: file_name {short(file_name)} is empty or there twice")
-        images[_get(row, "id", int, where)] = file_name
+        named[_get(row, "id", int, where)] = file_name
         sizes[file_name] = _size(row, where)
     shapes: dict[str, list[Shape]] = {file_name: [] for file_name in sizes}
     for i, row in enumerate(_rows(value, "annotations")):
         where = f"annotations[{i}]"
         image, category = (_get(row, key, int, where) for key in ("image_id", "category_id"))
-        if image not in images:
+        if image not in named:
             raise UserError(f"{where}: image_id {short(image)} is not in images")
         if category not in names:
             raise UserError(f"{where}: category_id {short(category)} is not in categories")
@@ -271,7 +272,7 @@ def _coco(value: dict[str, Any]) -> Shapes:
             shape = shape._replace(parts=[[_points(each, where)] for each in pairs])
         else:
             raise UserError(f"{where}: no segmentation, expected polygons or run lengths")
-        shapes[images[image]].append(shape)
+        shapes[named[image]].append(shape)
     return Shapes(sizes, shapes)
 
 
@@ -312,7 +313,10 @@ def _points(ring: Any, where: str) -> np.ndarray:
 
 
 def _size(row: dict[str, Any], where: str) -> tuple[int, int]:
-    return _get(row, "width", int, where), _get(row, "height", int, where)
+    width, height = (_get(row, key, int, where) for key in ("width", "height"))
+    if min(width, height) < 1 or width * height > images.MAX_PIXELS:
+        raise UserError(f"{where}: {short(width)}x{short(height)} is no size of an image")
+    return width, height
 
 
 def _rows(value: dict[str, Any], key: str) -> list[dict[str, Any]]:

@@ -228,6 +228,8 @@ BAD = {
     "an unknown class": (geojson(("Rust", [SQUARE])), "features[0]: class 'Rust', expected one"),
     "no class": (geojson((None, [SQUARE])), "features[0]: no class"),
     "another size": (coco([1, 1, 4, 1, 4, 3], size=(9, 9)), "9x9, its image 6x5"),
+    "a size below 0": (coco(size=(-6, 5)), "images[0]: -6x5 is no size"),
+    "a size beyond memory": (coco(size=(10**6, 10**6)), "images[0]: 1000000x1000000 is no size"),
     "another image": (coco(file_name="b.png"), "no a.png"),
     "far away": (geojson(("Peel", [[[60, 50], [70, 50], [70, 60]]])), "none of its 1 shapes lies"),
     "a point": ({"geometry": {"type": "Point", "coordinates": [1, 2]}}, "Point"),
