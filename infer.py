@@ -31,7 +31,7 @@ from utils.origin import origin
 from utils.page import Result, write_page
 from utils.predict_files import Tally, predict_files
 from utils.skipped import Skipped
-from utils.summary import write_summary
+from utils.summary import refuse_other_summaries, write_summary
 from utils.trained import ImagePredictor, TrainedTask, load
 from utils.validation import judge, scores_of
 
@@ -126,6 +126,8 @@ def predict_all(args: Namespace, predictor: ImagePredictor, path: Path) -> int:
         model=f"Manyhead, {path.parent.name}/{path.name}",
         probabilities=args.probabilities,
     )
+    if args.sheet:
+        refuse_other_summaries(args.out)
     for trained in predictor.tasks:
         task = trained.task
         if args.input:

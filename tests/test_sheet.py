@@ -144,3 +144,19 @@ def test_one_command_makes_all_of_it(run_infer, tmp_path):
         whole = [row for row in rows if row["image"] == "1.png" and row["output"] == "parts"]
         assert sum(row["pixels"] for row in whole) == 24 * 16
         assert sum(row["mm2"] for row in whole) == 24 * 16 / 4
+
+
+@pytest.mark.parametrize(
+    "name", ["summary.csv", "summary.json", "contents.pdf", "0_parts_sheet.pdf"]
+)
+def test_files_of_another_program_are_not_replaced(run_infer, tmp_path, name):
+    keep(tmp_path / "tiny.pt", TINY)
+    (tmp_path / "scans").mkdir()
+    picture("RGB", (24, 16), 0).save(tmp_path / "scans" / "0.png")
+    (tmp_path / "predictions").mkdir()
+    path = tmp_path / "predictions" / name
+    path.write_bytes(b"%PDF-1.4 or what a person wrote")
+    ran = run_infer("--weights", "tiny.pt", "--input", "scans", "--sheet")
+    assert ran.status in (1, 2)
+    assert f"{name}: is there already and no result of this program" in ran.err
+    assert path.read_bytes() == b"%PDF-1.4 or what a person wrote"

@@ -30,6 +30,7 @@ UNMEASURED = (1, 72, 96)  # dpi
 LINE = 1200  # an outline is one pixel of as many of the longer side
 SIGNATURE = ("Software", "Manyhead")  # a text in every PNG
 COMMENT = "<!-- {}: {} -->".format(*SIGNATURE)  # with which an SVG begins
+PRODUCER = SIGNATURE[1]  # of a PDF
 KEY = "Key"  # the name of another, in data
 HEAD = 4096  # bytes in which both stand
 
@@ -133,7 +134,7 @@ def _write_sheet(
     page = draw_sheet(Sheet(photo.name, pixels, labels, output, mm, form.model))
     path = stem.with_name(f"{stem.name}_{output.name}_sheet.png")
     _save(path, page, (DPI, DPI))
-    write_whole(path.with_suffix(".pdf"), partial(page.save, format="PDF", resolution=DPI))
+    save_pdf(path.with_suffix(".pdf"), [page])
 
 
 def _write_probabilities(stem: Path, photo: Photo, output: Output, values: np.ndarray) -> None:
@@ -144,7 +145,7 @@ def _write_probabilities(stem: Path, photo: Photo, output: Output, values: np.nd
         _save(path, Image.fromarray(values[0]), photo.dpi)
         return
     path = path.with_suffix(".npz")
-    _refuse_others(path)
+    refuse_others(path)
     shares = np.stack([(plane / np.float32(MAX_UINT16)).astype(np.float16) for plane in values])
     arrays: dict[str, Any] = {SIGNATURE[1]: 1, "probability": shares, "classes": output.labels}
 
@@ -226,8 +227,22 @@ def _head(path: Path) -> bytes:
         return file.read(HEAD)
 
 
-def _refuse_others(path: Path) -> None:
-    if path.exists() and not is_own(_head(path)):
+def save_pdf(path: Path, pages: Sequence[Image.Image]) -> None:
+    """Pages of one file, which is known again as a result; UserError: another's is there."""
+    refuse_others(path)
+    first, *more = pages
+    settings: dict[str, Any] = {"resolution": DPI, "save_all": True, "append_images": more}
+    write_whole(path, partial(first.save, format="PDF", producer=PRODUCER, **settings))
+
+
+def refuse_others(path: Path) -> None:
+    """UserError: a file is there that was not written here."""
+    if not path.exists():
+        return
+    own = is_own(_head(path))
+    if path.suffix == ".pdf":
+        own = PRODUCER.encode("utf_16_be") in path.read_bytes()[-HEAD:]
+    if not own:
         raise UserError(f"{path}: is there already and no result of this program; another --out")
 
 
@@ -237,7 +252,7 @@ def _save(
     dpi: tuple[float, float] | None = None,
     key: str = "",
 ) -> None:
-    _refuse_others(path)
+    refuse_others(path)
     notes = dict([SIGNATURE]) | ({KEY: key} if key else {})
     if isinstance(data, str):
         write_whole(path, data.encode())

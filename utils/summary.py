@@ -4,17 +4,16 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from datasets.task import Classes, Mask, Output
+from datasets.task import Classes, Mask, Output, UserError
 from utils.files import write_whole
-from utils.results import data_path, mm_of
-from utils.sheet import DPI, contents
+from utils.results import data_path, mm_of, refuse_others, save_pdf
+from utils.sheet import contents
 from utils.visualize import MAX_UINT8, class_picture
 
 COLUMNS = ("image", "output", "class", "pixels", "percent", "mm2")
@@ -43,9 +42,20 @@ def write_summary(
     write_whole(out / "summary.csv", text.getvalue().encode())
     write_whole(out / "summary.json", f"{json.dumps(rows, indent=1)}\n".encode())
     pictures = [_small(stem, output) for _, stem, output in drawn]
-    first, *more = contents([f"{name}: {output.name}" for name, _, output in drawn], pictures)
-    save = partial(first.save, format="PDF", resolution=DPI, save_all=True, append_images=more)
-    write_whole(out / "contents.pdf", save)
+    pages = contents([f"{name}: {output.name}" for name, _, output in drawn], pictures)
+    save_pdf(out / "contents.pdf", pages)
+
+
+def refuse_other_summaries(out: Path) -> None:
+    """UserError: one of the files that `write_summary` makes is there, and another's."""
+    refuse_others(out / "contents.pdf")
+    begins = {"summary.csv": ",".join(COLUMNS), "summary.json": f'[\n {{\n  "{COLUMNS[0]}"'}
+    for name, begin in begins.items():
+        path = out / name
+        if path.exists() and not path.read_bytes().startswith(begin.encode()):
+            raise UserError(
+                f"{path}: is there already and no result of this program; another --out"
+            )
 
 
 def _rows(
