@@ -69,6 +69,14 @@ def grey_tiff(width: int, height: int, strips: int = 1, after: int = 0) -> bytes
     return tiff([*entries, (262, 3, 1, 1), (273, 4, strips, 8), (279, 4, strips, 64)], after)
 
 
+def coloured_tiff() -> bytes:
+    """Of 8x8 pixels and a palette, which is of numbers with a sign, all of them below zero."""
+    entries = [(256, 4, 1, 8), (257, 4, 1, 8), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 3)]
+    entries += [(273, 4, 1, 8), (277, 3, 1, 1), (278, 4, 1, 8), (279, 4, 1, 64)]
+    at = len(tiff([*entries, (320, 8, 768, 0)]))
+    return tiff([*entries, (320, 8, 768, at)]) + b"\xf8" * 1536
+
+
 def zeros(num: int) -> bytes:
     """So many zero bytes, compressed without being held."""
     pack, block = zlib.compressobj(9), bytes(2**16)

@@ -9,6 +9,7 @@ from fuzz_targets import TARGETS
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of Pillow, as it reads what is broken
+@pytest.mark.filterwarnings("ignore:Duplicate name")  # some shards have them
 @pytest.mark.filterwarnings("ignore:torch.quantize")  # one of the tensors that are refused
 @pytest.mark.parametrize("name", TARGETS)
 def test_changed_files_are_refused_in_a_line(name, tmp_path):

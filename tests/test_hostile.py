@@ -10,7 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TINY, encode, members_of
-from hostile import changed_entry, claiming, grey_tiff, png, png_chunk, refused, tiff, zeros, zip_of
+from hostile import (
+    changed_entry,
+    claiming,
+    coloured_tiff,
+    grey_tiff,
+    png,
+    png_chunk,
+    refused,
+    tiff,
+    zeros,
+    zip_of,
+)
 
 from datasets.dataset import open_task
 from datasets.index.templates import compile_template
@@ -22,6 +33,7 @@ from utils.settings import parse
 GOOD = {"a.png": b"one" * 40, "b/c.png": b"two" * 40}
 ZIP = zip_of(GOOD)
 IMAGE = encode(np.random.default_rng(0).integers(0, 255, (16, 16)).astype(np.uint8), "a.png")
+PALETTE = (png_chunk(b"PLTE", bytes(9)), png_chunk(b"tRNS", bytes(300)))
 ROWS = b"id,material\nk00,wood\nk01,glass\nk02,glass\n"
 TEXTS = members_of(TINY, 3, (16, 16)) | {"metadata.csv": ROWS}
 
@@ -190,6 +202,9 @@ PICTURES = {
     "a TIFF of four billion strips": (grey_tiff(64, 64, 2**32 - 1), "a.png"),
     "a TIFF that goes round": (grey_tiff(64, 64, 1, 8), "a.png"),
     "a TIFF of empty tags": (tiff([(tag, 4, 2**32 - 1, 8) for tag in range(256, 999)]), "a.png"),
+    "a palette that is missing": (png(9, 9, 8, 3, png_chunk(b"tRNS", b"\0")), "palette"),
+    "300 alphas of a palette": (png(9, 9, 8, 3, *PALETTE), "palette"),
+    "a TIFF of negative colours": (coloured_tiff(), "cannot be decoded"),
     "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "not an image"),
     "a drawing": (
         b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///x"/></svg>',

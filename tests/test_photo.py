@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile import tiff as hostile_tiff
 from PIL import Image, ImageCms, TiffImagePlugin
 from test_infer import keep, opened, picture
 from tiffs import tiff
@@ -90,6 +91,14 @@ def test_a_profile_that_is_of_no_use_changes_nothing(mode, told):
     image = picture(mode)
     with_it, without = (saved(image, "TIFF", icc_profile=each) for each in (told, b""))
     assert np.array_equal(decode_image(with_it, "a"), decode_image(without, "a"))
+
+
+def test_a_profile_that_is_a_number_changes_nothing():
+    entries = [(256, 4, 1, 8), (257, 4, 1, 8), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
+    entries += [(273, 4, 1, 8), (278, 4, 1, 8), (279, 4, 1, 64)]
+    told = hostile_tiff([*entries, (34675, 4, 1, 77)])
+    assert Image.open(io.BytesIO(told)).info["icc_profile"] == 77
+    assert decode_image(told, "a").shape == (3, 8, 8)
 
 
 def test_palettes_have_profiles_too():

@@ -24,6 +24,8 @@ from datasets.stores import (
     write_zip,
 )
 from datasets.stores.names import Names
+from datasets.stores.parquet import ParquetStore
+from datasets.task import UserError
 
 RNG = np.random.default_rng(0)
 MEMBERS = {
@@ -483,9 +485,13 @@ def test_hdf5_of_another_format_or_in_chunks_is_refused(tmp_path):
         del file["offsets"]
         file.create_dataset("offsets", (2**40,), np.uint64)  # claimed, never written
     refused(path, "more bytes than the file")
-    with h5py.File(path, "r+") as file:
-        del file.attrs["format"]
-    refused(path, "manyhead-shard-1")
+    for values in ({}, {"format": [1, 2]}, {"format": 1.5}):
+        with h5py.File(path, "r+") as file:
+            del file.attrs["format"]
+            file.attrs.update(values)
+        refused(path, "manyhead-shard-1")
+        with h5py.File(path, "r+") as file:
+            file.attrs["format"] = "manyhead-shard-1"
 
 
 DAMAGES = ("truncated", "flipped", "flipped at the start", "flipped at the end", "overwritten")
@@ -639,3 +645,21 @@ def test_stores_import_nothing_above_them_and_never_each_other_in_a_circle():
         }
     assert needs["store"]
     TopologicalSorter(needs).prepare()  # CycleError names the circle
+
+
+def test_a_changed_crc_of_an_hdf5_index_may_be_of_any_kind(tmp_path):
+    for number, value in enumerate((7, "x", [1, 2])):
+        path = make("h5", tmp_path / str(number), {"a": b"1234", "b": b"56789"})
+        with h5py.File(path, "r+") as file:
+            file.attrs["index_crc32"] = value
+        refused(path, "damaged, the CRC-32 of its index")
+
+
+@pytest.mark.parametrize("change", [{"image": {"path": "x"}}, {"annotation": {"byte": b"x"}}])
+def test_parquet_of_other_cells_is_refused(change, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    row = {"image": b"x", "annotation": b"x", "id": "a", "material": "m", "content": "c"} | change
+    parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "p.parquet")
+    with pytest.raises(UserError, match="p.parquet"):
+        ParquetStore([tmp_path / "p.parquet"]).read_at(0)
