@@ -75,7 +75,8 @@ def is_quicker(x: Tensor, weight: Tensor, stride: int) -> bool:
 @cache
 def core_cache() -> int:
     """Bytes of the cache that a core has for itself."""
-    return torch.cpu.get_capabilities().get("l2_cache_size") or 1 << 20
+    tell = getattr(torch.cpu, "get_capabilities", None)  # torch 2.9 does not
+    return (tell().get("l2_cache_size") if tell else 0) or 1 << 20
 
 
 class WithOwnGradient(torch.autograd.Function):

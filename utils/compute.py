@@ -18,7 +18,8 @@ def amp_dtype(device: torch.device) -> torch.dtype | None:
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if native else torch.float16
     if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
+        tell = getattr(torch.cpu, "get_capabilities", None)  # torch 2.9 does not
+        capabilities = tell() if tell else {}
         native = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
         return torch.bfloat16 if native else None
     return torch.float16

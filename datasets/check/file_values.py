@@ -38,7 +38,7 @@ def levels_of(output: Mask, files: Files) -> np.ndarray:
     for data, name in islice(files, NUM_LOOKED_AT):
         with suppress(UserError):  # of what cannot be used others tell
             image = open_target(data, name, output)
-            values = mask_values(image, name).clip(0, MAX_UINT16)
+            values = mask_values(image, name).astype(np.int64).clip(0, MAX_UINT16)
             own = np.bincount(values.ravel(), minlength=len(levels))
             if "lossy" in image.info:
                 for at, ringing in ((0, own[1:NOISE]), (IGNORE, own[IGNORE - NOISE : IGNORE])):
