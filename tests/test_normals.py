@@ -67,7 +67,7 @@ def test_averaged_with_the_mirrored_image_both_say_the_same():
     torch.manual_seed(0)
     model = UNet(ModelSpec.of([OUTPUT], width=4, depth=2))
     torch.nn.init.normal_(model.heads["faces"].weight)
-    predictor = Predictor(model, Compute(torch.device("cpu")), flip=True)
+    predictor = Predictor(model, Compute(torch.device("cpu")), tta=("flips",))
     image = torch.randint(0, 256, (1, 3, 24, 20), dtype=torch.uint8)
     found = predictor.labels(image, ("faces",))["faces"][0]
     mirrored = predictor.labels(image.flip(-1), ("faces",))["faces"][0]
