@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from utils import logger as logger_module
-from utils.logger import NullLogger, RunLogger, flat_terms, has_key, read_metrics, resolve_mode
+from utils.dashboard import PICTURE_WIDTH
+from utils.logger import NullLogger, RunLogger, has_key, resolve_mode
+from utils.record import flat_terms, read_metrics
 
 ROOT = Path(__file__).parents[1]
 
@@ -209,7 +211,7 @@ except ChildProcessError:
     assert (done.returncode, done.stdout, done.stderr) == (0, "finished\n", "")
     run = next((tmp_path / "run" / "wandb").glob("offline-run-*-abcd1234"))
     (jpeg,) = run.rglob("*.jpg")
-    assert Image.open(jpeg).width == logger_module.PICTURE_WIDTH
+    assert Image.open(jpeg).width == PICTURE_WIDTH
     tables = sorted(json.loads(path.read_text())["data"] for path in run.rglob("*.table.json"))
     assert tables == [
         [["a.zip: x.png", "cut"]],

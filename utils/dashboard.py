@@ -7,7 +7,6 @@ from typing import Any
 from PIL import Image
 
 from utils.gallery import EvalSample
-from utils.logger import PICTURE_WIDTH
 from utils.metric_sums import ClassScore
 from utils.page import Result
 from utils.visualize import sample_panel
@@ -15,6 +14,8 @@ from utils.visualize import sample_panel
 CLASS = ("class", "IoU", "F1", "precision", "recall", "share")
 SAMPLE = ("sample", "shown as", "score", "output", *CLASS, "picture")
 COUNT = ("Actual", "Predicted", "nPredictions")
+
+PICTURE_WIDTH = 768  # pixels; what wandb gets is a JPEG no wider than this, a few ms each
 
 
 def dashboard(wandb: Any, results: Sequence[Result]) -> dict[str, Any]:

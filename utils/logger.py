@@ -11,10 +11,9 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from statistics import mean
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -23,12 +22,12 @@ from PIL import Image
 from datasets.task import UserError
 from utils.command import printable
 from utils.files import write_whole
+from utils.record import read_metrics
 
 if TYPE_CHECKING:
     from utils.page import Result
 
 MODES = ("auto", "online", "offline", "disabled")
-PICTURE_WIDTH = 768  # pixels; what wandb gets is a JPEG no wider than this, a few ms each
 # Where wandb draws beside each other what belongs together; `metrics.jsonl` keeps the names.
 PANELS = {
     "train/images_per_second": "time/images_per_second",
@@ -309,40 +308,6 @@ def has_key(settings: Any) -> bool:
     except (OSError, netrc.NetrcParseError):
         known = {}
     return bool(settings.api_key) or any(known.get(host, ("", "", ""))[2] for host in hosts)
-
-
-def read_metrics(path: Path) -> list[dict[str, float | None]]:
-    """The lines of a metrics.jsonl, none if it is missing; skips a line that a crash cut short, or
-    that holds anything but numbers."""
-    lines = []
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    for each in text.split("\n"):
-        with contextlib.suppress(ValueError, AttributeError, TypeError, RecursionError):
-            line = json.loads(each)
-            if "step" in line and all(x is None or -1e300 < x < 1e300 for x in line.values()):
-                lines.append(line)
-    return lines
-
-
-def flat_terms(path: Path, outputs: Collection[str]) -> dict[str, str]:
-    """The loss terms of these outputs that a metrics.jsonl shows not to fall: over the last fifth
-    of at least 20 values the mean is no lower than over the first. A line for each, by its name."""
-    values: dict[str, list[float]] = {}
-    for line in read_metrics(path):
-        for key, value in line.items():
-            part, *names = key.split("/")
-            if part == "train" and len(names) == 2 and names[0] in outputs and value is not None:
-                values.setdefault("/".join(names), []).append(value)
-    found = {}
-    for name, each in values.items():
-        fifth = len(each) // 5
-        if fifth >= 4 and mean(each[-fifth:]) >= mean(each[:fifth]):
-            then, now = mean(each[:fifth]), mean(each[-fifth:])
-            found[name] = (
-                f"{name}: this loss term does not fall, from {then:.3g} at first to {now:.3g} now: "
-                "a smaller --lr, more steps, or a look at its labels"
-            )
-    return found
 
 
 def _warn(error: Exception | str, lost: str) -> None:

@@ -23,11 +23,12 @@ from utils.command import printable
 from utils.distributed import Distributed
 from utils.engine import TrainState
 from utils.files import check_folder, lock_folder, new_folder, unlock_folder
-from utils.logger import NullLogger, RunLogger, flat_terms
+from utils.logger import NullLogger, RunLogger
 from utils.memory import MemoryPlan
 from utils.metrics import picking_scores
 from utils.origin import origin
 from utils.progress import Meter, Progress, Steps
+from utils.record import flat_terms
 from utils.run_report import RunReport, read_best
 from utils.settings import RUNS, Settings
 from utils.skipped import Skipped
