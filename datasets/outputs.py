@@ -46,6 +46,7 @@ class Output:
     default_loss: ClassVar[str]
     balanced: ClassVar[bool] = False
     per_image: ClassVar[bool] = False
+    may_be_shapes: ClassVar[bool] = False
     channels: ClassVar[int] = 1
     labels: ClassVar[tuple[str, ...]] = ()
 
@@ -64,7 +65,7 @@ class Output:
         if self.channel not in ("", *CHANNELS):
             known = f"{', '.join(CHANNELS[:-1])} or {CHANNELS[-1]}"
             raise UserError(f"output {self.name}: channel is {self.channel!r}, expected {known}")
-        if self.is_shapes and (self.kind not in ("classes", "mask") or self.channel):
+        if self.is_shapes and (not self.may_be_shapes or self.channel):
             raise UserError(f"output {self.name}: {self.files}: expected pictures, not shapes")
         self._default("loss", self.default_loss)
         self._default("decoder", self.name)
@@ -121,6 +122,7 @@ class Classes(Output):
     """
 
     kind, dtype, fill, default_loss, balanced = "classes", "uint8", IGNORE, "ce", True
+    may_be_shapes = True
 
     classes: tuple[str, ...] = ()
     colors: tuple[str, ...] = ()
@@ -169,6 +171,7 @@ class Mask(Output):
     """
 
     kind, dtype, fill, default_loss = "mask", "uint8", IGNORE, "bce"
+    may_be_shapes = True
     labels = ("background", "foreground")
 
     threshold: int = 128

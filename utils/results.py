@@ -235,11 +235,11 @@ def save_pdf(path: Path, pages: Sequence[Image.Image]) -> None:
     write_whole(path, partial(first.save, format="PDF", producer=PRODUCER, **settings))
 
 
-def refuse_others(path: Path) -> None:
-    """UserError: a file is there that was not written here."""
+def refuse_others(path: Path, begins: bytes = b"") -> None:
+    """UserError: a file is there that was not written here. begins: as one that was would."""
     if not path.exists():
         return
-    own = is_own(_head(path))
+    own = _head(path).startswith(begins) if begins else is_own(_head(path))
     if path.suffix == ".pdf":
         own = PRODUCER.encode("utf_16_be") in path.read_bytes()[-HEAD:]
     if not own:

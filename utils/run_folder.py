@@ -200,13 +200,6 @@ class RunFolder:
         where = f"step {step} (epoch {step / steps.epoch:.1f})"
         picking = [task.best for task in self.tasks]
         self.say(report.evaluation(where, self.line, validation.scores, picking))
-        doubts = validation.doubts | flat_terms(
-            self.path / "metrics.jsonl", [o.name for o in self.settings.outputs]
-        )
-        for what in doubts:
-            if what not in self.doubts:
-                self.say(f"worth a look: {doubts[what]}")
-        self.doubts = doubts
         # nan, where nothing is labelled, is never better; but some best.pt there must be
         if validation.score > self.best or self.best < 0:
             self.best = max(self.best, validation.score)
@@ -214,6 +207,12 @@ class RunFolder:
             found = {"step": step, "model": state.averaged.state_dict()}
             self._write(checkpoint.BEST, validation.facts | found)
         if self.distributed.is_main:
+            flat = flat_terms(self.path / "metrics.jsonl", [o.name for o in self.settings.outputs])
+            validation = validation._replace(doubts=validation.doubts | flat)
+            for what, doubt in validation.doubts.items():
+                if what not in self.doubts:
+                    self.say(f"worth a look: {doubt}")
+            self.doubts = validation.doubts
             progress = f"{step} of {steps.total} in {self.logger.seconds / 60:.1f} minutes"
             self._draw(self.report.write, step, progress, self.line["memory_gib"], validation)
         if draws:
