@@ -7,7 +7,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from datasets import TASKS
-from utils.flags import answer_help, infer_parser
+from utils.flags import answer_help
+from utils.infer_flags import infer_parser
 from utils.stop import end_on_signals
 
 if __name__ == "__main__":

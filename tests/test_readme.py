@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from datasets import TASKS
-from utils.flags import infer_parser
+from utils.infer_flags import infer_parser
 from utils.settings import parse
 
 ROOT = Path(__file__).parents[1]
