@@ -89,7 +89,9 @@ class Task:
         become fields for `--split-by`.
     resize: True: every image is resized to the training size; False: crops at native scale for
         training, whole images for validation.
-    flip: whether a mirrored image is as likely as the image. rotate: largest rotation in degrees.
+    flip: whether a mirrored image is as likely as the image. upright: False of what is seen from
+        any side, such as a texture: half turns are as likely, and quarter turns where crops are
+        square. rotate: largest rotation in degrees besides.
     zoom: smallest and largest random scale of a crop.
     pixels_per_mm: of the images, where all have one scale, for `infer.py --scale auto`; 0: unknown.
     defaults: settings of training by flag name, such as {"size": [256, 256], "bs": 8}; never where
@@ -107,6 +109,7 @@ class Task:
     metadata: str = ""
     resize: bool = False
     flip: bool = True
+    upright: bool = True
     rotate: float = 0.0
     zoom: tuple[float, float] = (1.0, 1.0)
     pixels_per_mm: float = 0.0

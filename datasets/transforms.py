@@ -49,8 +49,9 @@ class Move(NamedTuple):
 
     `box` is cut from the source and resized to the training size plus `margin` (rows, columns) on
     each side. That is rotated by `angle` degrees (counter-clockwise) about its centre and loses the
-    margin: its corners hold real pixels where the image has them. `flip` mirrors it. `zoom`: how
-    many times larger things look than without augmentation.
+    margin: its corners hold real pixels where the image has them. `flip` mirrors it, and `turns`
+    quarter turns (counter-clockwise) follow. `zoom`: how many times larger things look than without
+    augmentation.
     """
 
     box: Box
@@ -58,6 +59,7 @@ class Move(NamedTuple):
     angle: float
     flip: bool
     zoom: float
+    turns: int = 0
 
     def apply(self, pixels: Tensor, size: tuple[int, int], smooth: bool, fill: float) -> Tensor:
         """Move (C, H, W) to (C, *size): `smooth` interpolates, else the nearest pixel is copied."""
@@ -68,7 +70,8 @@ class Move(NamedTuple):
             method = InterpolationMode.BILINEAR if smooth else InterpolationMode.NEAREST
             pixels = F.rotate(pixels, self.angle, method)  # what it uncovers goes with the margin
         pixels = pixels[..., rows : rows + size[0], columns : columns + size[1]]
-        return (F.horizontal_flip(pixels) if self.flip else pixels).contiguous()
+        pixels = F.horizontal_flip(pixels) if self.flip else pixels
+        return torch.rot90(pixels, self.turns, (-2, -1)).contiguous()
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,9 @@ class TrainTransform:
         if self.task.rotate and rng.random() < ROTATE_SHARE:
             angle = rng.uniform(-self.task.rotate, self.task.rotate)
         flip = self.task.flip and rng.random() < 0.5
+        turns = 0
+        if not self.task.upright:
+            turns = int(rng.integers(4)) if height == width else 2 * int(rng.integers(2))
 
         # The rotated crop's bounding box, less the crop, is the margin.
         cos, sin = abs(math.cos(math.radians(angle))), abs(math.sin(math.radians(angle)))
@@ -125,7 +131,7 @@ class TrainTransform:
         above, beside = round(rows * crop[0] / height), round(columns * crop[1] / width)
         top, left = box.top - above, box.left - beside
         window = Box(top, left, box.height + 2 * above, box.width + 2 * beside)
-        return Move(window, (rows, columns), angle, flip, zoom)
+        return Move(window, (rows, columns), angle, flip, zoom, turns)
 
     def _place(self, sample: Sample, crop: tuple[int, int], rng: np.random.Generator) -> Box:
         """A position for the crop (height, width), uniform where it, or the image, has room."""
@@ -203,7 +209,10 @@ def move_normals(target: Tensor, move: Move, size: tuple[int, int], output: Norm
     x, y, z = move_values(target, move, size, output)
     cos, sin = math.cos(math.radians(move.angle)), math.sin(math.radians(move.angle))
     x, y = cos * x - sin * y, sin * x + cos * y
-    return torch.stack([-x if move.flip else x, y, z])
+    x = -x if move.flip else x
+    for _ in range(move.turns):
+        x, y = -y, x
+    return torch.stack([x, y, z])
 
 
 def keep_label(target: Tensor, move: Move, size: tuple[int, int], output: Label) -> Tensor:

@@ -272,7 +272,8 @@ class NormalsExample(Example):
     def followed(self, values, move):
         x, y, z = values
         turned = (x + 1j * y) * np.exp(1j * np.deg2rad(move.angle))
-        return np.stack([turned.real * (-1 if move.flip else 1), turned.imag, z])
+        turned = (-turned.conj() if move.flip else turned) * 1j**move.turns
+        return np.stack([turned.real, turned.imag, z])
 
     def scores(self, prediction, labels, target):
         known = target.any(1)

@@ -84,6 +84,7 @@ MOVED = {
     "crop": Move(PART, (0, 0), 0.0, False, 1.0),
     "beyond the image": Move(Box(-6, 30, 20, 26), (0, 0), 0.0, False, 1.0),
     "flip": Move(PART, (0, 0), 0.0, True, 1.0),
+    "half turn": Move(PART, (0, 0), 0.0, False, 1.0, 2),
     "zoom in": Move(Box(6, 9, 10, 13), (0, 0), 0.0, False, 2.0),
     "zoom out": Move(WHOLE, (0, 0), 0.0, False, 0.5),
     "turn": Move(Box(4, 5, 32, 42), (6, 8), 25.0, False, 1.0),

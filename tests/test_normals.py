@@ -51,10 +51,11 @@ def normals_of(height):
 
 @pytest.mark.parametrize("angle", [0.0, 20.0, -75.0])
 @pytest.mark.parametrize("flip", [False, True])
-def test_the_moved_normals_are_those_of_the_moved_surface(angle, flip):
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_the_moved_normals_are_those_of_the_moved_surface(angle, flip, turns):
     rows, columns = np.indices((90, 110)) / 14
     height = (9 * np.sin(rows + 0.6 * columns) + 5 * np.cos(1.3 * columns)).astype(np.float32)
-    move, size = Move(Box(5, 8, 80, 90), (20, 20), angle, flip, 1.0), (40, 50)
+    move, size = Move(Box(5, 8, 80, 80), (20, 20), angle, flip, 1.0, turns), (40, 40)
     moved = move.apply(torch.from_numpy(height)[None], size, smooth=True, fill=0)[0].numpy()
     found = move_normals(torch.from_numpy(normals_of(height)), move, size, OUTPUT).numpy()
     inner = np.s_[:, 4:-4, 4:-4]

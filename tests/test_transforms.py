@@ -1,6 +1,7 @@
 """One draw moves the image and every target alike, and nothing else moves."""
 
 import pickle
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -218,6 +219,18 @@ def test_flip_mirrors_half_of_the_samples_or_none(flip):
     columns = [transform(coordinates(20, 20), seed).targets["column"][0] for seed in range(100)]
     flipped = sum(bool(column[0] > column[-1]) for column in columns)
     assert 30 < flipped < 70 if flip else flipped == 0
+
+
+@pytest.mark.parametrize(("size", "views"), [((20, 20), 8), ((16, 20), 4)])
+def test_what_is_seen_from_any_side_is_shown_in_each_way_as_often(size, views):
+    """The eight symmetries of a square, four of another rectangle."""
+    transform, sample = TrainTransform(coordinates_task(upright=False), size), coordinates(*size)
+    seen = Counter()
+    for seed in range(50 * views):
+        row, column = (transform(sample, seed).targets[name] for name in ("row", "column"))
+        seen[tuple(int(each[i, j]) for each in (row, column) for i, j in ((0, 0), (0, -1)))] += 1
+    assert len(seen) == views
+    assert all(25 < count < 80 for count in seen.values())
 
 
 def test_crops_prefer_sparse_labels(monkeypatch):
