@@ -21,7 +21,7 @@ from datasets.dataset import DenseDataset, open_split
 from datasets.demo import demo_shards
 from datasets.images import allow_pixels
 from datasets.index.sources import find_images, first_images, result_paths
-from datasets.stores import parse_path
+from datasets.stores import parse_path, shown
 from datasets.task import Task, UserError, read_task
 from models.export import export
 from utils import checkpoint, results
@@ -29,6 +29,7 @@ from utils.command import printable, run_command
 from utils.distributed import Distributed
 from utils.eight_bits import to_int8
 from utils.origin import origin
+from utils.package import slim, write_package
 from utils.page import Result, write_page
 from utils.predict_files import Tally, predict_files
 from utils.skipped import Skipped
@@ -52,7 +53,7 @@ def run(args: Namespace) -> int:
     """Load the network once, then do the one thing that was asked for; the status."""
     if args.out.exists() and not args.out.is_dir():
         raise UserError(f"--out {args.out}: a file, expected a folder")
-    if args.int8 and (args.export is None or args.export.suffix != ".onnx"):
+    if args.int8 and not (args.export or "").endswith(".onnx"):
         raise UserError(f"--int8 {args.int8}: expected --export FILE.onnx beside it")
     allow_pixels(args.max_pixels)
     if args.input == ["-"] and not (args.export or args.evaluate):
@@ -61,34 +62,44 @@ def run(args: Namespace) -> int:
             raise UserError("--input -: no name on standard input, expected one a line")
     from_file = args.task and args.task.endswith(".json")
     name = read_task(Path(args.task)).name if from_file else args.task
-    path = args.weights or checkpoint.find_weights(name, RUNS, SHIPPED)
+    path = checkpoint.located(args.weights or checkpoint.find_weights(name, RUNS, SHIPPED))
     device = "cpu" if args.export else args.device
     asked = {key: getattr(args, key) for key in ("amp", "tile", "overlap", "tta", "scale")}
     asked["tta"] = args.tta == [] or args.tta  # alone: as in `load`
     predictor = load(path, task=name, device=device, **asked)
     if __name__ == "__main__":  # else the process is not ours
         predictor.tasks[0].predictor.compute.keep_freed(first_step=False)
-    say(f"weights: {path}")
+    told = shown(path)
+    say(f"weights: {told}")
     if args.export:
-        if args.export.suffix == ".pt":
-            checkpoint.slim(path, args.export)
-        else:
-            export(predictor.network, args.export)
+        write_export(args.export, predictor, path)
         if args.int8:
-            for line in to_int8(args.export, *split_of(args, predictor, args.int8)):
+            for line in to_int8(Path(args.export), *split_of(args, predictor, args.int8)):
                 say(line)
         print(f"{args.export}: written", file=sys.stderr)
     elif args.evaluate:
         results = score(args, predictor)
         print(json.dumps(scores_of(results), indent=2))
         name = " and ".join(each.task.name for each in predictor.tasks)
-        facts = {"weights": path, "data": " ".join(args.input or ["demo"]), "split": args.evaluate}
+        facts = {"weights": told, "data": " ".join(args.input or ["demo"]), "split": args.evaluate}
         facts |= origin(predictor.tasks[0].predictor.compute.device)
         write_page(args.out / "report.html", f"{name}, {args.evaluate}", facts, results)
         say(f"report: {args.out / 'report.html'}")
     else:
-        return predict_all(args, predictor, path)
+        return predict_all(args, predictor, told)
     return 0
+
+
+def write_export(target: str, predictor: ImagePredictor, path: Path | str) -> None:
+    """The network as a folder to be shared, a small checkpoint, or a graph."""
+    file = Path(target)
+    if target.endswith("/") or file.is_dir() or not file.suffix:
+        write_package(file, path, predictor.network)
+    elif file.suffix == ".pt":
+        file.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.save(file, slim(path))
+    else:
+        export(predictor.network, file)
 
 
 def score(args: Namespace, predictor: ImagePredictor) -> list[Result]:
@@ -119,12 +130,12 @@ def say(line: str) -> None:
     print(printable(line), file=sys.stderr)
 
 
-def predict_all(args: Namespace, predictor: ImagePredictor, path: Path) -> int:
+def predict_all(args: Namespace, predictor: ImagePredictor, path: Path | str) -> int:
     """Every image through every task; results go to --out under the image's name. The status."""
     tally, drawn = Tally(args.skip_bad, say), []
     form = results.Form(
         *(args.alpha, tuple(args.shapes), args.tolerance, args.mm_per_pixel, args.sheet),
-        model=f"Manyhead, {path.parent.name}/{path.name}",
+        model=f"Manyhead, {'/'.join(Path(path).parts[-2:])}",
         probabilities=args.probabilities,
     )
     if args.sheet:

@@ -66,7 +66,7 @@ def export(model: UNet, path: Path) -> None:
     where it cannot be written."""
     makers = {".pt2": _program, ".onnx": _onnx}
     if path.suffix not in makers:
-        raise UserError(f"--export {path}: expected a name that ends in .pt2 or .onnx")
+        raise UserError(f"--export {path}: expected a name that ends in .pt2, .onnx, .pt or /")
     data = makers[path.suffix](model)  # whole before any of it is written
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,13 +48,13 @@ class ModelSpec:
                 f"{self.convs}: expected at most {MAX_CHANNELS} channels, {MAX_DEPTH} layers each"
             )
 
-    def check_size(self, path: Path) -> None:
-        """UserError, before memory is taken for its weights, unless a checkpoint has room for half
-        of them: it may hold them in half precision."""
+    def check_size(self, held: int) -> None:
+        """UserError, before memory is taken for its weights, unless the bytes that a checkpoint
+        holds are half of them: it may hold them in half precision."""
         with torch.device("meta"):
             claimed = sum(weight.nbytes for weight in UNet(self).parameters())
-        if claimed > 2 * path.stat().st_size:
-            raise UserError(f"{path}: does not fit a network of {claimed} bytes: it has fewer")
+        if claimed > 2 * held:
+            raise UserError(f"does not fit a network of {claimed} bytes: it has {held}")
 
     @staticmethod
     def of(outputs: Iterable[Output], **network: Any) -> "ModelSpec":

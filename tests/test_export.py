@@ -148,6 +148,8 @@ def test_eight_bits_say_nearly_the_same(run_train, run_infer, tiny_json):
 
 
 def test_other_suffixes(tmp_path):
-    with pytest.raises(ValueError, match=r"net.pth: expected a name that ends in .pt2 or .onnx"):
+    with pytest.raises(
+        ValueError, match=r"net.pth: expected a name that ends in .pt2, .onnx, .pt or /"
+    ):
         export(network(), tmp_path / "net.pth")
     assert not list(tmp_path.iterdir())

@@ -1,7 +1,5 @@
 """What the flags of a run ask for, made: its network, loss and training state."""
 
-from pathlib import Path
-
 from datasets.task import UserError
 from losses.weighted import Criterion
 from models import ModelSpec, UNet
@@ -41,11 +39,13 @@ def build_state(
     resumed = settings.resume is not None  # its checkpoint has the weights
     spec = model_spec(settings)
     if settings.resume is not None:
-        spec.check_size(settings.resume)
+        with checkpoint.well_formed(settings.resume):
+            spec.check_size(settings.resume.stat().st_size)
     model = UNet(spec, False if resumed else settings.pretrained)
     if settings.init and not resumed:
         try:
-            model.load_encoder(checkpoint.weights(checkpoint.load(Path(settings.init))))
+            source = checkpoint.located(settings.init)
+            model.load_encoder(checkpoint.weights(checkpoint.load(source)))
         except UserError as error:
             raise UserError(f"--init {settings.init}: {error}") from None
     check_norm(settings, model.stride, distributed.world_size)

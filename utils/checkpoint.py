@@ -1,6 +1,7 @@
 """Saves checkpoints, whole or not at all, and reads them as tensors and plain values only."""
 
 import errno
+import io
 import os
 import pickle
 import random
@@ -11,16 +12,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 
 from datasets import TASKS
+from datasets.stores import parse_path, shown
+from datasets.stores.blocks import from_environment
 from datasets.task import UserError
 from utils.command import printable
 from utils.files import write_whole
 
 LAST, PREVIOUS = "last.pt", "previous.pt"  # from which a run is resumed; the one before it
 BEST = "best.pt"  # what a run has learnt
+MOST = 2**32  # bytes of one that comes from an address: they are held whole
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # no room on a disk
 _PLAIN = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool}
 _PLAIN |= {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
@@ -45,7 +50,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
         """The file's content, read back before it takes the place of another."""
         with part.open("wb") as file:  # torch tells of a full disk only where Python writes for it
             torch.save({"format": FORMAT, **state}, file)
-        if record := _damaged(part):
+        if record := _damaged(part, part.stat().st_size):
             raise OSError(f"{record!r} is not read as it was written")
         if path.name == LAST and path.exists():
             before.unlink(missing_ok=True)
@@ -99,16 +104,46 @@ def load_last(path: Path) -> tuple[Path, dict[str, Any]]:
         return before, state
 
 
-def load(path: Path, *expected: str) -> dict[str, Any]:
-    """Read what `save` wrote, on the CPU; UserError names the file when it is something else, when
-    a bit of it is not what was written, or when it is not finite or lacks a part expected."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint")
+def located(weights: Path | str) -> Path | str:
+    """The checkpoint that is meant: best.pt of a folder, be it a run's or an exported one; the text
+    of an address."""
+    path = parse_path(str(weights))
+    if isinstance(path, Path):
+        return path / BEST if path.is_dir() else path
+    whole = "?" in path or urlsplit(path).path.endswith(".pt")
+    return path if whole else f"{path.rstrip('/')}/{BEST}"
+
+
+def _fetch(path: Path | str) -> tuple[Path | io.BytesIO, int]:
+    """What torch and zipfile read, and its size in bytes; UserError: it is not there, or too large
+    to be fetched."""
+    if isinstance(path, Path):
+        if not path.is_file():
+            raise UserError(f"{path}: no such checkpoint")
+        return path, path.stat().st_size
+    from datasets.stores.remote import RemoteFile  # fsspec, which few need
+
+    file = RemoteFile(path, from_environment())
+    size = file.fingerprint()["size"]
+    if size > MOST:
+        expected = f"a checkpoint of at most {MOST / 2**30:g}"
+        raise UserError(f"{file.path}: {size / 2**30:.1f} GiB, expected {expected}")
+    return io.BytesIO(file.read(size, 0)), size
+
+
+def load(path: Path | str, *expected: str) -> dict[str, Any]:
+    """Read what `save` wrote, from a file or an address, on the CPU; UserError names it when it is
+    something else, when a bit of it is not what was written, or when it is not finite or lacks a
+    part expected."""
+    source, size = _fetch(path)
+    path = shown(path)
     try:
-        if record := _damaged(path):
+        if record := _damaged(source, size):
             raise UserError(f"{path}: damaged: {record!r} is not what was written")
+        if isinstance(source, io.BytesIO):
+            source.seek(0)
         with warnings.catch_warnings(action="ignore"):  # what torch thinks of a foreign file
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(source, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except Exception as error:  # a damaged file fails in as many ways as there are bytes
@@ -129,7 +164,7 @@ def load(path: Path, *expected: str) -> dict[str, Any]:
         if not _is_plain(tensor):
             raise UserError(f"{path}: {name!r} is not a tensor of plain numbers")
         claimed += tensor.nbytes
-    if claimed > 4 * path.stat().st_size:
+    if claimed > 4 * size:
         raise UserError(f"{path}: its tensors claim {claimed} bytes, more than the file has")
     if broken := not_finite(state):
         raise UserError(f"{path}: {broken} is infinite or not a number")
@@ -137,8 +172,9 @@ def load(path: Path, *expected: str) -> dict[str, Any]:
 
 
 @contextmanager
-def well_formed(path: Path, what: str = "not what a run writes") -> Iterator[None]:
+def well_formed(path: Path | str, what: str = "not what a run writes") -> Iterator[None]:
     """UserError that says what is wrong where a checkpoint holds other values than a run writes."""
+    path = shown(path)
     try:
         yield
     except UserError as error:
@@ -158,15 +194,15 @@ def _is_plain(tensor: torch.Tensor) -> bool:
     return dense and tensor.dtype in _PLAIN
 
 
-def _damaged(path: Path) -> str | None:
+def _damaged(source: Path | io.BytesIO, size: int) -> str | None:
     """A record that does not match the checksum that torch wrote, which torch itself never reads.
 
     One that a flipped bit marks as a folder would be read as nothing.
     """
-    if not zipfile.is_zipfile(path):
+    if not zipfile.is_zipfile(source):
         return None  # torch says what it is instead
-    with zipfile.ZipFile(path) as file:
-        records, left = file.infolist(), path.stat().st_size
+    with zipfile.ZipFile(source) as file:
+        records, left = file.infolist(), size
         for record in records:  # torch packs none, and none lies in another
             left -= record.file_size
             if record.external_attr & 0x10 or record.compress_type or left < 0:
@@ -239,15 +275,6 @@ def weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:
         named = state["learner"]["ema"].items()
         found = {k.removeprefix("module."): v for k, v in named if k.startswith("module.")}
     return {name: value for name, value in found.items() if not name.startswith("aux.")}
-
-
-def slim(path: Path, out: Path) -> None:
-    """Copy what prediction needs of a checkpoint, weights in half precision: half of best.pt."""
-    state = load(path)
-    halves = {k: v.half() if v.is_floating_point() else v for k, v in weights(state).items()}
-    facts = {name: state[name] for name in ("config", "step", "scores") if name in state}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    save(out, facts | {"model": halves})
 
 
 def rng_state() -> dict[str, Any]:

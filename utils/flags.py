@@ -159,7 +159,11 @@ def _add_model(parser: Parser) -> None:
     norms = ("batch", "group", "none")
     add("--norm", choices=norms, default="batch", help="after each convolution (batch)")
     add("--dropout", type=share, default=0.0, help="share of channels dropped per block (0)")
-    add("--init", metavar="CKPT", help="start from the encoder of another run")
+    add(
+        "--init",
+        metavar="CKPT",
+        help="start from the encoder of another run: file, folder, address",
+    )
 
 
 def _add_learning(parser: Parser) -> None:

@@ -23,8 +23,9 @@ def infer_parser(tasks: Mapping[str, Task]) -> Parser:
     add = parser.add_argument_group("what").add_argument
     text = f"{', '.join(tasks)}, or any task trained below runs/, or its file (.json)"
     add("--task", metavar="NAME|FILE", help=text)
-    text = "best.pt or last.pt (default: the newest best.pt of the task, else the demo weights)"
-    add("--weights", type=Path, metavar="CKPT", help=text)
+    text = "best.pt or last.pt, a run's folder, or one that --export made, or the address of one "
+    text += "(default: the newest best.pt of the task, else the demo weights)"
+    add("--weights", metavar="CKPT", help=text)
     text = "images, folders, zips, HDF5; - reads such names from standard input, a line each "
     text += "(default: the demo's validation images)"
     add("--input", nargs="+", metavar="PATH", help=text)
@@ -36,8 +37,9 @@ def infer_parser(tasks: Mapping[str, Task]) -> Parser:
     text = "go on without at most N damaged images or samples (any number, and status 1; with "
     text += "--evaluate 0)"
     add("--skip-bad", type=natural, metavar="N", help=text)
-    text = "write the network as .pt2 (torch.export), .onnx, or .pt (a small checkpoint) instead"
-    add("--export", type=Path, metavar="FILE", help=text)
+    text = "write the network as .pt2 (torch.export), .onnx, .pt (a small checkpoint), or a folder "
+    text += "to be shared (weights, card, table of classes) instead"
+    add("--export", metavar="FILE|FOLDER/", help=text)
     text = "with --export FILE.onnx: in 8 bits, by the images of a labelled split of --input (val)"
     add("--int8", nargs="?", const="val", metavar="SPLIT", help=text)
     text = "write the regions of each class too, with areas: " + ", ".join(SHAPES)

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.photo import Photo, read_photo
+from datasets.stores import shown
 from datasets.task import Output, Task, UserError
 from models import ModelSpec, UNet
 from utils import checkpoint
@@ -64,7 +65,9 @@ def load(
     tta: bool | Sequence[str] = False,
     scale: float | Literal["auto"] = 1.0,
 ) -> ImagePredictor:
-    """A checkpoint, best.pt or last.pt -> a predictor. UserError (a ValueError): it holds none.
+    """A checkpoint (best.pt or last.pt, a folder with a best.pt, or the address of one of these, of
+    which fsspec reads `https://`, `hf://` and others) -> a predictor. UserError (a ValueError): it
+    holds none.
 
     task: one of several that the network was trained for (all). device: as the flag. amp: half
     precision. tile, overlap: pixels, see `Predictor`; None: SIGHT strides. tta: average over
@@ -82,7 +85,7 @@ def load(
         print(shares)
     """
     compute = make_compute(device, amp, keep_memory=False)
-    trained, network = load_network(Path(weights), task)
+    trained, network = load_network(weights, task)
     if scale == "auto":
         scale = AUTO
         if unknown := [each.name for each, _ in trained if not each.pixels_per_mm]:
@@ -102,20 +105,24 @@ def load(
     return ImagePredictor(network, tasks)
 
 
-def load_network(path: Path, name: str | None) -> tuple[list[tuple[Task, tuple[int, int]]], UNet]:
+def load_network(
+    path: Path | str, name: str | None
+) -> tuple[list[tuple[Task, tuple[int, int]]], UNet]:
     """The tasks of a checkpoint (or the one named) with the size (H, W) that each was trained at,
     and its network, on the CPU."""
+    path = checkpoint.located(path)
     state = checkpoint.load(path, "config")
     with checkpoint.well_formed(path, "holds no network that fits its weights"):
-        config = state["config"]
+        config, weights = state["config"], checkpoint.weights(state)
         tasks = [Task.from_json(task) for task in config["tasks"]]
         outputs = [output for task in tasks for output in task.outputs]
         spec = ModelSpec.from_json(config["model"], outputs)
-        spec.check_size(path)
+        spec.check_size(sum(weight.nbytes for weight in weights.values()))
         model = UNet(spec)
-        model.load_state_dict(checkpoint.weights(state))
+        model.load_state_dict(weights)
         trained = [(task, (h, w)) for task, (h, w) in zip(tasks, config["sizes"], strict=True)]
     chosen = [each for each in trained if name in (None, each[0].name)]
     if not chosen:
-        raise UserError(f"{path}: trained for {', '.join(t.name for t in tasks)}, not for {name}")
+        trained_for = ", ".join(task.name for task in tasks)
+        raise UserError(f"{shown(path)}: trained for {trained_for}, not for {name}")
     return chosen, model.eval()

@@ -1,5 +1,6 @@
 """Folders and shards, here or elsewhere: names, where their bytes are, how they are written."""
 
+from datasets.stores.files import shown
 from datasets.stores.store import (
     SHARD_SUFFIXES,
     FolderStore,
