@@ -93,7 +93,8 @@ def run(args: Namespace) -> int:
 def write_export(target: str, predictor: ImagePredictor, path: Path | str) -> None:
     """The network as a folder to be shared, a small checkpoint, or a graph."""
     file = Path(target)
-    if target.endswith("/") or file.is_dir() or not file.suffix:
+    is_folder = file.suffix not in (".pt", ".pt2", ".onnx") and file.is_dir()
+    if target.endswith("/") or is_folder or not file.suffix:
         write_package(file, path, predictor.network)
     elif file.suffix == ".pt":
         file.parent.mkdir(parents=True, exist_ok=True)
