@@ -2,8 +2,8 @@
 
 import os
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -17,18 +17,15 @@ from datasets.task import UserError
 LOCK = ".lock"
 
 
-def write_whole(path: Path, data: bytes | Callable[[Path], None]) -> None:
-    """Write beside `path`, then rename: a crash, a full disk or a power cut leaves the old file.
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to, which is renamed at the end.
 
-    data: the bytes, or what writes them to the path that it is given. OSError, or whatever `data`
-    raises, leaves nothing behind.
+    A crash, a full disk or a power cut leaves the old file. An error leaves nothing behind.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")  # other processes have their own
     try:
-        if callable(data):
-            data(part)
-        else:
-            part.write_bytes(data)
+        yield part
         with part.open("rb+") as file:
             os.fsync(file.fileno())  # else a rename may reach the disk before the bytes do
         os.replace(part, path)
@@ -42,6 +39,15 @@ def write_whole(path: Path, data: bytes | Callable[[Path], None]) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def write_whole(path: Path, data: bytes | Callable[[Path], None]) -> None:
+    """As `written_whole`, these bytes, or what writes them to the path that it is given."""
+    with written_whole(path) as part:
+        if callable(data):
+            data(part)
+        else:
+            part.write_bytes(data)
 
 
 def check_folder(folder: Path) -> None:

@@ -7,21 +7,23 @@ are pixels from the upper left corner of the image, x to the right, y down.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from datasets.shapes import HALF  # of a pixel: the middle of an edge is as far from its corners
 from datasets.task import Classes, Mask
-from utils.paint import STRIP_PIXELS
+from utils.outlines import Rings, keys_of, trace
 from utils.visualize import class_picture
 
 if TYPE_CHECKING:
     from shapely import MultiPolygon
 
-OUTSIDE = 256  # a label that no pixel has
+AT_ONCE = 2**18  # corners of outlines that are simplified together
 TOLERANCE = 1.0  # pixels
 MOST_AREA_CHANGE = 0.005  # of a part
+SHARES = (1, 0.7, 0.5)  # of the tolerance, that are tried in turn
 
 
 class Region(NamedTuple):
@@ -43,92 +45,105 @@ class Region(NamedTuple):
 def find_regions(
     labels: np.ndarray, output: Classes | Mask, tolerance: float = TOLERANCE
 ) -> list[Region]:
+    """uint8 (H, W) -> all of `each_region`."""
+    return list(each_region(labels, output, tolerance))
+
+
+def each_region(
+    labels: np.ndarray, output: Classes | Mask, tolerance: float = TOLERANCE
+) -> Iterator[Region]:
     """uint8 (H, W) -> the regions of every class that is painted (black ones, such as Clean, are
-    not), by class and from the top.
+    not), by class and from the top; so many of them are held as have AT_ONCE corners.
 
     tolerance: pixels by which an outline may leave the edges of its pixels to be smooth and short;
     below 0.5 it stays on them. No part's area then changes by more than 0.5 %: one that would has
     its exact outline, and so has one that would cross itself.
     """
+    picture, shown = class_picture(output), np.zeros(256, bool)
+    shown[[i for i, color in enumerate(picture.colors) if int(color, 16)]] = True
+    rings = trace(labels, shown)
+    face = _faces(rings, labels.shape[1])
+    whole = _joined(rings, face, labels.shape[1])
+    order = np.lexsort((rings.area < 0, face, whole))
+    corners = np.cumsum(np.diff(rings.starts)[order])
+    begin, done = 0, 0
+    for end in (np.flatnonzero(np.diff(whole[order], append=-1)) + 1).tolist():
+        if corners[end - 1] - done < AT_ONCE and end < len(order):
+            continue
+        some = order[begin:end]
+        faces = _polygons(rings, some, face[some])
+        first = rings.area[some] > 0  # ring of each face
+        ids, region = np.unique(whole[some][first], return_inverse=True)
+        yield from _regions(faces, region, rings.label[some][first], picture, tolerance)
+        begin, done = end, corners[end - 1]
+
+
+def _regions(
+    faces: np.ndarray, region: np.ndarray, label: np.ndarray, picture: Any, tolerance: float
+) -> Iterator[Region]:
+    """Of polygons, with the number of the region of each from 0 up, and its label."""
     import shapely
 
-    picture = class_picture(output)
-    segments, touches = _borders(labels)
-    faces = shapely.get_parts(shapely.polygonize(shapely.linestrings(segments)))
-    left, top = _first_corners(faces).astype(int).T
-    ids = labels[top, left]
-    shown = np.isin(ids, [i for i, color in enumerate(picture.colors) if int(color, 16)])
-    order = np.flatnonzero(shown)[np.lexsort((left[shown], top[shown], ids[shown]))]
-    faces, ids = shapely.simplify(faces[order], 0), ids[order]
-    whole = _joined(faces, ids, touches)  # (N) number of its region, for each face
-    order = np.argsort(whole, stable=True)
-    faces, ids, whole = faces[order], ids[order], whole[order]
-    _, first = np.unique(whole, return_index=True)
-    exact = shapely.multipolygons(faces, indices=whole)
-    outlines = shapely.multipolygons(_simplified(faces, tolerance), indices=whole)
+    exact = shapely.multipolygons(faces, indices=region)
+    outlines = shapely.multipolygons(_simplified(faces, tolerance), indices=region)
     outlines = np.where(shapely.is_valid(outlines), outlines, exact)
     left, top, right, bottom = shapely.bounds(exact).astype(int).T
     boxes = np.stack([left, top, right - left, bottom - top], 1).tolist()
+    ids = label[np.flatnonzero(np.diff(region, prepend=-1))].tolist()
     areas = shapely.area(exact).astype(int).tolist()
-    rows = zip(ids[first].tolist(), exact, outlines, areas, boxes, strict=True)
-    return [
-        Region(i, picture.names[i], picture.colors[i], exact, outline, area, tuple(box))
-        for i, exact, outline, area, box in rows
-    ]
+    for i, one, outline, area, box in zip(ids, exact, outlines, areas, boxes, strict=True):
+        yield Region(i, picture.names[i], picture.colors[i], one, outline, area, tuple(box))
 
 
-def _borders(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What lies between pixels of other labels, (N, 2, 2): straight lines from one (x, y) to the
-    next where anything turns or meets; and corners (M, 2) where pixels of a label touch across.
-
-    In strips, at which the lines that go down are cut.
-    """
-    height, width = labels.shape
-    step = max(1, STRIP_PIXELS // width)
-    segments, touches = [], []
-    for top in range(0, height, step):
-        num = min(step, height - top)
-        near = np.full((num + 2, width + 2), OUTSIDE, np.int16)  # with a row and column around it
-        above, below = max(0, top - 1), min(top + num + 1, height)
-        near[above - top + 1 : below - top + 1, 1:-1] = labels[above:below]
-        across = near[:-1] != near[1:]  # an edge above each row, and below the last
-        down = near[:, :-1] != near[:, 1:]  # an edge left of each column, and right of the last
-        left, right, upper, lower = across[:, :-1], across[:, 1:], down[:-1], down[1:]  # of corners
-        meets, turns = upper | lower, left | right
-        lines = slice(num + (top + num == height))  # the last belongs to the strip below
-        starts, ends = np.nonzero((right & meets)[lines]), np.nonzero((left & meets)[lines])
-        segments.append(np.stack([*starts[::-1], *ends[::-1]], 1) + (0, top, 0, top))
-        touching = (near[:-1, :-1] == near[1:, 1:]) | (near[:-1, 1:] == near[1:, :-1])
-        touching &= left & right & upper & lower
-        touches.append(np.stack(np.nonzero(touching[lines])[::-1], 1) + (0, top))
-        turns[[0, -1]] = True
-        starts, ends = np.nonzero((lower & turns)[:-1].T), np.nonzero((upper & turns)[1:].T)
-        segments.append(np.stack([*starts, *ends], 1) + (0, top, 0, top + 1))
-    return np.concatenate(segments).reshape(-1, 2, 2), np.concatenate(touches)
-
-
-def _first_corners(faces: np.ndarray) -> np.ndarray:
-    """The leftmost of the uppermost corners of each polygon, (N, 2): below and right of it is its
-    first pixel."""
+def _faces(rings: Rings, width: int) -> np.ndarray:
+    """A number for each ring, that of the face that it is of, by label and from the top: each has
+    one ring around it; and those of holes, of which a pixel beside is in the smallest such ring."""
     import shapely
 
-    corners, face = shapely.get_coordinates(shapely.get_exterior_ring(faces), return_index=True)
-    order = np.lexsort((*corners.T, face))
-    return corners[order[np.searchsorted(face[order], np.arange(len(faces)))]]
+    outer, holes = np.flatnonzero(rings.area > 0), np.flatnonzero(rings.area < 0)
+    face = np.zeros(len(rings.area), np.int64)
+    if not len(outer):
+        return face
+    keys = keys_of(rings.corners[:, 0], rings.corners[:, 1], width)
+    highest = np.minimum.reduceat(keys, rings.starts[:-1])  # its leftmost corner
+    outer = outer[np.lexsort((highest[outer], rings.label[outer]))]
+    face[outer] = np.arange(len(outer))
+    points = shapely.STRtree(shapely.points(rings.pixel[holes] + HALF))
+    smallest = np.full(len(holes), np.iinfo(np.int64).max)
+    num_parts = min(len(outer), 1 + len(keys) // AT_ONCE)
+    for some in np.array_split(outer, num_parts):
+        around, hole = points.query(_polygons(rings, some, some), "contains_properly")
+        order = np.argsort(rings.area[some[around]])[::-1]  # the last that is written stays
+        ring, hole = some[around[order]], hole[order]
+        smaller = rings.area[ring] < smallest[hole]
+        face[holes[hole[smaller]]] = face[ring[smaller]]
+        smallest[hole[smaller]] = rings.area[ring[smaller]]
+    return face
 
 
-def _joined(faces: np.ndarray, ids: np.ndarray, touches: np.ndarray) -> np.ndarray:
-    """A number (N) for each polygon, from 0 up, the same where those of a label touch."""
+def _polygons(rings: Rings, some: np.ndarray, face: np.ndarray) -> np.ndarray:
+    """Some of the rings, of which neighbours of one face are a polygon, its outer one first."""
     import shapely
 
-    corners, face = shapely.get_coordinates(faces, return_index=True)
-    keys, wide = corners.astype(np.int64) @ (1, 2**32), touches.astype(np.int64) @ (1, 2**32)
-    here = np.isin(keys, wide)
-    keys, face = keys[here], face[here]
-    order = np.lexsort((face, ids[face], keys))
-    keys, face = keys[order], face[order]
-    same = (keys[1:] == keys[:-1]) & (ids[face[1:]] == ids[face[:-1]])
-    parent = list(range(len(faces)))
+    starts, lengths = rings.starts[some], np.diff(rings.starts)[some]
+    offsets = np.concatenate([[0], np.cumsum(lengths + 1)])  # each ends where it starts
+    place = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths + 1)
+    place = place % np.repeat(lengths, lengths + 1) + np.repeat(starts, lengths + 1)
+    parts = np.flatnonzero(np.diff(face, prepend=-1, append=-1))
+    corners = rings.corners[place].astype(np.float64)
+    return shapely.from_ragged_array(shapely.GeometryType.POLYGON, corners, (offsets, parts))
+
+
+def _joined(rings: Rings, face: np.ndarray, width: int) -> np.ndarray:
+    """A number for each ring, that of the first face of its region: faces of a label that touch are
+    one."""
+    keys = keys_of(rings.corners[:, 0], rings.corners[:, 1], width)
+    here = np.flatnonzero(np.isin(keys, rings.touches))
+    ring = np.searchsorted(rings.starts, here, "right") - 1
+    order = np.lexsort((face[ring], rings.label[ring], keys[here]))
+    keys, ring = keys[here][order], ring[order]
+    same = (np.diff(keys) == 0) & (np.diff(rings.label[ring]) == 0)
+    parent = list(range(face.max(initial=-1) + 1))
 
     def root(i: int) -> int:
         while parent[i] != i:
@@ -136,15 +151,16 @@ def _joined(faces: np.ndarray, ids: np.ndarray, touches: np.ndarray) -> np.ndarr
             i = parent[i]
         return i
 
-    for one, other in zip(face[:-1][same].tolist(), face[1:][same].tolist(), strict=True):
+    pairs = zip(face[ring[:-1][same]].tolist(), face[ring[1:][same]].tolist(), strict=True)
+    for one, other in pairs:
         one, other = sorted((root(one), root(other)))
         parent[other] = one
-    return np.unique([root(i) for i in parent], return_inverse=True)[1].reshape(-1)
+    return np.array([root(i) for i in range(len(parent))], np.int64)[face]
 
 
 def _simplified(faces: np.ndarray, tolerance: float) -> np.ndarray:
     """Polygons through the middles of the edges of pixels, which has no stairs, and of these no
-    more than the tolerance needs; see `find_regions`."""
+    more than the tolerance, or else a smaller one, needs; see `each_region`."""
     import shapely
 
     if tolerance < HALF or not len(faces):
@@ -153,7 +169,14 @@ def _simplified(faces: np.ndarray, tolerance: float) -> np.ndarray:
     middles, rings = np.empty_like(corners), offsets[0]
     middles[:-1] = (corners[:-1] + corners[1:]) / 2
     middles[rings[1:] - 1] = middles[rings[:-1]]  # a ring ends where it starts
-    smooth = shapely.simplify(shapely.from_ragged_array(kind, middles, offsets), tolerance - HALF)
-    areas = shapely.area(faces)
-    close = np.abs(shapely.area(smooth) - areas) <= MOST_AREA_CHANGE * areas
-    return np.where(close & shapely.is_valid(smooth), smooth, faces)
+    middled, found = shapely.from_ragged_array(kind, middles, offsets), faces.copy()
+    left = np.arange(len(faces))
+    for share in SHARES:
+        # without a look at topology, for the time of which a twentieth is enough to check it
+        tried = shapely.simplify(middled[left], share * (tolerance - HALF), preserve_topology=False)
+        areas = shapely.area(faces[left])
+        fits = np.abs(shapely.area(tried) - areas) <= MOST_AREA_CHANGE * areas
+        fits &= (shapely.get_type_id(tried) == kind) & shapely.is_valid(tried)
+        found[left[fits]] = tried[fits]
+        left = left[~fits]
+    return found

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,11 +15,11 @@ from PIL.PngImagePlugin import PngInfo
 
 from datasets.photo import Photo
 from datasets.task import MAX_UINT16, Classes, Mask, Output, UserError
-from utils.files import write_whole
+from utils.files import write_whole, written_whole
 from utils.heap import give_back_memory
 from utils.legend import legend_below
 from utils.predict import PROBABILITY
-from utils.regions import find_regions
+from utils.regions import each_region
 from utils.shapes import WRITERS, Map
 from utils.sheet import DPI, Sheet, draw_sheet
 from utils.visualize import Style, picture_of
@@ -37,7 +38,7 @@ HEAD = 4096  # bytes in which both stand
 
 class Form(NamedTuple):
     """What results look like. alpha: see `Style`. shapes: names of `WRITERS`; tolerance: of their
-    outlines, see `find_regions`. mm: of a pixel; None: as the dpi of each image say. sheet: whether
+    outlines, see `each_region`. mm: of a pixel; None: as the dpi of each image say. sheet: whether
     there is a page of each image, see `draw_sheet`; model: a line on it. probabilities: whether
     they are written, too."""
 
@@ -116,14 +117,25 @@ def _view(photo: Photo, output: Output, values: np.ndarray, alpha: float) -> Ima
 def _write_shapes(
     stem: Path, photo: Photo, output: Classes | Mask, labels: np.ndarray, form: Form
 ) -> None:
-    """STEM_OUTPUT.geojson and so on."""
-    regions = find_regions(labels, output, form.tolerance)
+    """STEM_OUTPUT.geojson and so on, region by region."""
     pixels = photo.pixels.permute(1, 2, 0).numpy()
     mm, notes = mm_of(photo.dpi, form.mm), dict([SIGNATURE])
-    drawn = Map(photo.name, pixels, output, regions, form.tolerance, mm, form.alpha, notes)
-    for name in form.shapes:
-        suffix, writer = WRITERS[name]
-        _save(stem.with_name(f"{stem.name}_{output.name}{suffix}"), writer(drawn))
+    drawn, writing = Map(photo.name, pixels, output, form.tolerance, mm, form.alpha, notes), []
+    with ExitStack() as files:
+        for name in form.shapes:
+            suffix, make = WRITERS[name]
+            path = stem.with_name(f"{stem.name}_{output.name}{suffix}")
+            refuse_others(path)
+            part = files.enter_context(written_whole(path))
+            file = files.enter_context(part.open("w", encoding="utf-8", newline="\n"))
+            writing.append((make(drawn), file))
+        for writer, file in writing:
+            file.write(writer.head())
+        for region in each_region(labels, output, form.tolerance):
+            for writer, file in writing:
+                file.write(writer.text(region))
+        for writer, file in writing:
+            file.write(writer.tail())
 
 
 def _write_sheet(
@@ -248,15 +260,12 @@ def refuse_others(path: Path, begins: bytes = b"") -> None:
 
 def _save(
     path: Path,
-    data: Image.Image | dict[str, Any] | str,
+    data: Image.Image | dict[str, Any],
     dpi: tuple[float, float] | None = None,
     key: str = "",
 ) -> None:
     refuse_others(path)
     notes = dict([SIGNATURE]) | ({KEY: key} if key else {})
-    if isinstance(data, str):
-        write_whole(path, data.encode())
-        return
     if isinstance(data, dict):
         write_whole(path, f"{json.dumps(notes | data)}\n".encode())
         return

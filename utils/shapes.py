@@ -1,4 +1,5 @@
-"""Writes the regions of a map in the formats of others: `WRITERS`, by the name of the format.
+"""Writes the regions of a map in the formats of others, one by one: `WRITERS`, by the name of the
+format.
 
 Coordinates are those of `regions`: pixels from the upper left corner, y down.
 """
@@ -7,7 +8,7 @@ import base64
 import html
 import io
 import json
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,31 +26,89 @@ INKSCAPE = "http://www.inkscape.org/namespaces/inkscape"
 
 
 class Map(NamedTuple):
-    """What is written. name: of the photograph's file. pixels: uint8 (H, W, 3). tolerance: see
-    `find_regions`. mm: millimetres of a pixel (across, down), where they are known. alpha: see
+    """What regions are of. name: of the photograph's file. pixels: uint8 (H, W, 3). tolerance: see
+    `each_region`. mm: millimetres of a pixel (across, down), where they are known. alpha: see
     `Style`. notes: texts that stand in the file."""
 
     name: str
     pixels: np.ndarray
     output: Classes | Mask
-    regions: Sequence[Region]
     tolerance: float
     mm: tuple[float, float] | None
     alpha: float
     notes: dict[str, str]
 
 
-def geojson(drawn: Map) -> str:
+class Writer(ABC):
+    """A file's text, in parts: a head, one for each region, by class, and a tail."""
+
+    def __init__(self, drawn: Map) -> None:
+        self.drawn, self.num = drawn, 0
+        self.height, self.width = drawn.pixels.shape[:2]
+
+    def text(self, region: Region) -> str:
+        """The next region's."""
+        self.num += 1
+        return self.one(region)
+
+    @abstractmethod
+    def head(self) -> str:
+        """What stands before all regions."""
+
+    @abstractmethod
+    def one(self, region: Region) -> str:
+        """One region, of this `num` from 1 up."""
+
+    @abstractmethod
+    def tail(self) -> str:
+        """What stands behind all regions."""
+
+
+class JsonWriter(Writer):
+    """An object whose last value is a list, of something for each region."""
+
+    listed: str
+
+    def head(self) -> str:
+        return f'{json.dumps(self.drawn.notes | self.page())[:-1]}, "{self.listed}": ['
+
+    def one(self, region: Region) -> str:
+        return f"{',' * (self.num > 1)}\n{json.dumps(self.item(region))}"
+
+    def tail(self) -> str:
+        return "\n]}\n"
+
+    @abstractmethod
+    def page(self) -> dict[str, Any]:
+        """What the object says besides."""
+
+    @abstractmethod
+    def item(self, region: Region) -> dict[str, Any]:
+        """What the list says of a region."""
+
+
+class GeoJson(JsonWriter):
     """A FeatureCollection of one MultiPolygon a region. Its `classification` is QuPath's."""
-    features = []
-    for region in drawn.regions:
+
+    listed = "features"
+
+    def page(self) -> dict[str, Any]:
+        image = {"file_name": self.drawn.name, "width": self.width, "height": self.height}
+        return {
+            "type": "FeatureCollection",
+            "image": image,
+            "coordinates_are": ORIGIN,
+            "tolerance_px": self.drawn.tolerance,
+        }
+
+    def item(self, region: Region) -> dict[str, Any]:
         properties: dict[str, Any] = {
             "class": region.name,
-            "label": class_picture(drawn.output).codes[region.label],
+            "label": class_picture(self.drawn.output).codes[region.label],
             "area_px": region.area,
         }
-        if drawn.mm:
-            properties["area_mm2"] = round(region.area * drawn.mm[0] * drawn.mm[1], 4)
+        if mm := self.drawn.mm:
+            properties["area_mm2"] = round(region.area * mm[0] * mm[1], 4)
         properties |= {
             "box": region.box,
             "objectType": "annotation",
@@ -57,50 +116,82 @@ def geojson(drawn: Map) -> str:
         }
         polygons = [[ring.tolist() for ring in rings] for rings in rings_of(region.outline)]
         geometry = {"type": "MultiPolygon", "coordinates": polygons}
-        features.append({"type": "Feature", "properties": properties, "geometry": geometry})
-    height, width = drawn.pixels.shape[:2]
-    collection = drawn.notes | {
-        "type": "FeatureCollection",
-        "image": {"file_name": drawn.name, "width": width, "height": height},
-        "coordinates_are": ORIGIN,
-        "tolerance_px": drawn.tolerance,
-        "features": features,
-    }
-    return f"{json.dumps(collection)}\n"
+        return {"type": "Feature", "properties": properties, "geometry": geometry}
 
 
-def coco(drawn: Map) -> str:
+class Coco(JsonWriter):
     """One annotation a region: polygons, or run lengths where it has holes, which they cannot."""
-    height, width = drawn.pixels.shape[:2]
-    annotations = []
-    for i, region in enumerate(drawn.regions, 1):
-        parts = rings_of(region.outline)
+
+    listed = "annotations"
+
+    def page(self) -> dict[str, Any]:
+        names = enumerate(class_picture(self.drawn.output).names)
+        kind, name = self.drawn.output.name, self.drawn.name
+        size = {"width": self.width, "height": self.height}
+        return {
+            "info": {"description": f"{kind} of {name}"},
+            "images": [{"id": 1, "file_name": name} | size],
+            "categories": [{"id": i, "name": n, "supercategory": kind} for i, n in names if n],
+        }
+
+    def item(self, region: Region) -> dict[str, Any]:
+        parts, (height, width) = rings_of(region.outline), (self.height, self.width)
         has_holes = any(len(rings) > 1 for rings in parts)
         segmentation = (
             {"size": [height, width], "counts": run_lengths(region, height, width)}
             if has_holes
             else [ring[:-1].reshape(-1).tolist() for (ring,) in parts]
         )
-        annotations.append(
-            {
-                "id": i,
-                "image_id": 1,
-                "category_id": region.label,
-                "segmentation": segmentation,
-                "area": region.area,
-                "bbox": region.box,
-                "iscrowd": int(has_holes),
-            }
+        return {
+            "id": self.num,
+            "image_id": 1,
+            "category_id": region.label,
+            "segmentation": segmentation,
+            "area": region.area,
+            "bbox": region.box,
+            "iscrowd": int(has_holes),
+        }
+
+
+class Svg(Writer):
+    """A layer for each class, over the photograph in a layer of its own, of at most LONGEST pixels
+    a side."""
+
+    label: int | None = None  # of the layer that is open
+
+    def head(self) -> str:
+        drawn, width, height = self.drawn, self.width, self.height
+        size = f'width="{width}" height="{height}"'
+        if drawn.mm:
+            size = f'width="{width * drawn.mm[0]:.2f}mm" height="{height * drawn.mm[1]:.2f}mm"'
+        lines = [f"<!-- {key}: {value} -->" for key, value in drawn.notes.items()] + [
+            f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:inkscape="{INKSCAPE}" {size} '
+            f'viewBox="0 0 {width} {height}" preserveAspectRatio="none">',
+            f"<title>{html.escape(f'{drawn.output.name} of {drawn.name}')}</title>",
+            _layer("photograph"),
+            f'<image width="{width}" height="{height}" preserveAspectRatio="none" '
+            f'href="data:image/jpeg;base64,{_jpeg(drawn.pixels)}"/>',
+        ]
+        return "\n".join([*lines, ""])
+
+    def one(self, region: Region) -> str:
+        lines = []
+        if region.label != self.label:
+            self.label, line = region.label, max(1, max(self.height, self.width) / 1200)
+            color = f"#{region.color}"
+            style = f'fill="{color}" fill-opacity="{self.drawn.alpha}" fill-rule="evenodd" '
+            style += f'stroke="{color}" stroke-width="{line:.2f}" stroke-linejoin="round"'
+            lines += ["</g>", _layer(region.name, style)]
+        path = "".join(
+            "M" + " ".join(f"{x:g},{y:g}" for x, y in ring[:-1].tolist()) + "Z"
+            for rings in rings_of(region.outline)
+            for ring in rings
         )
-    names = [(i, name) for i, name in enumerate(class_picture(drawn.output).names) if name]
-    kind = drawn.output.name
-    data = drawn.notes | {
-        "info": {"description": f"{kind} of {drawn.name}"},
-        "images": [{"id": 1, "file_name": drawn.name, "width": width, "height": height}],
-        "categories": [{"id": i, "name": name, "supercategory": kind} for i, name in names],
-        "annotations": annotations,
-    }
-    return f"{json.dumps(data)}\n"
+        title = html.escape(f"{region.name}, {area_text(region.area, self.drawn.mm)}")
+        return "\n".join([*lines, f'<path d="{path}"><title>{title}</title></path>', ""])
+
+    def tail(self) -> str:
+        return "</g>\n</svg>\n"
 
 
 def run_lengths(region: Region, height: int, width: int) -> list[int]:
@@ -113,41 +204,6 @@ def run_lengths(region: Region, height: int, width: int) -> list[int]:
     column, row = np.divmod(edges, down + 1)
     places = (left + column) * height + top + row
     return np.diff(places, prepend=0, append=height * width).tolist()
-
-
-def svg(drawn: Map) -> str:
-    """A layer for each class, over the photograph in a layer of its own, of at most LONGEST pixels
-    a side."""
-    height, width = drawn.pixels.shape[:2]
-    size = f'width="{width}" height="{height}"'
-    if drawn.mm:
-        size = f'width="{width * drawn.mm[0]:.2f}mm" height="{height * drawn.mm[1]:.2f}mm"'
-    lines = [f"<!-- {key}: {value} -->" for key, value in drawn.notes.items()] + [
-        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:inkscape="{INKSCAPE}" {size} '
-        f'viewBox="0 0 {width} {height}" preserveAspectRatio="none">',
-        f"<title>{html.escape(f'{drawn.output.name} of {drawn.name}')}</title>",
-        _layer("photograph"),
-        f'<image width="{width}" height="{height}" preserveAspectRatio="none" '
-        f'href="data:image/jpeg;base64,{_jpeg(drawn.pixels)}"/>',
-        "</g>",
-    ]
-    line = max(1, max(height, width) / 1200)
-    for label in dict.fromkeys(region.label for region in drawn.regions):
-        layer = [region for region in drawn.regions if region.label == label]
-        color = f"#{layer[0].color}"
-        style = f'fill="{color}" fill-opacity="{drawn.alpha}" fill-rule="evenodd" '
-        style += f'stroke="{color}" stroke-width="{line:.2f}" stroke-linejoin="round"'
-        lines.append(_layer(layer[0].name, style))
-        for region in layer:
-            rings = (ring for rings in rings_of(region.outline) for ring in rings)
-            path = "".join(
-                "M" + " ".join(f"{x:g},{y:g}" for x, y in ring[:-1].tolist()) + "Z"
-                for ring in rings
-            )
-            title = html.escape(f"{region.name}, {area_text(region.area, drawn.mm)}")
-            lines.append(f'<path d="{path}"><title>{title}</title></path>')
-        lines.append("</g>")
-    return "\n".join([*lines, "</svg>\n"])
 
 
 def area_text(pixels: int, mm: tuple[float, float] | None) -> str:
@@ -175,8 +231,8 @@ def _jpeg(pixels: np.ndarray) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-WRITERS: dict[str, tuple[str, Callable[[Map], str]]] = {
-    "geojson": (".geojson", geojson),
-    "coco": ("_coco.json", coco),
-    "svg": (".svg", svg),
+WRITERS: dict[str, tuple[str, type[Writer]]] = {
+    "geojson": (".geojson", GeoJson),
+    "coco": ("_coco.json", Coco),
+    "svg": (".svg", Svg),
 }
