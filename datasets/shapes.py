@@ -194,7 +194,7 @@ def spans(
 
 def filled(rings: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
     """bool (H, W): pixels whose centre is inside an odd number of rings (n, 2), which may lie
-    outside. What `find_regions` calls exact gives its pixels back."""
+    outside. What `each_region` calls exact gives its pixels back."""
     target = np.zeros(size, np.uint8)
     paint(target, [Shape("", None, [rings])], [1])
     return target.astype(bool)

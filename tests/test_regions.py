@@ -14,7 +14,7 @@ import torch
 from datasets.photo import Photo
 from datasets.shapes import filled
 from datasets.task import Classes, Mask
-from utils import outlines
+from utils import outlines, regions
 from utils.regions import find_regions
 from utils.results import Form, is_own, mm_of, write
 from utils.shapes import rings_of, run_lengths
@@ -59,6 +59,7 @@ def painted(found, size):
 @pytest.mark.parametrize("strip", [2**20, 40])
 def test_exact_outlines_give_the_map_back(monkeypatch, labels, strip):
     monkeypatch.setattr(outlines, "STRIP_PIXELS", strip)
+    monkeypatch.setattr(regions, "AT_ONCE", strip)
     found = find_regions(labels, CLASSES)
     assert np.array_equal(painted(found, labels.shape), np.where(labels == 255, 0, labels))
     for region in found:

@@ -48,16 +48,19 @@ def keys_of(x: np.ndarray, y: np.ndarray, width: int) -> np.ndarray:
     return y.astype(np.int64) * (width + 1) + x
 
 
+def among(keys: np.ndarray, few: np.ndarray) -> np.ndarray:
+    """Which keys, bool (N), are of a few sorted ones: numpy's isin sorts all of them."""
+    if not len(few):
+        return np.zeros(len(keys), bool)
+    return few[np.searchsorted(few, keys).clip(max=len(few) - 1)] == keys
+
+
 def trace(labels: np.ndarray, shown: np.ndarray) -> Rings:
     """The outlines in a map uint8 (H, W), in the order of reading. shown: bool (256), the labels
     that have any."""
-    across, down, touches = _lines(labels, np.where(shown, np.arange(256), NO_LABEL))
-    order, starts = _follow(_next(across, down))
-    width = labels.shape[1] + 1
-    y, left = np.divmod(across.start[order], width)
-    right = across.end[order] - y * width
-    corners = np.stack([np.stack([left, right], 1), np.stack([y, y], 1)], 2).reshape(-1, 2)
-    corners, starts = _simple(corners.astype(np.int32), 2 * starts, touches, width - 1)
+    width = labels.shape[1]
+    corners, starts, touches = _rings(labels, np.where(shown, np.arange(256), NO_LABEL))
+    corners, starts = _simple(corners, starts, touches, width)
     if not len(starts[:-1]):
         none = np.empty(0, np.int64)
         return Rings(corners, starts, none, none, none.reshape(0, 2), touches)
@@ -66,6 +69,20 @@ def trace(labels: np.ndarray, shown: np.ndarray) -> Rings:
     first, second = corners[starts[:-1]], corners[starts[:-1] + 1]
     pixel = first - (first[:, :1] > second[:, :1])  # below a line to the right, else above it
     return Rings(corners, starts, labels[pixel[:, 1], pixel[:, 0]], area, pixel, touches)
+
+
+def _rings(labels: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`Rings.corners`, `starts` and `touches`, of rings that may meet themselves in corners."""
+    across, down, touches = _lines(labels, table)
+    following = _next(across, down)
+    del down  # there may be millions of lines
+    order, starts = _follow(following)
+    del following
+    y, left = np.divmod(across.start[order], labels.shape[1] + 1)
+    corners = np.empty((2 * len(order), 2), np.int32)
+    corners[::2, 0], corners[::2, 1], corners[1::2, 1] = left, y, y
+    corners[1::2, 0] = across.end[order] % (labels.shape[1] + 1)
+    return corners, 2 * starts, touches
 
 
 def _lines(labels: np.ndarray, table: np.ndarray) -> tuple[Lines, Lines, np.ndarray]:
@@ -81,15 +98,16 @@ def _lines(labels: np.ndarray, table: np.ndarray) -> tuple[Lines, Lines, np.ndar
         for name, mask, then_left in _ends(near):
             at = np.flatnonzero(mask)
             found.setdefault(name, []).append(at + top * (width + 1))
-            found.setdefault(f"left after {name}", []).append(then_left.flat[at])
-    whole = {name: np.concatenate(parts) for name, parts in found.items()}
+            if name.startswith("end"):
+                found.setdefault(f"left after {name}", []).append(then_left.flat[at])
+    whole = {name: np.concatenate(found.pop(name)) for name in list(found)}
 
     def lines(down: bool) -> Lines:
         """Along a row or column starts and ends of one direction alternate: each has its place."""
         parts = []
         for back, name in enumerate(("down", "up") if down else ("right", "left")):
-            start, end = whole[f"start {name}"], whole[f"end {name}"]
-            left = whole[f"left after end {name}"]
+            start, end = whole.pop(f"start {name}"), whole.pop(f"end {name}")
+            left = whole.pop(f"left after end {name}")
             if down:
                 start = start[np.argsort(start % (width + 1), kind="stable")]
                 order = np.argsort(end % (width + 1), kind="stable")
@@ -149,7 +167,7 @@ def _simple(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same rings, those that meet themselves in corners taken apart there."""
     keys = keys_of(corners[:, 0], corners[:, 1], width)
-    at = np.flatnonzero(np.isin(keys, touches))
+    at = np.flatnonzero(among(keys, touches))
     ring = np.searchsorted(starts, at, "right") - 1
     order = np.lexsort((keys[at], ring))
     at, ring = at[order], ring[order]

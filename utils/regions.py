@@ -14,7 +14,7 @@ import numpy as np
 
 from datasets.shapes import HALF  # of a pixel: the middle of an edge is as far from its corners
 from datasets.task import Classes, Mask
-from utils.outlines import Rings, keys_of, trace
+from utils.outlines import Rings, among, keys_of, trace
 from utils.visualize import class_picture
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _joined(rings: Rings, face: np.ndarray, width: int) -> np.ndarray:
     """A number for each ring, that of the first face of its region: faces of a label that touch are
     one."""
     keys = keys_of(rings.corners[:, 0], rings.corners[:, 1], width)
-    here = np.flatnonzero(np.isin(keys, rings.touches))
+    here = np.flatnonzero(among(keys, rings.touches))
     ring = np.searchsorted(rings.starts, here, "right") - 1
     order = np.lexsort((face[ring], rings.label[ring], keys[here]))
     keys, ring = keys[here][order], ring[order]

@@ -24,6 +24,7 @@ from utils.shapes import WRITERS, Map
 from utils.sheet import DPI, Sheet, draw_sheet
 from utils.visualize import Style, picture_of
 
+Labels = Mapping[str, np.ndarray]
 LARGE = 2**23  # pixels of an image; what is free is given back after each work on a larger one
 STRIP_PIXELS = 2**20  # painted at a time: blending takes ten times the room of what it gives
 MM_PER_INCH = 25.4
@@ -67,7 +68,7 @@ def is_own(data: bytes) -> bool:
 def write(
     stem: Path,
     photo: Photo,
-    predictions: Mapping[str, np.ndarray],
+    predictions: Labels,
     outputs: Sequence[Output],
     key: str = "",
     form: Form = PLAIN,
@@ -81,19 +82,23 @@ def write(
     UserError: a file that somebody else has made is in the way.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
-    for output in outputs:  # no picture is held while another is made
-        path = stem.with_name(f"{stem.name}_{output.name}_view.png")
-        _save(path, _view(photo, output, predictions[output.name], form.alpha), photo.dpi)
-        if form.shapes and isinstance(output, Classes | Mask):
-            _write_shapes(stem, photo, output, predictions[output.name], form)
-        if form.sheet and isinstance(output, Classes | Mask):
-            _write_sheet(stem, photo, output, predictions[output.name], form)
-        if output.name + PROBABILITY in predictions:
-            _write_probabilities(stem, photo, output, predictions[output.name + PROBABILITY])
-        if photo.pixels[0].numel() > LARGE:
-            give_back_memory()
+    for output in outputs:
+        makers = [_write_view]
+        if isinstance(output, Classes | Mask):
+            makers += [_write_shapes] * bool(form.shapes) + [_write_sheet] * form.sheet
+        makers += [_write_probabilities] * (output.name + PROBABILITY in predictions)
+        for make in makers:  # what one has held is free before another begins
+            make(stem, photo, output, predictions, form)
+            if photo.pixels[0].numel() > LARGE:
+                give_back_memory()
     for output in outputs:
         _save(data_path(stem, output), _data(output, predictions[output.name]), photo.dpi, key)
+
+
+def _write_view(stem: Path, photo: Photo, output: Any, predictions: Labels, form: Form) -> None:
+    """STEM_OUTPUT_view.png."""
+    path = stem.with_name(f"{stem.name}_{output.name}_view.png")
+    _save(path, _view(photo, output, predictions[output.name], form.alpha), photo.dpi)
 
 
 def _view(photo: Photo, output: Output, values: np.ndarray, alpha: float) -> Image.Image:
@@ -114,9 +119,7 @@ def _view(photo: Photo, output: Output, values: np.ndarray, alpha: float) -> Ima
     return page
 
 
-def _write_shapes(
-    stem: Path, photo: Photo, output: Classes | Mask, labels: np.ndarray, form: Form
-) -> None:
+def _write_shapes(stem: Path, photo: Photo, output: Any, predictions: Labels, form: Form) -> None:
     """STEM_OUTPUT.geojson and so on, region by region."""
     pixels = photo.pixels.permute(1, 2, 0).numpy()
     mm, notes = mm_of(photo.dpi, form.mm), dict([SIGNATURE])
@@ -131,27 +134,29 @@ def _write_shapes(
             writing.append((make(drawn), file))
         for writer, file in writing:
             file.write(writer.head())
-        for region in each_region(labels, output, form.tolerance):
+        for region in each_region(predictions[output.name], output, form.tolerance):
             for writer, file in writing:
                 file.write(writer.text(region))
         for writer, file in writing:
             file.write(writer.tail())
 
 
-def _write_sheet(
-    stem: Path, photo: Photo, output: Classes | Mask, labels: np.ndarray, form: Form
-) -> None:
+def _write_sheet(stem: Path, photo: Photo, output: Any, predictions: Labels, form: Form) -> None:
     """STEM_OUTPUT_sheet.png and .pdf."""
     pixels, mm = photo.pixels.permute(1, 2, 0).numpy(), mm_of(photo.dpi, form.mm)
+    labels = predictions[output.name]
     page = draw_sheet(Sheet(photo.name, pixels, labels, output, mm, form.model))
     path = stem.with_name(f"{stem.name}_{output.name}_sheet.png")
     _save(path, page, (DPI, DPI))
     save_pdf(path.with_suffix(".pdf"), [page])
 
 
-def _write_probabilities(stem: Path, photo: Photo, output: Output, values: np.ndarray) -> None:
+def _write_probabilities(
+    stem: Path, photo: Photo, output: Any, predictions: Labels, form: Form
+) -> None:
     """STEM_OUTPUT_probability.png, of whose 16 bits 65535 is 1; of several classes .npz: float16
     `probability` (classes, H, W), and the names of these."""
+    values = predictions[output.name + PROBABILITY]
     path = stem.with_name(f"{stem.name}_{output.name}{PROBABILITY}.png")
     if isinstance(output, Mask):
         _save(path, Image.fromarray(values[0]), photo.dpi)
