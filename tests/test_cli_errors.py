@@ -169,6 +169,7 @@ WORDS = {
     "half a step": (["--task", "damage", "--steps", "1.5"], ["--steps", "1.5"]),
     "all dropped out": (["--task", "damage", "--dropout", "1"], ["--dropout", "'1'"]),
     "one side": (["--task", "damage", "--size", "32"], ["--size"]),
+    "too small": (["--task", "damage", "--size", "32", "2"], ["--size", "'2'", "from 3"]),
     "two convolutions": (["--task", "damage", "--convs", "1", "2"], ["--convs", "1 or 3"]),
     "an enormous seed": (["--task", "damage", "--seed", str(2**70)], ["--seed", "2^63"]),
     "unknown output": (["--task", "damage", "--losses", "mask=bce"], ["--losses", "'mask'"]),

@@ -38,6 +38,7 @@ def _number(
 
 
 positive = _number(int, 1, 2**31, "a whole number from 1 to less than 2^31")
+side = _number(int, 3, 2**31, "a whole number of pixels from 3 to less than 2^31")  # as blur needs
 natural = _number(int, 0, 2**31, "a whole number from 0 to less than 2^31")
 real = _number(float, 0, math.inf, "a number from 0")
 above_zero = _number(float, math.ulp(0.0), math.inf, "a number above 0")
@@ -132,7 +133,7 @@ def _add_data(parser: Parser) -> None:
     text = "run folder (default: runs/TASK, or the next free runs/TASK-2, ...)"
     add("--out", type=Path, help=text)
     text = "training size in pixels (256 256)"
-    add("--size", nargs=2, type=positive, metavar=("H", "W"), help=text)
+    add("--size", nargs=2, type=side, metavar=("H", "W"), help=text)
     text = "validate where a field of the path or the metadata has this value, train on the rest"
     add("--split-by", type=field_value, metavar="FIELD=VALUE", help=text)
     add("--workers", type=natural, default=2, help="processes that read and decode (2)")
