@@ -27,15 +27,13 @@ class Exportable(nn.Module):
         self.model = model
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Crops by index: a slice would ask whether it is the whole, and fix the sizes seen."""
-        rows = torch.arange(image.shape[-2], device=image.device)
-        columns = torch.arange(image.shape[-1], device=image.device)
-        predictions = self.model.forward_padded(self.model.pad_to_stride(image))
+        """Crops by padding less than nothing: a slice would ask whether it is the whole, and fix
+        the sizes seen."""
+        padded, (height, width) = self.model.pad_to_stride(image), image.shape[-2:]
+        less = (0, width - padded.shape[-1], 0, height - padded.shape[-2])
         return {
-            name: prediction
-            if self.model.heads[name].per_image
-            else prediction.index_select(-2, rows).index_select(-1, columns)
-            for name, prediction in predictions.items()
+            name: prediction if self.model.heads[name].per_image else F.pad(prediction, less)
+            for name, prediction in self.model.forward_padded(padded).items()
         }
 
 
@@ -116,6 +114,10 @@ def _onnx(model: UNet) -> bytes:
     except ImportError as error:
         raise UserError(f"--export: .onnx needs `pip install onnx onnxscript`: {error}") from None
     file = program.model_proto  # a new one each time
+    for output in file.graph.output:  # by name, not by the sum that they are of the padded ones
+        dims = output.type.tensor_type.shape.dim
+        for at in SIZES.keys() & range(len(dims)):
+            dims[at].dim_param = SIZES[at]
     for key, value in metadata(model).items():
         file.metadata_props.add(key=key, value=value)
     return file.SerializeToString()

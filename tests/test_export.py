@@ -14,6 +14,7 @@ from PIL import Image
 from datasets import TASKS
 from models import ModelSpec, UNet
 from models.export import export
+from utils import checkpoint
 
 SPECS = {
     "damage": ModelSpec.of(TASKS["damage"].outputs, width=16, centre=128),
@@ -138,6 +139,9 @@ def test_eight_bits_say_nearly_the_same(run_train, run_infer, tiny_json):
     sessions = [onnxruntime.InferenceSession(name) for name in ("wide.onnx", "net.onnx")]
     first, second = (session.get_modelmeta().custom_metadata_map for session in sessions)
     assert first == second
+    weights = checkpoint.weights(checkpoint.load(Path("run/best.pt"))).items()
+    kernels = [each.numel() for name, each in weights if name.endswith("weight") and each.ndim == 4]
+    assert held_in("net.onnx") == sum(kernels)  # a byte each, also where others are made of them
     image = np.asarray(Image.open(data / "img" / "k00.png"), np.float32) / 255
     given = {"image": image.transpose(2, 0, 1)[None, :, :37, :41]}
     wide, narrow = (session.run(["parts"], given)[0].argmax(1) for session in sessions)
@@ -145,6 +149,14 @@ def test_eight_bits_say_nearly_the_same(run_train, run_infer, tiny_json):
     ran = run_infer(*words, "net.pt2", "--int8")
     assert ran.status == 2
     assert "--int8 val: expected --export FILE.onnx" in ran.err
+
+
+def held_in(path):
+    """Bytes of the kernels in a file."""
+    import onnx
+
+    values = map(onnx.numpy_helper.to_array, onnx.load(path).graph.initializer)
+    return sum(each.size for each in values if each.dtype == np.int8 and each.ndim == 4)
 
 
 def test_other_suffixes(tmp_path):
