@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,12 +29,13 @@ from losses import Criterion
 from losses.weighted import TERMS
 from models import ModelSpec, UNet
 from utils import checkpoint, engine
+from utils.build import model_spec
 from utils.compute import Compute
 from utils.distributed import Distributed
 from utils.engine import TrainState, train_step
 from utils.metrics import metrics_of
 from utils.predict import Predictor
-from utils.settings import OptimSettings
+from utils.settings import OptimSettings, parse
 from utils.validation import evaluate
 
 CPU = torch.device("cpu")
@@ -235,6 +237,24 @@ def test_any_number_of_ranks_sees_the_same_images(neighbours, accum):
     for before in (1, 2, 3, 5, 7):
         for after in (1, 2, 3, 5, 7):
             assert steps(before, 0, 2) + steps(after, 2, 2) == whole
+
+
+def test_the_page_on_scaling_out_counts_right():
+    """The table of utils/README.md, by the lines above it, of the network that it names."""
+    page = (Path(__file__).parents[1] / "utils" / "README.md").read_text()
+    found = {}
+    exec(re.search(r"```python\n(def times_as_fast.*?)```", page, re.DOTALL)[1], found)
+    times = found["times_as_fast"]
+    model = UNet(model_spec(parse(["--task", "maskdepth"])))
+    assert sum(p.numel() for p in model.parameters()) == times.__defaults__[1]
+    statistics = [b for b in model.buffers() if b.is_floating_point()]
+    assert f"({sum(b.numel() for b in statistics):,} numbers" in page
+    links = {"1 Gbit/s": 125e6, "10 Gbit/s": 1.25e9, "PCIe 4.0 x16, 31.5 GB/s": 31.5e9}
+    rows = re.findall(r"\| (\d+) images/s: .*? \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|", page)
+    assert len(rows) == 5
+    for rate, link, *told in rows:
+        counted = [times(ranks, links[link], int(rate)) for ranks in (2, 4, 8)]
+        assert [f"{each:.2f}" for each in counted] == told
 
 
 def children(pid):

@@ -522,9 +522,10 @@ def test_the_slurm_job_of_the_readme_requeues_itself_until_it_is_done(tiny_json,
     assert sbatch("--steps 100000", warns=True) == 75
     assert (tmp_path / "requeued").read_text() == "requeue 7\n"
     last = tmp_path / "runs" / "damage" / "last.pt"
-    step = checkpoint.load(last)["step"]
+    step, told = checkpoint.load(last)["step"], (last.parent / "metrics.jsonl").read_bytes()
     assert sbatch(f"--steps {step + 2}", warns=False) == 0
     assert checkpoint.load(last)["step"] == step + 2
+    assert (last.parent / "metrics.jsonl").read_bytes().startswith(told)  # it has gone on
     assert (tmp_path / "requeued").read_text() == "requeue 7\n"
 
 
