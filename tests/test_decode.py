@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image, ImageOps
@@ -57,8 +58,12 @@ def test_image_rgb_png_is_lossless():
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr"])
 def test_image_modes_become_rgb(mode):
     original = Image.fromarray(rgb_noise()).convert(mode)
-    format = "TIFF" if mode in ("CMYK", "YCbCr") else "PNG"
-    image = decode_image(encode(original, format), "a")
+    data = encode(original, "TIFF" if mode in ("CMYK", "YCbCr") else "PNG")
+    if mode == "YCbCr" and int(PIL.__version__.partition(".")[0]) < 13:  # takes it for RGBX
+        with pytest.raises(UserError, match="a: cannot be decoded"):
+            decode_image(data, "a")
+        return
+    image = decode_image(data, "a")
     expected = np.asarray(original.convert("RGB"))
     assert torch.equal(image, torch.from_numpy(expected.copy()).permute(2, 0, 1))
 
