@@ -43,7 +43,7 @@ class Writer(ABC):
     """A file's text, in parts: a head, one for each region, by class, and a tail."""
 
     def __init__(self, drawn: Map) -> None:
-        self.drawn, self.num = drawn, 0
+        self.drawn, self.num, self.picture = drawn, 0, class_picture(drawn.output)
         self.height, self.width = drawn.pixels.shape[:2]
 
     def text(self, region: Region) -> str:
@@ -104,7 +104,7 @@ class GeoJson(JsonWriter):
     def item(self, region: Region) -> dict[str, Any]:
         properties: dict[str, Any] = {
             "class": region.name,
-            "label": class_picture(self.drawn.output).codes[region.label],
+            "label": self.picture.codes[region.label],
             "area_px": region.area,
         }
         if mm := self.drawn.mm:
@@ -125,7 +125,7 @@ class Coco(JsonWriter):
     listed = "annotations"
 
     def page(self) -> dict[str, Any]:
-        names = enumerate(class_picture(self.drawn.output).names)
+        names = enumerate(self.picture.names)
         kind, name = self.drawn.output.name, self.drawn.name
         size = {"width": self.width, "height": self.height}
         return {
