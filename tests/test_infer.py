@@ -572,6 +572,23 @@ def test_a_loaded_network_predicts_as_the_command_does(run_infer, network, tmp_p
         assert np.abs(millimetres - opened("predictions/x_near.png")).max() <= 0.51
 
 
+def test_a_loaded_network_gives_regions_with_areas(network, tmp_path):
+    picture("RGB", (60, 45)).save(tmp_path / "x.png", dpi=(254, 254))
+    predictor = infer.load(tmp_path / "tiny.pt", device="cpu")
+    labels = predictor(tmp_path / "x.png")
+    asked = [{"tolerance": 0}, {"tolerance": 0, "mm": 0.5}]
+    for more, pixel in zip(asked, (0.01, 0.25), strict=True):
+        found = predictor.regions(tmp_path / "x.png", **more)
+        assert list(found) == ["parts", "edge"]
+        painted = {name: sum(each.area for each in regions) for name, regions in found.items()}
+        assert painted["edge"] == labels["edge"].sum()
+        for each in [each for regions in found.values() for each in regions]:
+            assert each.area_mm2 == pytest.approx(each.area * pixel)
+            assert each.outline.equals(each.exact)
+    grey = predictor.regions(picture("RGB", (60, 45)))
+    assert all(each.area_mm2 is None for regions in grey.values() for each in regions)
+
+
 def test_a_loaded_network_takes_grey_tiles_and_one_task(tmp_path):
     keep(tmp_path / "both.pt", TINY, replace(values_task(), resize=True))
     predictor = infer.load(tmp_path / "both.pt", task="values", device="cpu")

@@ -31,6 +31,7 @@ class Region(NamedTuple):
 
     label: the id of the class; name and color as in a legend. exact: its outline along the edges of
     its pixels; outline: the same, simplified. area: in pixels. box: left, top, width, height.
+    area_mm2: where `ImagePredictor.regions` knows how large a pixel is.
     """
 
     label: int
@@ -40,6 +41,7 @@ class Region(NamedTuple):
     outline: MultiPolygon
     area: int
     box: tuple[int, int, int, int]
+    area_mm2: float | None = None
 
 
 def find_regions(

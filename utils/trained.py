@@ -10,12 +10,14 @@ from PIL import Image
 
 from datasets.photo import Photo, read_photo
 from datasets.stores import shown
-from datasets.task import Output, Task, UserError
+from datasets.task import Classes, Mask, Output, Task, UserError
 from models import ModelSpec, UNet
 from utils import checkpoint
 from utils.compute import make_compute
 from utils.predict import AUTO, Predictor
 from utils.predict_files import at_scale_of
+from utils.regions import TOLERANCE, Region, each_region
+from utils.results import mm_of
 
 SIGHT = 8  # strides that neighbouring tiles share: of 1,800 pixels' labels 0.05 % change by tiles
 
@@ -52,6 +54,27 @@ class ImagePredictor(NamedTuple):
         depth in the output's unit as float32. page: of a file of several."""
         photo = read_photo(image, page)
         return {name: labels for trained in self.tasks for name, labels in trained(photo).items()}
+
+    def regions(
+        self,
+        image: np.ndarray | Image.Image | str | Path,
+        page: int | None = None,
+        tolerance: float = TOLERANCE,
+        mm: float | None = None,
+    ) -> dict[str, list[Region]]:
+        """As a call, but of each output of classes or a mask its regions (`each_region`), with
+        their area_mm2 where the millimetres of a pixel are told, or else by the image's dpi."""
+        photo, found = read_photo(image, page), {}
+        size = mm_of(photo.dpi, mm)
+        for trained in self.tasks:
+            labels = trained(photo)
+            for output in trained.task.dense:
+                if isinstance(output, Classes | Mask):
+                    found[output.name] = [
+                        each._replace(area_mm2=each.area * size[0] * size[1] if size else None)
+                        for each in each_region(labels[output.name], output, tolerance)
+                    ]
+        return found
 
 
 def load(
