@@ -155,6 +155,52 @@ def test_coco_has_polygons_or_where_there_are_holes_run_lengths(tmp_path, labels
     assert kinds == {0, 1} or labels.shape == (4, 6)
 
 
+@pytest.mark.parametrize("tolerance", [0, 1])
+@pytest.mark.parametrize("labels", [blobs(), noise((20, 30), 3), np.ones((4, 6), np.uint8)])
+def test_geojson_is_built_and_wound_as_rfc_7946_says(tmp_path, labels, tolerance):
+    text = written(tmp_path, labels, tolerance=tolerance)[0]
+    assert shapely.from_geojson(text).geom_type == "GeometryCollection"
+    page = json.loads(text)
+    assert not {"coordinates", "geometries", "geometry", "properties", "crs"} & set(page)
+    for feature in page["features"]:
+        assert set(feature) == {"type", "geometry", "properties"}
+        assert (feature["type"], feature["geometry"]["type"]) == ("Feature", "MultiPolygon")
+        for outer, *holes in feature["geometry"]["coordinates"]:
+            assert all(len(place) == 2 for ring in (outer, *holes) for place in ring)
+            # in the numbers as they stand: y goes down, so on the screen it is the other way round
+            assert shapely.LinearRing(outer).is_ccw
+            assert not any(shapely.LinearRing(ring).is_ccw for ring in holes)
+
+
+@pytest.mark.parametrize("tolerance", [0, 1])
+@pytest.mark.parametrize("labels", [blobs(), noise((20, 30), 3), np.ones((4, 6), np.uint8)])
+def test_coco_has_the_fields_that_its_readers_expect(tmp_path, labels, tolerance):
+    """Run lengths go with iscrowd 1, as CVAT writes them; pycocotools goes by the type of
+    `segmentation` and takes them for a list of polygons where it is a list."""
+    page, (height, width) = (
+        json.loads(written(tmp_path, labels, tolerance=tolerance)[1]),
+        labels.shape,
+    )
+    rows = page["annotations"]
+    assert [row["id"] for row in rows] == list(range(1, len(rows) + 1))
+    assert {row["category_id"] for row in rows} <= {row["id"] for row in page["categories"]}
+    for row in rows:
+        left, top, across, down = row["bbox"]
+        assert min(left, top) >= 0 < min(across, down, row["area"])
+        assert left + across <= width
+        assert top + down <= height
+        if row["iscrowd"] == 1:
+            runs = row["segmentation"]
+            assert set(runs) == {"size", "counts"}
+            assert runs["size"] == [height, width]
+            assert sum(runs["counts"]) == height * width
+            assert sum(runs["counts"][1::2]) == row["area"]
+        else:
+            assert row["iscrowd"] == 0
+            assert row["segmentation"]
+            assert all(len(ring) >= 6 and len(ring) % 2 == 0 for ring in row["segmentation"])
+
+
 def test_run_lengths_are_those_of_the_whole_image():
     labels = noise((9, 11), 3)
     for region in find_regions(labels, CLASSES):
