@@ -19,7 +19,7 @@ from PIL import Image
 import infer
 from datasets import TASKS
 from datasets.dataset import open_split
-from datasets.photo import Photo
+from datasets.photo import Photo, read_photo
 from datasets.stores import write_zip
 from datasets.task import Classes, Depth, Task
 from models import ModelSpec, UNet
@@ -572,7 +572,7 @@ def test_a_loaded_network_predicts_as_the_command_does(run_infer, network, tmp_p
         assert np.abs(millimetres - opened("predictions/x_near.png")).max() <= 0.51
 
 
-def test_a_loaded_network_gives_regions_with_areas(network, tmp_path):
+def test_a_loaded_network_gives_regions_with_areas(run_infer, network, tmp_path):
     picture("RGB", (60, 45)).save(tmp_path / "x.png", dpi=(254, 254))
     predictor = infer.load(tmp_path / "tiny.pt", device="cpu")
     labels = predictor(tmp_path / "x.png")
@@ -585,6 +585,23 @@ def test_a_loaded_network_gives_regions_with_areas(network, tmp_path):
         for each in [each for regions in found.values() for each in regions]:
             assert each.area_mm2 == pytest.approx(each.area * pixel)
             assert each.outline.equals(each.exact)
+            assert 0.3 < each.score <= 1
+    done = run_infer("--weights", "tiny.pt", "--input", "x.png", "--shapes", "geojson", "coco")
+    assert done.status == 0
+    for name, regions in predictor.regions(tmp_path / "x.png").items():
+        page = json.loads(Path(f"predictions/x_{name}.geojson").read_text())
+        assert [each["properties"]["score"] for each in page["features"]] == [
+            each.score for each in regions
+        ]
+        rows = json.loads(Path(f"predictions/x_{name}_coco.json").read_text())["annotations"]
+        assert [row["score"] for row in rows] == [each.score for each in regions]
+    photo = read_photo(tmp_path / "x.png").pixels[None]
+    said = predictor.tasks[0].predictor.labels(photo, tuple(OUTPUTS), lambda num: None, True, True)
+    for name, classes in (("parts", slice(None)), ("edge", slice(0, 1))):
+        shares = said[name + "_probability"].numpy()[:, classes] / 65535
+        shares = shares if name == "parts" else np.concatenate([shares, 1 - shares], 1)
+        confidence = said[name + "_confidence"].numpy() / 255
+        assert np.abs(confidence - shares.max(1)).max() <= 0.5 / 255 + 1e-4
     grey = predictor.regions(picture("RGB", (60, 45)))
     assert all(each.area_mm2 is None for regions in grey.values() for each in regions)
 

@@ -155,6 +155,18 @@ def test_coco_has_polygons_or_where_there_are_holes_run_lengths(tmp_path, labels
     assert kinds == {0, 1} or labels.shape == (4, 6)
 
 
+@pytest.mark.parametrize("strip", [2**20, 40])
+def test_a_region_has_the_mean_of_its_own_pixels_as_score(monkeypatch, strip):
+    monkeypatch.setattr(outlines, "STRIP_PIXELS", strip)
+    for labels in MAPS:
+        plane = noise(labels.shape, 256, seed=3)
+        found = list(regions.each_region(labels, CLASSES, 1, plane))
+        for region in found:
+            mean = plane[inside(region, labels.shape)].mean() / 255
+            assert region.score == pytest.approx(mean, abs=6e-5)
+        assert [each._replace(score=None) for each in found] == find_regions(labels, CLASSES)
+
+
 @pytest.mark.parametrize("tolerance", [0, 1])
 @pytest.mark.parametrize("labels", [blobs(), noise((20, 30), 3), np.ones((4, 6), np.uint8)])
 def test_geojson_is_built_and_wound_as_rfc_7946_says(tmp_path, labels, tolerance):

@@ -71,6 +71,30 @@ def trace(labels: np.ndarray, shown: np.ndarray) -> Rings:
     return Rings(corners, starts, labels[pixel[:, 1], pixel[:, 0]], area, pixel, touches)
 
 
+def sums(rings: Rings, plane: np.ndarray) -> np.ndarray:
+    """What the pixels of a plane (H, W) inside each ring are together, (R), below 0 of a hole: the
+    difference of what is left of its right lines and of its left ones, strip by strip."""
+    height, width = plane.shape
+    x, first = rings.corners[1::2].T
+    following = np.arange(1, len(x) + 1)
+    following[rings.starts[1:] // 2 - 1] = rings.starts[:-1] // 2
+    last = rings.corners[::2, 1][following]
+    ring = np.repeat(np.arange(len(rings.area)), np.diff(rings.starts) // 2)
+    total, step = np.zeros(len(rings.area)), max(1, STRIP_PIXELS // width)
+    for top in range(0, height, step):
+        strip = plane[top : top + step]
+        left = np.zeros((len(strip), width + 1), np.int64)
+        np.cumsum(strip, 1, out=left[:, 1:])
+        begin, end = (np.clip(y - top, 0, len(strip)) for y in (first, last))
+        here = np.flatnonzero(begin != end)
+        num = np.abs(end - begin)[here]
+        line = np.repeat(here, num)
+        row = np.arange(len(line)) - np.repeat(np.cumsum(num) - num, num)
+        value = left[row + np.minimum(begin, end)[line], x[line]]
+        total += np.bincount(ring[line], np.where(end > begin, 1, -1)[line] * value, len(total))
+    return total
+
+
 def _rings(labels: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`Rings.corners`, `starts` and `touches`, of rings that may meet themselves in corners."""
     across, down, touches = _lines(labels, table)

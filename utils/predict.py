@@ -17,6 +17,7 @@ from utils.compute import Compute
 Area = tuple[slice, slice, slice]  # images of the batch, their rows and columns
 AT_ONCE = 2**20  # pixels that are predicted together, unless one tile has more: 1024x1024
 PROBABILITY = "_probability"
+CONFIDENCE = "_confidence"
 AUTO = 0.0  # a scale that follows the dpi of each image
 SCALES = (0.75, 1.0, 1.25)  # each of a multiple of four is whole
 BACK_AT_ONCE = 2**21  # pixels of a batch that are brought back to their own size at once: 1024x2048
@@ -96,11 +97,14 @@ class Predictor:
         outputs: tuple[str, ...],
         advance: Callable[[int], object] = lambda num: None,
         probabilities: bool = False,
+        confidence: bool = False,
     ) -> dict[str, Tensor]:
         """Image uint8 (N, 3, H, W) -> by output name, on the host, what targets would say: class id
         or 0 and 1 as uint8 (N, H, W), depth as float32 (N, H, W). advance: is told how many more
         tiles are done, N times `num_tiles` in all. probabilities: `NAME_probability` too, uint16
-        (N, channels, ...), of which 65535 is 1, for outputs of classes."""
+        (N, channels, ...), of which 65535 is 1, for outputs of classes. confidence:
+        `NAME_confidence` too, uint8 (N, H, W), of which 255 is 1: how likely what a pixel is said
+        to be is, for classes and masks."""
         num, size = len(image), tuple(image.shape[-2:])
         predicted = {}  # made before what the network leaves free, or they would lie in the midst
         for name in outputs:
@@ -110,6 +114,8 @@ class Predictor:
             if probabilities and isinstance(output, Classes | Mask | Label):
                 shape = num, output.channels, *(() if output.per_image else size)
                 predicted[name + PROBABILITY] = torch.empty(shape, dtype=torch.uint16)
+            if confidence and isinstance(output, Classes | Mask):
+                predicted[name + CONFIDENCE] = torch.empty(num, *size, dtype=torch.uint8)
         total, done, told = num * self.num_tiles(*size), 0, 0
         for index, pixels, predictions in self(image, outputs):
             for name in list(predictions):  # which are gone before the next tile is predicted
@@ -118,6 +124,13 @@ class Predictor:
                 if name + PROBABILITY in predicted:
                     shares = head.probabilities(prediction).mul_(65535).round_().int()
                     predicted[name + PROBABILITY][index] = shares.to(torch.uint16).cpu()
+                if name + CONFIDENCE in predicted:
+                    shares = head.probabilities(prediction)
+                    most = torch.maximum(shares, 1 - shares) if shares.shape[1] == 1 else shares
+                    predicted[name + CONFIDENCE][index] = (
+                        most.amax(1).mul_(255).round_().to(torch.uint8).cpu()
+                    )
+                    del shares, most
                 del prediction
             done = min(done + pixels, num * prod(size))  # what an image says as a whole comes last
             now = total * done // (num * prod(size))

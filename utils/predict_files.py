@@ -23,6 +23,7 @@ from utils import results
 from utils.distributed import Distributed
 from utils.heap import give_back_memory
 from utils.predict import AT_ONCE, AUTO, Predictor
+from utils.regions import Region
 from utils.skipped import Skipped
 
 LEAST_SCALE, MOST_SCALE = 0.02, 8.0  # that dpi are believed to mean
@@ -111,7 +112,7 @@ def predict_files(
             while group := coming.result():
                 coming = reader.submit(next, groups, None)
                 bar.set_postfix_str(group[0].stem.name, refresh=False)
-                found = _labels(group, names, bar.update, form.probabilities)
+                found = _labels(group, names, bar.update, form)
                 for each, labels in zip(group, found, strict=True):
                     writing.append(writer.submit(_write, each, labels, task, tally, form, room))
                 del group, found, each, labels  # they may be large, and the next ones too
@@ -224,12 +225,14 @@ def _labels(
     group: list[Loaded],
     names: tuple[str, ...],
     advance: Callable[[int], object],
-    probabilities: bool,
+    form: results.Form,
 ) -> list[dict[str, np.ndarray]]:
     """What is said of each image of a group, by output name."""
     photos = [each.photo.pixels for each in group]
     images = torch.stack(photos) if len(photos) > 1 else photos[0][None]  # one is not copied
-    labels = group[0].predictor.labels(images, names, advance, probabilities)
+    labels = group[0].predictor.labels(
+        images, names, advance, form.probabilities, bool(form.shapes)
+    )
     if group[0].num_pixels > results.LARGE:
         give_back_memory()
     return [{name: each[i].numpy() for name, each in labels.items()} for i in range(len(group))]
@@ -283,7 +286,8 @@ def fingerprint(task: Task, predictor: Predictor, form: results.Form) -> bytes:
     """Other bytes for whatever gives other results: weights, task, the way a network is asked, what
     results look like."""
     how = [getattr(predictor, name) for name in ("tile", "overlap", "tta", "size", "scale")]
-    parts = (how, predictor.compute.dtype, form, task.to_json())
+    fields = Region._fields if form.shapes else ()  # files without one of them are older
+    parts = (how, predictor.compute.dtype, form, task.to_json(), *fields)
     digest = hashlib.blake2b(repr(parts).encode())
     for name, tensor in predictor.model.state_dict().items():
         digest.update(name.encode())

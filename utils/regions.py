@@ -14,8 +14,8 @@ import numpy as np
 
 from datasets.shapes import HALF  # of a pixel: the middle of an edge is as far from its corners
 from datasets.task import Classes, Mask
-from utils.outlines import Rings, among, keys_of, trace
-from utils.visualize import class_picture
+from utils.outlines import Rings, among, keys_of, sums, trace
+from utils.visualize import MAX_UINT8, class_picture
 
 if TYPE_CHECKING:
     from shapely import MultiPolygon
@@ -31,7 +31,8 @@ class Region(NamedTuple):
 
     label: the id of the class; name and color as in a legend. exact: its outline along the edges of
     its pixels; outline: the same, simplified. area: in pixels. box: left, top, width, height.
-    area_mm2: where `ImagePredictor.regions` knows how large a pixel is.
+    area_mm2: where `ImagePredictor.regions` knows how large a pixel is. score: the mean of what the
+    network gives its class, 0 to 1, where that is told.
     """
 
     label: int
@@ -42,6 +43,7 @@ class Region(NamedTuple):
     area: int
     box: tuple[int, int, int, int]
     area_mm2: float | None = None
+    score: float | None = None
 
 
 def find_regions(
@@ -52,7 +54,10 @@ def find_regions(
 
 
 def each_region(
-    labels: np.ndarray, output: Classes | Mask, tolerance: float = TOLERANCE
+    labels: np.ndarray,
+    output: Classes | Mask,
+    tolerance: float = TOLERANCE,
+    confidence: np.ndarray | None = None,
 ) -> Iterator[Region]:
     """uint8 (H, W) -> the regions of every class that is painted (black ones, such as Clean, are
     not), by class and from the top; so many of them are held as have AT_ONCE corners.
@@ -60,10 +65,13 @@ def each_region(
     tolerance: pixels by which an outline may leave the edges of its pixels to be smooth and short;
     below 0.5 it stays on them. No part's area then changes by more than 0.5 %: one that would has
     its exact outline, and so has one that would cross itself.
+    confidence: uint8 (H, W), of which 255 is 1, see `Predictor.labels`; without it there is no
+    score.
     """
     picture, shown = class_picture(output), np.zeros(256, bool)
     shown[[i for i, color in enumerate(picture.colors) if int(color, 16)]] = True
     rings = trace(labels, shown)
+    said = None if confidence is None else sums(rings, confidence) / MAX_UINT8
     face = _faces(rings, labels.shape[1])
     whole = _joined(rings, face, labels.shape[1])
     order = np.lexsort((rings.area < 0, face, whole))
@@ -75,8 +83,14 @@ def each_region(
         some = order[begin:end]
         faces = _polygons(rings, some, face[some])
         first = rings.area[some] > 0  # ring of each face
-        ids, region = np.unique(whole[some][first], return_inverse=True)
-        yield from _regions(faces, region, rings.label[some][first], picture, tolerance)
+        region = np.unique(whole[some], return_inverse=True)[1]
+        found = _regions(faces, region[first], rings.label[some][first], picture, tolerance)
+        if said is None:
+            yield from found
+        else:
+            means = np.bincount(region, said[some]) / np.bincount(region, rings.area[some])
+            for each, score in zip(found, np.round(means, 4).tolist(), strict=True):
+                yield each._replace(score=score)
         begin, done = end, corners[end - 1]
 
 

@@ -18,7 +18,7 @@ from datasets.task import MAX_UINT16, Classes, Mask, Output, UserError
 from utils.files import write_whole, written_whole
 from utils.heap import give_back_memory
 from utils.legend import legend_below
-from utils.predict import PROBABILITY
+from utils.predict import CONFIDENCE, PROBABILITY
 from utils.regions import each_region
 from utils.shapes import WRITERS, Map
 from utils.sheet import DPI, Sheet, draw_sheet
@@ -134,7 +134,10 @@ def _write_shapes(stem: Path, photo: Photo, output: Any, predictions: Labels, fo
             writing.append((make(drawn), file))
         for writer, file in writing:
             file.write(writer.head())
-        for region in each_region(predictions[output.name], output, form.tolerance):
+        for region in each_region(
+            *(predictions[output.name], output, form.tolerance),
+            confidence=predictions.get(output.name + CONFIDENCE),
+        ):
             for writer, file in writing:
                 file.write(writer.text(region))
         for writer, file in writing:

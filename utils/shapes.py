@@ -109,6 +109,8 @@ class GeoJson(JsonWriter):
         }
         if mm := self.drawn.mm:
             properties["area_mm2"] = round(region.area * mm[0] * mm[1], 4)
+        if region.score is not None:
+            properties["score"] = region.score
         properties |= {
             "box": region.box,
             "objectType": "annotation",
@@ -150,7 +152,7 @@ class Coco(JsonWriter):
             "area": region.area,
             "bbox": region.box,
             "iscrowd": int(has_holes),
-        }
+        } | ({} if region.score is None else {"score": region.score})
 
 
 class Svg(Writer):
@@ -188,6 +190,7 @@ class Svg(Writer):
             for ring in rings
         )
         title = html.escape(f"{region.name}, {area_text(region.area, self.drawn.mm)}")
+        title += "" if region.score is None else f", score {region.score:.2f}"
         return "\n".join([*lines, f'<path d="{path}"><title>{title}</title></path>', ""])
 
     def tail(self) -> str:

@@ -14,7 +14,7 @@ from datasets.task import Classes, Mask, Output, Task, UserError
 from models import ModelSpec, UNet
 from utils import checkpoint
 from utils.compute import make_compute
-from utils.predict import AUTO, Predictor
+from utils.predict import AUTO, CONFIDENCE, Predictor
 from utils.predict_files import at_scale_of
 from utils.regions import TOLERANCE, Region, each_region
 from utils.results import mm_of
@@ -28,11 +28,11 @@ class TrainedTask(NamedTuple):
     task: Task
     predictor: Predictor
 
-    def __call__(self, photo: Photo) -> dict[str, np.ndarray]:
+    def __call__(self, photo: Photo, confidence: bool = False) -> dict[str, np.ndarray]:
         """By output name (H, W): see `Predictor.labels`."""
         names = tuple(output.name for output in self.task.outputs)
         predictor = at_scale_of(photo, self.predictor, self.task)
-        labels = predictor.labels(photo.pixels[None], names)
+        labels = predictor.labels(photo.pixels[None], names, confidence=confidence)
         return {name: label[0].numpy() for name, label in labels.items()}
 
 
@@ -67,12 +67,15 @@ class ImagePredictor(NamedTuple):
         photo, found = read_photo(image, page), {}
         size = mm_of(photo.dpi, mm)
         for trained in self.tasks:
-            labels = trained(photo)
+            labels = trained(photo, confidence=True)
             for output in trained.task.dense:
                 if isinstance(output, Classes | Mask):
                     found[output.name] = [
                         each._replace(area_mm2=each.area * size[0] * size[1] if size else None)
-                        for each in each_region(labels[output.name], output, tolerance)
+                        for each in each_region(
+                            *(labels[output.name], output, tolerance),
+                            labels[output.name + CONFIDENCE],
+                        )
                     ]
         return found
 
