@@ -20,7 +20,7 @@ import torch
 from datasets.dataset import DenseDataset, open_split
 from datasets.demo import demo_shards
 from datasets.images import allow_pixels
-from datasets.index.sources import find_images, first_images, result_paths
+from datasets.index.sources import ImageSource, find_images, first_images, result_paths
 from datasets.stores import parse_path, shown
 from datasets.task import Task, UserError, read_task
 from models.export import export
@@ -35,6 +35,7 @@ from utils.predict_files import Tally, predict_files
 from utils.skipped import Skipped
 from utils.summary import refuse_other_summaries, write_summary
 from utils.trained import ImagePredictor, TrainedTask, load
+from utils.uncertainty import Question, ask, asked_outputs, refuse_other_lists, write_questions
 from utils.validation import judge, scores_of
 
 DATA = Path("data")
@@ -85,6 +86,8 @@ def run(args: Namespace) -> int:
         facts |= origin(predictor.tasks[0].predictor.compute.device)
         write_page(args.out / "report.html", f"{name}, {args.evaluate}", facts, results)
         say(f"report: {args.out / 'report.html'}")
+    elif args.ask:
+        return ask_all(args, predictor)
     else:
         return predict_all(args, predictor, told)
     return 0
@@ -131,6 +134,30 @@ def say(line: str) -> None:
     print(printable(line), file=sys.stderr)
 
 
+def ask_all(args: Namespace, predictor: ImagePredictor) -> int:
+    """List the images, and crops of large ones, that are most worth a label. The status."""
+    outputs = asked_outputs([trained.task for trained in predictor.tasks])
+    refuse_other_lists(args.out)
+    tally, found = Tally(args.skip_bad, say), list[tuple[Question, str]]()
+    for task, own in predictor.tasks:
+        if asked := outputs.get(task.name):
+            questions = ask(sources_of(args, task), task, own, asked, args.ask, tally)
+            found += [(question, "+".join(each.name for each in asked)) for question in questions]
+    found = sorted(found, key=lambda each: -each[0].score)[: args.ask]
+    status = tally.status
+    write_questions(args.out, found)
+    for line in tally.lines(args.out / "ask.pdf"):
+        say(line)
+    return status
+
+
+def sources_of(args: Namespace, task: Task) -> list[ImageSource]:
+    """What is to be looked at: the input, or some of the demo."""
+    if args.input:
+        return find_images(args.input, task, say)
+    return first_images(demo(task), task, NUM_DEMO)
+
+
 def predict_all(args: Namespace, predictor: ImagePredictor, path: Path | str) -> int:
     """Every image through every task; results go to --out under the image's name. The status."""
     tally, drawn = Tally(args.skip_bad, say), []
@@ -143,10 +170,7 @@ def predict_all(args: Namespace, predictor: ImagePredictor, path: Path | str) ->
         refuse_other_summaries(args.out)
     for trained in predictor.tasks:
         task = trained.task
-        if args.input:
-            sources = find_images(args.input, task, say)
-        else:
-            sources = first_images(demo(task), task, NUM_DEMO)
+        sources = sources_of(args, task)
         named = list(zip(sources, result_paths(sources, args.out), strict=True))
         predict_files(named, task, trained.predictor, tally, form)
         drawn += [(each.name, stem, output) for each, stem in named for output in task.outputs]

@@ -53,6 +53,9 @@ def infer_parser(tasks: Mapping[str, Task]) -> Parser:
     add("--mm-per-pixel", type=above_zero, metavar="MM", help=text)
     text = "write how likely each class is, too: 16-bit PNG of a mask, NPZ of classes"
     add("--probabilities", action="store_true", help=text)
+    text = "list the N images, or crops of large ones, that are most worth a label, because the "
+    text += "network is least sure of them, in ask.csv and ask.pdf instead"
+    add("--ask", type=positive, metavar="N", help=text)
     add = parser.add_argument_group("how").add_argument
     text = "side in pixels above which an image is predicted in tiles, 0 is never (1024)"
     add("--tile", type=natural, default=1024, help=text)
