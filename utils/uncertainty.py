@@ -33,7 +33,7 @@ MOST_OF_ONE = 3  # crops of one picture
 LARGE = 4  # crops of which a picture has as many pixels, or more, is asked about in crops
 CROP = (512, 512)  # where a task has no size
 COLUMNS = ("rank", "image", "left", "top", "width", "height", "score", "outputs")
-HEAT = (255, 40, 0)
+HEAT, DEEPEST = (255, 40, 0), 120  # of 255, where nothing is sure
 SIDE = 600  # pixels of a crop in the contact sheet, at most
 
 
@@ -176,7 +176,7 @@ def _picture(question: Question) -> Image.Image:
     pixels = photo.pixels[:, top : top + height, left : left + width].permute(1, 2, 0).numpy()
     crop = Image.fromarray(np.ascontiguousarray(pixels))
     crop.thumbnail((SIDE, SIDE))
-    heat = Image.fromarray(np.uint8(np.clip(question.heat, 0, 1) * 180)).resize(
+    heat = Image.fromarray(np.uint8(np.clip(question.heat, 0, 1) * DEEPEST)).resize(
         crop.size, Image.Resampling.BILINEAR
     )
     return Image.composite(Image.new("RGB", crop.size, HEAT), crop, heat)
