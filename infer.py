@@ -33,7 +33,7 @@ from utils.package import slim, write_package
 from utils.page import Result, write_page
 from utils.predict_files import Tally, predict_files
 from utils.skipped import Skipped
-from utils.summary import refuse_other_summaries, write_summary
+from utils.summary import json_lines, refuse_other_summaries, write_summary
 from utils.trained import ImagePredictor, TrainedTask, load
 from utils.uncertainty import Question, ask, asked_outputs, refuse_other_lists, write_questions
 from utils.validation import judge, scores_of
@@ -173,12 +173,18 @@ def predict_all(args: Namespace, predictor: ImagePredictor, path: Path | str) ->
         sources = sources_of(args, task)
         named = list(zip(sources, result_paths(sources, args.out), strict=True))
         predict_files(named, task, trained.predictor, tally, form)
-        drawn += [(each.name, stem, output) for each, stem in named for output in task.outputs]
+        there = [each for each in named if each[0].where in tally.done | tally.kept]
+        drawn += [(each.name, stem, output) for each, stem in there for output in task.outputs]
     for name, rows in tally.texts.items():
         results.write_table(args.out / f"{name}.csv", name, rows)
     status = tally.status
     if args.sheet:
         write_summary(args.out, drawn, args.mm_per_pixel)
+    if args.json:
+        for line in json_lines(drawn, args.mm_per_pixel):
+            print(line)
+        for where, reason in tally.skipped.listed.items():
+            print(json.dumps({"image": where, "error": reason}))
     for line in tally.lines(args.out):
         say(line)
     return status

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +15,10 @@ from test_infer import keep, picture
 from test_regions import CLASSES, NAMES
 
 from datasets.photo import Photo
-from datasets.task import Classes, Mask
+from datasets.task import Classes, Depth, Label, Mask
 from utils.results import Form, is_own, write
 from utils.sheet import PAGE, Sheet, contents, draw_map, draw_sheet, hatching
-from utils.summary import write_summary
+from utils.summary import json_lines, write_summary
 
 
 def dark(page):
@@ -118,6 +119,30 @@ def test_a_summary_has_a_row_for_each_image_and_class(tmp_path, monkeypatch, val
     assert [{key: str(value) for key, value in row.items()} for row in told] == rows
 
 
+def test_json_tells_what_is_there_of_each_image(tmp_path):
+    wood = Label("wood", field="wood", classes=("oak", "fir"))
+    metres = Depth("metres", "", max_depth=10.0, unit="m")
+    labels = np.zeros((10, 20), np.uint8)
+    labels[:5], labels[9, 9] = 1, 3
+    photo = Photo(torch.zeros(3, 10, 20, dtype=torch.uint8), (254.0, 127.0), "a.jpg")
+    found = {"damage": labels, "wood": np.array(1), "metres": np.ones((10, 20), np.float32)}
+    outputs = [CLASSES, wood, metres]
+    write(tmp_path / "a", photo, found, outputs)
+    (line,) = json_lines([("a.jpg", tmp_path / "a", output) for output in outputs])
+    told = json.loads(line)
+    assert (told["image"], told["width"], told["height"]) == ("a.jpg", 20, 10)
+    assert told["outputs"]["wood"]["label"] == "fir"
+    classes = told["outputs"]["damage"]["classes"]
+    assert [(row["class"], row["pixels"]) for row in classes] == [
+        (NAMES[0], 99),
+        (NAMES[1], 100),
+        (NAMES[3], 1),
+    ]
+    assert classes[1]["mm2"] == pytest.approx(100 * 0.1 * 0.2)
+    for output in told["outputs"].values():
+        assert is_own(Path(output["file"]).read_bytes())
+
+
 def test_contents_show_every_picture():
     red = [Image.new("RGB", (50, 40), "#FF0000") for _ in range(23)]
     pages = contents([f"{i}.png" for i in range(23)], red)
@@ -131,9 +156,13 @@ def test_one_command_makes_all_of_it(run_infer, tmp_path):
     for i in range(2):
         picture("RGB", (24, 16), i).save(tmp_path / "scans" / f"{i}.png")
     words = ("--weights", "tiny.pt", "--input", "scans", "--sheet", "--shapes", "coco", "svg")
+    (tmp_path / "scans" / "bad.png").write_bytes(b"no image")
     for _ in range(2):  # kept images are in the summary too
-        ran = run_infer(*words, "--mm-per-pixel", "0.5")
-        assert ran.status == 0, ran.err
+        ran = run_infer(*words, "--mm-per-pixel", "0.5", "--json")
+        assert ran.status == 1, ran.err
+        told = [json.loads(line) for line in ran.out.splitlines()]
+        assert [row["image"] for row in told[:2]] == ["0.png", "1.png"]
+        assert "not an image" in told[2]["error"]
         out = tmp_path / "predictions"
         names = {path.name for path in out.iterdir() if re.match("0_parts|[a-z]", path.name)}
         ends = (".png", "_view.png", "_sheet.png", "_sheet.pdf", "_coco.json", ".svg")

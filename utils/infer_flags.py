@@ -49,6 +49,8 @@ def infer_parser(tasks: Mapping[str, Task]) -> Parser:
     text = "a page of each image (PNG, PDF) with hatching, areas and scale; of all of them "
     text += "summary.csv, summary.json and contents.pdf"
     add("--sheet", action="store_true", help=text)
+    text = "print a JSON object of each image on standard output: files, classes, areas, errors"
+    add("--json", action="store_true", help=text)
     text = "millimetres of a pixel, for areas (by the dpi of each image, but for 72 and 96)"
     add("--mm-per-pixel", type=above_zero, metavar="MM", help=text)
     text = "write how likely each class is, too: 16-bit PNG of a mask, NPZ of classes"

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from datasets.task import Classes, Mask, Output
 from utils.files import write_whole
-from utils.results import data_path, mm_of, refuse_others, save_pdf
+from utils.results import data_path, mm_of, refuse_others, save_pdf, texts
 from utils.sheet import contents
 from utils.visualize import MAX_UINT8, class_picture
 
@@ -44,6 +45,33 @@ def write_summary(
     pictures = [_small(stem, output) for _, stem, output in drawn]
     pages = contents([f"{name}: {output.name}" for name, _, output in drawn], pictures)
     save_pdf(out / "contents.pdf", pages)
+
+
+def json_lines(
+    images: Sequence[tuple[str, Path, Output]], mm: float | None = None
+) -> Iterator[str]:
+    """A JSON object of each image, of what `write_summary` takes: image, width, height, and by
+    output its file, and the classes that are there, or what is said of the whole image."""
+    for (name, stem), group in groupby(sorted(images, key=_of_image), _of_image):
+        told: dict[str, Any] = {"image": name}
+        by_output: dict[str, Any] = {}
+        for _, _, output in group:
+            path = data_path(stem, output)
+            by_output[output.name] = {"file": str(path)}
+            if output.per_image:
+                ((_, by_output[output.name]["label"]),) = texts(stem, [output])
+            else:
+                with Image.open(path) as image:
+                    told |= {"width": image.width, "height": image.height}
+            if isinstance(output, Classes | Mask):
+                rows = [row for row in _rows(name, stem, output, mm) if row["pixels"]]
+                kept = [{key: row[key] for key in COLUMNS[2:]} for row in rows]
+                by_output[output.name]["classes"] = kept
+        yield json.dumps(told | {"outputs": by_output})
+
+
+def _of_image(row: tuple[str, Path, Output]) -> tuple[str, Path]:
+    return row[:2]
 
 
 def refuse_other_summaries(out: Path) -> None:
