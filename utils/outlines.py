@@ -113,6 +113,7 @@ def _lines(labels: np.ndarray, table: np.ndarray) -> tuple[Lines, Lines, np.ndar
     """Edges across and down, and the touches of `Rings`, found strip by strip."""
     (height, width), table = labels.shape, table.astype(np.int16)
     step = max(1, STRIP_PIXELS // width)
+    small = 2 * (height + 1) * (width + 1) < 2**31  # half of the memory that lines take
     found: dict[str, list[np.ndarray]] = {}
     for top in range(0, height + 1, step):  # rows of corners, each between two rows of pixels
         num = min(step, height + 1 - top)
@@ -121,7 +122,9 @@ def _lines(labels: np.ndarray, table: np.ndarray) -> tuple[Lines, Lines, np.ndar
         near[above - top + 1 : below - top + 1, 1:-1] = table[labels[above:below]]
         for name, mask, then_left in _ends(near):
             at = np.flatnonzero(mask)
-            found.setdefault(name, []).append(at + top * (width + 1))
+            found.setdefault(name, []).append(
+                (at + top * (width + 1)).astype(np.int32 if small else np.int64)
+            )
             if name.startswith("end"):
                 found.setdefault(f"left after {name}", []).append(then_left.flat[at])
     whole = {name: np.concatenate(found.pop(name)) for name in list(found)}

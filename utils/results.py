@@ -68,7 +68,7 @@ def is_own(data: bytes) -> bool:
 def write(
     stem: Path,
     photo: Photo,
-    predictions: Labels,
+    predictions: dict[str, np.ndarray],
     outputs: Sequence[Output],
     key: str = "",
     form: Form = PLAIN,
@@ -77,18 +77,21 @@ def write(
     `PICTURES` has them; of classes and masks, the shapes and the page that `form` asks for.
 
     photo: what was predicted; the pictures have its dpi. predictions: by output name what targets
-    would say, as in `Sample`, and NAME_probability as `Predictor.labels` has it. key: stands in the
-    data, for `are_there`; data come last, so that where they are, all is.
+    would say, as in `Sample`, and NAME_probability and NAME_confidence as `Predictor.labels` has
+    them, of which the last is let go when its shapes are written. key: stands in the data, for
+    `are_there`; data come last, so that where they are, all is.
     UserError: a file that somebody else has made is in the way.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
     for output in outputs:
         makers = [_write_view]
         if isinstance(output, Classes | Mask):
-            makers += [_write_shapes] * bool(form.shapes) + [_write_sheet] * form.sheet
+            makers = [_write_shapes] * bool(form.shapes) + [_write_sheet] * form.sheet + makers
         makers += [_write_probabilities] * (output.name + PROBABILITY in predictions)
         for make in makers:  # what one has held is free before another begins
             make(stem, photo, output, predictions, form)
+            if make is _write_shapes:  # no other asks for it, and it may be large
+                predictions.pop(output.name + CONFIDENCE, None)
             if photo.pixels[0].numel() > LARGE:
                 give_back_memory()
     for output in outputs:
