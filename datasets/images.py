@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
+from datasets.place import place_of_tags
 from datasets.task import UserError
 
 # ARTeFACT has images of 100+ million; a larger one is a mistake or an attack, until it is allowed
@@ -87,7 +88,8 @@ def open_image(
     values, if one has. `info["maxval"]`: the largest number a sample of the file can be, where
     Pillow has spread these over 8 or 16 bits (PNG of 2 and 4 bits, PGM) or kept the high 8 of 16.
     `info["moves"]`: there are more frames. `info["dpi"]`, where the file tells it: pixels an inch
-    across and down the upright image. per_byte: pixels that a byte may stand for in a large one.
+    across and down the upright image; `info["turned"]`: it was turned; `info["place"]`: its
+    `Place`, if it was not. per_byte: pixels that a byte may stand for in a large one.
     small: a JPEG may come smaller, though no side below so many pixels: eight times as fast.
     """
     file = io.BytesIO(data) if isinstance(data, bytes) else data
@@ -95,8 +97,11 @@ def open_image(
     noted: dict[str, Any] = {"lossy": _lossy(image, file), "maxval": _maxval(image)}
     is_half = image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(339) == (3,)
     try:
-        if image.getexif().get(ORIENTATION, 1) >= 5 and "dpi" in image.info:  # a quarter turn
+        turned = image.getexif().get(ORIENTATION, 1)
+        if turned >= 5 and "dpi" in image.info:  # a quarter turn
             noted["dpi"] = image.info["dpi"][::-1]
+        noted["turned"] = turned != 1
+        noted["place"] = None if turned != 1 else place_of_tags(getattr(image, "tag_v2", {}))
         if image.format in MOVING and getattr(image, "is_animated", False):
             noted["moves"] = True
         if small:

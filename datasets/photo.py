@@ -11,6 +11,7 @@ from PIL import Image, ImageCms
 from torch import Tensor
 
 from datasets.images import PIXELS_PER_BYTE, open_image, page_numbers
+from datasets.place import Place
 from datasets.task import UserError
 
 STRIP_PIXELS = 4_000_000  # converted at a time
@@ -20,20 +21,24 @@ COLOR_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}  # of ICC, by the mod
 
 class Photo(NamedTuple):
     """An image, uint8 (3, H, W), its pixels an inch (across, down) where a file tells them, the
-    name of the file, and whether this has more frames, which were left out."""
+    name of the file, whether this has more frames, which were left out, where it lies on a map, and
+    whether it was turned, as its EXIF says."""
 
     pixels: Tensor
     dpi: tuple[float, float] | None = None
     name: str = ""
     moves: bool = False
+    place: Place | None = None
+    turned: bool = False
 
 
 def decode_photo(data: bytes | BinaryIO, name: str, page: int | None = None) -> Photo:
     """As `decode_image`, from bytes or a file, with what this says of its geometry. page: of a
     TIFF."""
     image = open_image(data, name, PIXELS_PER_BYTE, page=page)
+    place, turned = image.info.get("place"), "turned" in image.info
     dpi, moves = _dpi(image.info.get("dpi")), "moves" in image.info
-    return Photo(_image_tensor(image, name), dpi, moves=moves)
+    return Photo(_image_tensor(image, name), dpi, moves=moves, place=place, turned=turned)
 
 
 def _dpi(told: Any) -> tuple[float, float] | None:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from datasets.images import header_size
 from datasets.index.sources import ImageSource
 from datasets.photo import Photo, decode_photo
+from datasets.place import place_beside
 from datasets.task import Classes, Mask, Task, UserError
 from utils import results
 from utils.distributed import Distributed
@@ -164,6 +165,8 @@ def _groups(
                     group = []
                 room.take(taken)
                 photo = decode_photo(file, source.where, source.page)._replace(name=source.name)
+                if not (photo.place or photo.turned or source.page):
+                    photo = photo._replace(place=place_beside(Path(source.where)))
                 asked = at_scale_of(photo, predictor, task, form.mm)
                 if photo.moves:
                     tally.moving.add(source.where)

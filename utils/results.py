@@ -95,6 +95,8 @@ def write(
             if photo.pixels[0].numel() > LARGE:
                 give_back_memory()
     for output in outputs:
+        if not output.per_image:
+            _save_place(data_path(stem, output), photo)
         _save(data_path(stem, output), _data(output, predictions[output.name]), photo.dpi, key)
 
 
@@ -102,6 +104,7 @@ def _write_view(stem: Path, photo: Photo, output: Any, predictions: Labels, form
     """STEM_OUTPUT_view.png."""
     path = stem.with_name(f"{stem.name}_{output.name}_view.png")
     _save(path, _view(photo, output, predictions[output.name], form.alpha), photo.dpi)
+    _save_place(path, photo)
 
 
 def _view(photo: Photo, output: Output, values: np.ndarray, alpha: float) -> Image.Image:
@@ -126,7 +129,8 @@ def _write_shapes(stem: Path, photo: Photo, output: Any, predictions: Labels, fo
     """STEM_OUTPUT.geojson and so on, region by region."""
     pixels = photo.pixels.permute(1, 2, 0).numpy()
     mm, notes = mm_of(photo.dpi, form.mm), dict([SIGNATURE])
-    drawn, writing = Map(photo.name, pixels, output, form.tolerance, mm, form.alpha, notes), []
+    look = form.tolerance, mm, form.alpha, notes, photo.place
+    drawn, writing = Map(photo.name, pixels, output, *look), []
     with ExitStack() as files:
         for name in form.shapes:
             suffix, make = WRITERS[name]
@@ -267,6 +271,13 @@ def refuse_others(path: Path, begins: bytes = b"") -> None:
         own = PRODUCER.encode("utf_16_be") in path.read_bytes()[-HEAD:]
     if not own:
         raise UserError(f"{path}: is there already and no result of this program; another --out")
+
+
+def _save_place(path: Path, photo: Photo) -> None:
+    """A world file beside a picture of the photograph's geometry, if there is a place to tell."""
+    if photo.place and path.suffix == ".png":
+        refuse_others(path)
+        write_whole(path.with_suffix(".pgw"), photo.place.text().encode())
 
 
 def _save(

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from datasets.place import Place
 from datasets.shapes import filled
 from datasets.task import Classes, Mask
 from utils.paint import rgb, shrunk
@@ -28,7 +29,7 @@ INKSCAPE = "http://www.inkscape.org/namespaces/inkscape"
 class Map(NamedTuple):
     """What regions are of. name: of the photograph's file. pixels: uint8 (H, W, 3). tolerance: see
     `each_region`. mm: millimetres of a pixel (across, down), where they are known. alpha: see
-    `Style`. notes: texts that stand in the file."""
+    `Style`. notes: texts that stand in the file. place: of the photograph on a map."""
 
     name: str
     pixels: np.ndarray
@@ -37,6 +38,7 @@ class Map(NamedTuple):
     mm: tuple[float, float] | None
     alpha: float
     notes: dict[str, str]
+    place: Place | None = None
 
 
 class Writer(ABC):
@@ -99,7 +101,15 @@ class GeoJson(JsonWriter):
             "image": image,
             "coordinates_are": ORIGIN,
             "tolerance_px": self.drawn.tolerance,
-        }
+        } | self._place()
+
+    def _place(self) -> dict[str, Any]:
+        """How coordinates of pixels become those of a map, where it is known: x = A (x - 0.5) + B
+        (y - 0.5) + C, y = D (x - 0.5) + E (y - 0.5) + F; a world file is A, D, B, E, C, F."""
+        if (place := self.drawn.place) is None:
+            return {}
+        code = {"epsg": place.epsg} if place.epsg else {}
+        return {"world_file": place.world} | code
 
     def item(self, region: Region) -> dict[str, Any]:
         properties: dict[str, Any] = {
