@@ -16,6 +16,7 @@ from test_regions import CLASSES, NAMES
 
 from datasets.photo import Photo
 from datasets.task import Classes, Depth, Label, Mask
+from utils import sheet
 from utils.results import Form, is_own, write
 from utils.sheet import PAGE, Sheet, contents, draw_map, draw_sheet, hatching
 from utils.summary import json_lines, write_summary
@@ -141,6 +142,21 @@ def test_json_tells_what_is_there_of_each_image(tmp_path):
     assert classes[1]["mm2"] == pytest.approx(100 * 0.1 * 0.2)
     for output in told["outputs"].values():
         assert is_own(Path(output["file"]).read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("mm2", "text"),
+    [
+        (0.0042, "0.0042 sq mm"),
+        (99.5, "99.5 sq mm"),
+        (9999.4, "9,999 sq mm"),
+        (618780.7, "6,188 sq cm"),
+        (31512, "315.1 sq cm"),
+        (2.5e9, "2,500 sq m"),
+    ],
+)
+def test_areas_are_short_and_never_powers_of_ten(mm2, text):
+    assert sheet._area(mm2) == text
 
 
 def test_contents_show_every_picture():

@@ -120,6 +120,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.0995 else f"{100 * share:.1f} %"
 
 
+def measure(value: float) -> str:
+    """Four digits or more, never as a power of ten: 0.1234, 12.34, 123,456."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
 def depth_picture(depth: Any, max_depth: float | None = None) -> np.ndarray:
     """Depth float (H, W) -> uint8 (H, W, 3): near is bright, far is dark, negative is black.
 

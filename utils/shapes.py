@@ -16,7 +16,7 @@ import numpy as np
 from datasets.place import Place
 from datasets.shapes import filled
 from datasets.task import Classes, Mask
-from utils.paint import rgb, shrunk
+from utils.paint import measure, rgb, shrunk
 from utils.regions import Region
 from utils.visualize import class_picture
 
@@ -222,7 +222,7 @@ def run_lengths(region: Region, height: int, width: int) -> list[int]:
 def area_text(pixels: int, mm: tuple[float, float] | None) -> str:
     """ "1,234 px, 5.6 mm2" """
     text = f"{pixels:,} px"
-    return f"{text}, {pixels * mm[0] * mm[1]:,.4g} mm\u00b2" if mm else text
+    return f"{text}, {measure(pixels * mm[0] * mm[1])} mm\u00b2" if mm else text
 
 
 def rings_of(outline: Any) -> list[list[np.ndarray]]:

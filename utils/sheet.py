@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from datasets.task import Classes, Mask
 from utils.legend import INK
-from utils.paint import count_labels, percent, rgb, shrunk
+from utils.paint import count_labels, measure, percent, rgb, shrunk
 from utils.visualize import class_picture
 
 DPI = 150
@@ -131,11 +131,18 @@ def _areas(page: Image.Image, top: int, sheet: Sheet) -> None:
         _text(draw, (left + 76, y), picture.names[label] or "none", TEXT, 330)
         texts = [percent(counts[label] / total), f"{counts[label]:,} px"]
         if sheet.mm:
-            texts.append(f"{counts[label] * sheet.mm[0] * sheet.mm[1]:,.4g} sq mm")
+            texts.append(_area(counts[label] * sheet.mm[0] * sheet.mm[1]))
         for text, right in zip(texts, (470, 630, 780), strict=False):
             _text(draw, (left + right, y), text, TEXT, 0, "ra")
     if more > 0:
         _text(draw, (MARGIN, top + rows * ROW), f"and {more} more classes", TEXT)
+
+
+def _area(mm2: float) -> str:
+    """In a unit in which it is no long number."""
+    units = ((1e6, "sq m"), (1e2, "sq cm"), (1, "sq mm"))
+    size, unit = next((each for each in units if mm2 >= 100 * each[0]), units[-1])
+    return f"{measure(mm2 / size)} {unit}"
 
 
 def _scale_bar(draw: ImageDraw.ImageDraw, corner: tuple[int, int], dots: float, width: int) -> None:
