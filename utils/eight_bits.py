@@ -57,7 +57,7 @@ def to_int8(
     """
     before = path.read_bytes()
     wide = path.with_name(f".{path.name}")
-    quantise(path, _images(tasks))
+    quantise(path, images_of(tasks))
     wide.write_bytes(before)
     try:
         size = path.stat().st_size / len(before)
@@ -82,7 +82,7 @@ def to_int8(
     return lines
 
 
-def _images(tasks: Sequence[tuple[TrainedTask, DenseDataset]]) -> Iterator[np.ndarray]:
+def images_of(tasks: Sequence[tuple[TrainedTask, DenseDataset]]) -> Iterator[np.ndarray]:
     """Images spread over the samples of each task, as its network sees them."""
     for trained, dataset in tasks:
         for at in np.linspace(0, len(dataset) - 1, min(CALIBRATION, len(dataset))).astype(int):
