@@ -52,8 +52,8 @@ def place_beside(path: Path) -> Place | None:
         beside = path.with_suffix(f".{name}")
         try:
             is_there = beside.is_file()
-        except OSError:  # a name of a shard's member may be longer than a file's
-            return None
+        except OSError:  # longer than a file's name may be
+            continue
         if is_there:
             with beside.open("rb") as file:
                 words = file.read(MOST_BYTES).split()

@@ -48,6 +48,10 @@ class Head(nn.Conv2d):
         """How likely each class is, (N, channels, ...) in [0, 1], of an output that has any."""
         raise NotImplementedError
 
+    def shares(self, prediction: Tensor) -> Tensor:
+        """As `probabilities`, of every class: of a foreground, the background's too."""
+        return self.probabilities(prediction)
+
     def part(self, prediction: Tensor, rows: slice, columns: slice) -> Tensor:
         """What a prediction says of some rows and columns of its image."""
         return prediction if self.per_image else prediction[..., rows, columns]
@@ -89,6 +93,11 @@ class MaskHead(ClassHead):
     def probabilities(self, logits: Tensor) -> Tensor:
         """Of the foreground."""
         return logits.float().sigmoid()
+
+    def shares(self, prediction: Tensor) -> Tensor:
+        """(N, 2, ...)"""
+        foreground = self.probabilities(prediction)
+        return torch.cat([1 - foreground, foreground], 1)
 
 
 class DepthHead(Head):

@@ -6,8 +6,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from test_infer import keep, picture
 from test_regions import CLASSES
 
 from datasets.photo import decode_photo
@@ -101,3 +103,24 @@ def test_results_lie_where_the_photograph_does(tmp_path):
     write(tmp_path / "b", plain, {"damage": labels}, [CLASSES])
     assert not list(tmp_path.glob("b*.pgw"))
     assert torch.equal(plain.pixels, photo.pixels)
+
+
+def test_a_folder_of_pictures_is_placed_and_again_when_a_world_file_comes(run_infer, tmp_path):
+    keep(tmp_path / "tiny.pt", TINY)
+    scans, out = tmp_path / "scans", tmp_path / "predictions"
+    scans.mkdir()
+    for i in range(2):
+        picture("RGB", (24, 16), i).save(scans / f"{i}.jpg")
+    (scans / "0.jgw").write_text("0.5\n0\n0\n-0.5\n10\n20\n")
+    words = ("--weights", "tiny.pt", "--input", "scans")
+    assert run_infer(*words).status == 0
+    assert place_beside(out / "0_parts.png") == Place((0.5, 0, 0, -0.5, 10, 20))
+    assert not list(out.glob("1_*.pgw"))
+    (scans / "1.jgw").write_text("2\n0\n0\n-2\n10\n20\n")
+    ran = run_infer(*words)
+    assert "1 images predicted, 1 predicted before" in ran.err
+    assert place_beside(out / "1_parts_view.png") == Place((2.0, 0, 0, -2.0, 10, 20))
+    (scans / "1.jgw").write_text("mine")
+    ran = run_infer(*words)
+    assert ran.status == 1
+    assert "1.jgw: expected the six numbers of a world file" in ran.err

@@ -11,8 +11,10 @@ from PIL import Image
 import infer
 from datasets import TASKS
 from datasets.photo import Photo
-from datasets.task import Classes, Depth, Task, UserError
+from datasets.task import Classes, Depth, Mask, Task, UserError
+from models.heads import MaskHead
 from utils.predict import Part
+from utils.results import write
 from utils.uncertainty import CELL, MOST_OF_ONE, asked_outputs, crops_of, entropy_of, score_cells
 
 OUTPUT = Classes("kind", "k/{key}.png", classes=("a", "b", "c"))
@@ -23,7 +25,7 @@ class Sure:
     and a guess at 255."""
 
     scale = 1.0
-    model = SimpleNamespace(heads={"kind": SimpleNamespace(probabilities=lambda shares: shares)})
+    model = SimpleNamespace(heads={"kind": SimpleNamespace(shares=lambda shares: shares)})
 
     def __call__(self, images, names):
         width = images.shape[-1]
@@ -42,9 +44,8 @@ def test_certain_is_0_and_a_guess_is_1():
     guess, certain = torch.full((1, 5, 2), 0.2), torch.eye(5)[None, :, :2]
     assert torch.allclose(entropy_of(guess), torch.ones(1, 2))
     assert torch.allclose(entropy_of(certain), torch.zeros(1, 2))
-    assert torch.allclose(
-        entropy_of(torch.tensor([[[0.5, 0.0, 1.0]]])), torch.tensor([[1.0, 0, 0]])
-    )
+    mask = MaskHead(1, Mask("m", "")).shares(torch.tensor([[[0.0, 90.0, -90.0]]]))
+    assert torch.allclose(entropy_of(mask), torch.tensor([[1.0, 0, 0]]))
 
 
 def test_a_cell_has_the_mean_of_its_pixels_whatever_parts_it_comes_in():
@@ -97,11 +98,16 @@ def test_a_folder_is_listed_by_doubt(tmp_path, monkeypatch, capsys):
         pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "in" / f"{i}.png")
     (tmp_path / "in" / "bad.png").write_bytes(b"no image")
+    photo = Photo(torch.zeros(3, 8, 8, dtype=torch.uint8))
+    damage = TASKS["damage"].outputs[0]
+    write(tmp_path / "in" / "0", photo, {"damage": np.zeros((8, 8), np.uint8)}, [damage])
     words = ["--task", "damage", "--ask", "9", "--device", "cpu"]
     words += ["--input", str(tmp_path / "in"), "--out", str(tmp_path / "out")]
     monkeypatch.setattr("sys.argv", ["infer.py", *words])
     assert infer.main() == 1
-    assert "bad.png" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "bad.png" in said
+    assert "2 results of earlier runs left out" in said
     with (tmp_path / "out" / "ask.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["rank"] for row in rows] == ["1", "2", "3"]

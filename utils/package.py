@@ -21,7 +21,7 @@ TOLD = (  # settings that made the weights what they are, and say nothing of whe
     *("optimizer", "lr", "encoder_lr", "momentum", "weight_decay", "schedule", "warmup", "clip"),
     *("ema", "amp", "seed", "split_by"),
 )
-KINDS = {
+SAYS = {  # on a card
     "classes": "a class for each pixel",
     "mask": "foreground or background for each pixel",
     "depth": "a distance for each pixel",
@@ -125,7 +125,7 @@ def _card(name: str, tasks: list[Task], network: UNet, state: Mapping[str, Any])
     scores = _classes(outputs, state)
     for output in outputs:
         unit = f", in {output.unit}" if isinstance(output, Depth) and output.unit else ""
-        yield from (f"**{output.name}**: {KINDS[output.kind]}{unit}.", "")
+        yield from (f"**{output.name}**: {SAYS[output.kind]}{unit}.", "")
         yield from _rows(output, scores.get(output.name, {}))
     if found := state.get("scores"):
         yield from ("## Scores", "", f"Of the validation part, after {state['step']} steps.", "")

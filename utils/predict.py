@@ -125,12 +125,8 @@ class Predictor:
                     shares = head.probabilities(prediction).mul_(65535).round_().int()
                     predicted[name + PROBABILITY][index] = shares.to(torch.uint16).cpu()
                 if name + CONFIDENCE in predicted:
-                    shares = head.probabilities(prediction)
-                    most = torch.maximum(shares, 1 - shares) if shares.shape[1] == 1 else shares
-                    predicted[name + CONFIDENCE][index] = (
-                        most.amax(1).mul_(255).round_().to(torch.uint8).cpu()
-                    )
-                    del shares, most
+                    most = head.shares(prediction).amax(1).mul_(255).round_()
+                    predicted[name + CONFIDENCE][index] = most.to(torch.uint8).cpu()
                 del prediction
             done = min(done + pixels, num * prod(size))  # what an image says as a whole comes last
             now = total * done // (num * prod(size))

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from datasets.images import header_size
 from datasets.index.sources import ImageSource
 from datasets.photo import Photo, decode_photo
-from datasets.place import place_beside
+from datasets.place import Place, place_beside
 from datasets.task import Classes, Mask, Task, UserError
 from utils import results
 from utils.distributed import Distributed
@@ -142,7 +142,7 @@ def _groups(
     """The images that are to be predicted, those of one size together, up to AT_ONCE pixels. The
     bar's total follows: an image counts as many as it has tiles, none if it is not predicted."""
     maker, group = fingerprint(task, predictor, form), list[Loaded]()
-    opened, key = None, ""  # pages of one file have one key
+    opened, key, beside = None, "", None  # pages of one file have one key
     for source, stem in named:
         room.take(0)
         bar.total -= 1
@@ -153,7 +153,9 @@ def _groups(
                     tally.own.add(source.where)
                     continue
                 if source.open is not opened:
-                    opened, key = source.open, _key(file, maker)
+                    on_disk = getattr(file, "name", "") if source.page is None else ""
+                    beside = place_beside(Path(on_disk)) if on_disk else None
+                    opened, key = source.open, _key(file, maker, beside)
                 if results.are_there(stem, task.outputs, key):
                     tally.kept.add(source.where)
                     continue
@@ -165,8 +167,8 @@ def _groups(
                     group = []
                 room.take(taken)
                 photo = decode_photo(file, source.where, source.page)._replace(name=source.name)
-                if not (photo.place or photo.turned or source.page):
-                    photo = photo._replace(place=place_beside(Path(source.where)))
+                if not (photo.place or photo.turned):
+                    photo = photo._replace(place=beside)
                 asked = at_scale_of(photo, predictor, task, form.mm)
                 if photo.moves:
                     tally.moving.add(source.where)
@@ -215,12 +217,13 @@ def _refuse_many(task: Task, pixels: int, where: str) -> None:
         )
 
 
-def _key(file: BinaryIO, maker: bytes) -> str:
-    """Another one for other bytes, or another maker of results."""
+def _key(file: BinaryIO, maker: bytes, beside: Place | None) -> str:
+    """Another one for other bytes, another place told beside them, or another maker of results."""
     digest = hashlib.blake2b(key=maker, digest_size=8)
     file.seek(0)
     while part := file.read(2**20):
         digest.update(part)
+    digest.update(beside.text().encode() if beside else b"")
     return digest.hexdigest()
 
 

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from utils.shapes import WRITERS, Map
 from utils.sheet import DPI, Sheet, draw_sheet
 from utils.visualize import Style, picture_of
 
-Labels = Mapping[str, np.ndarray]
+Labels = dict[str, np.ndarray]
 LARGE = 2**23  # pixels of an image; what is free is given back after each work on a larger one
 STRIP_PIXELS = 2**20  # painted at a time: blending takes ten times the room of what it gives
 MM_PER_INCH = 25.4
@@ -68,7 +68,7 @@ def is_own(data: bytes) -> bool:
 def write(
     stem: Path,
     photo: Photo,
-    predictions: dict[str, np.ndarray],
+    predictions: Labels,
     outputs: Sequence[Output],
     key: str = "",
     form: Form = PLAIN,
@@ -90,8 +90,6 @@ def write(
         makers += [_write_probabilities] * (output.name + PROBABILITY in predictions)
         for make in makers:  # what one has held is free before another begins
             make(stem, photo, output, predictions, form)
-            if make is _write_shapes:  # no other asks for it, and it may be large
-                predictions.pop(output.name + CONFIDENCE, None)
             if photo.pixels[0].numel() > LARGE:
                 give_back_memory()
     for output in outputs:
@@ -126,7 +124,9 @@ def _view(photo: Photo, output: Output, values: np.ndarray, alpha: float) -> Ima
 
 
 def _write_shapes(stem: Path, photo: Photo, output: Any, predictions: Labels, form: Form) -> None:
-    """STEM_OUTPUT.geojson and so on, region by region."""
+    """STEM_OUTPUT.geojson and so on, region by region. The confidence is taken out of
+    `predictions`: it may be large, and nobody else asks for it."""
+    confidence = predictions.pop(output.name + CONFIDENCE, None)
     pixels = photo.pixels.permute(1, 2, 0).numpy()
     mm, notes = mm_of(photo.dpi, form.mm), dict([SIGNATURE])
     look = form.tolerance, mm, form.alpha, notes, photo.place
@@ -143,7 +143,7 @@ def _write_shapes(stem: Path, photo: Photo, output: Any, predictions: Labels, fo
             file.write(writer.head())
         for region in each_region(
             *(predictions[output.name], output, form.tolerance),
-            confidence=predictions.get(output.name + CONFIDENCE),
+            confidence=confidence,
         ):
             for writer, file in writing:
                 file.write(writer.text(region))

@@ -25,7 +25,7 @@ from datasets.task import Classes, Mask, Output, Task, UserError
 from utils.files import write_whole
 from utils.predict import Predictor
 from utils.predict_files import Tally, at_scale_of
-from utils.results import refuse_others, save_pdf
+from utils.results import HEAD, is_own, refuse_others, save_pdf
 from utils.sheet import contents
 
 CELL = 16  # pixels of a side over which scores are averaged at once
@@ -33,7 +33,7 @@ MOST_OF_ONE = 3  # crops of one picture
 LARGE = 4  # crops of which a picture has as many pixels, or more, is asked about in crops
 CROP = (512, 512)  # where a task has no size
 COLUMNS = ("rank", "image", "left", "top", "width", "height", "score", "outputs")
-HEAT, DEEPEST = (255, 40, 0), 120  # of 255, where nothing is sure
+COLOR, DEEPEST = (255, 40, 0), 120  # of 255, where nothing is sure
 SIDE = 600  # pixels of a crop in the contact sheet, at most
 
 
@@ -70,6 +70,9 @@ def ask(
     for source in tqdm(sources, desc=task.name, unit="image", disable=None, dynamic_ncols=True):
         try:
             with source.open() as file:
+                if is_own(file.read(HEAD)):
+                    tally.own.add(source.where)
+                    continue
                 photo = decode_photo(file, source.where, source.page)._replace(name=source.name)
             scores = score_cells(photo, at_scale_of(photo, predictor, task), outputs)
         except (UserError, OSError) as error:
@@ -91,16 +94,14 @@ def score_cells(photo: Photo, predictor: Predictor, outputs: tuple[Output, ...])
     for part in predictor(photo.pixels[None], names):
         rows, columns = (torch.arange(s.start, s.stop) // CELL for s in part.area[-2:])
         for name in names:
-            entropy = entropy_of(predictor.model.heads[name].probabilities(part.predictions[name]))
+            entropy = entropy_of(predictor.model.heads[name].shares(part.predictions[name]))
             band = torch.zeros(len(sums), len(columns)).index_add_(0, rows, entropy[0].cpu())
             sums.index_add_(1, columns, band)
     return sums / (len(names) * _pixels((height, width)))
 
 
 def entropy_of(probabilities: Tensor) -> Tensor:
-    """(N, classes, ...) that sum to 1, or (N, 1, ...) of one of two -> (N, ...), from 0 to 1."""
-    if probabilities.shape[1] == 1:
-        probabilities = torch.cat([probabilities, 1 - probabilities], 1)
+    """(N, classes, ...) that sum to 1 -> (N, ...), from 0 to 1."""
     return torch.special.entr(probabilities).sum(1) / math.log(probabilities.shape[1])
 
 
@@ -113,10 +114,8 @@ def crops_of(
     if height * width < LARGE * size[0] * size[1]:
         size = shape
     rows, columns = (
-        min(max(1, side // CELL), cells) for side, cells in zip(size, scores.shape, strict=True)
+        min(-(-side // CELL), cells) for side, cells in zip(size, scores.shape, strict=True)
     )
-    if size == shape:
-        rows, columns = scores.shape
     weights = _pixels((height, width))
     summed, pixels = (
         F.avg_pool2d(each[None, None].double(), (rows, columns), 1)[0, 0]
@@ -179,4 +178,4 @@ def _picture(question: Question) -> Image.Image:
     heat = Image.fromarray(np.uint8(np.clip(question.heat, 0, 1) * DEEPEST)).resize(
         crop.size, Image.Resampling.BILINEAR
     )
-    return Image.composite(Image.new("RGB", crop.size, HEAT), crop, heat)
+    return Image.composite(Image.new("RGB", crop.size, COLOR), crop, heat)
