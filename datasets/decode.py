@@ -53,9 +53,12 @@ def decode_target(
 def open_target(data: bytes, name: str, output: Output) -> Image.Image:
     """The picture that an output is read from: the whole file, or its `channel` as a grey one.
 
-    UserError as `open_image`, or a file without that channel: of a grey one there is A at most.
+    UserError as `open_image`, a picture that moves, or a file without that channel: of a grey one
+    there is A at most.
     """
     image, channel = open_image(data, name), output.channel
+    if "moves" in image.info:
+        raise UserError(f"{name}: a {image.format} of several frames, expected one: split it")
     if _maxval(image) > 255 and image.mode != "I" and not isinstance(output, Normals):
         raise UserError(f"{name}: 16 bits a channel, of which 8 are read: expected one channel")
     if not channel:

@@ -130,6 +130,11 @@ class Task:
             if not output.source:
                 key = "field" if output.per_image else "files"
                 raise UserError(f"output {output.name}: key {key!r} is missing")
+            if not output.per_image and (output.source, output.channel) == (self.image, ""):
+                raise UserError(
+                    f"output {output.name}: files is {self.image!r}, which is the image: expected "
+                    "other files, or its channel"
+                )
         names = [output.name for output in self.outputs]
         if len(set(names)) != len(names):
             raise UserError(f"task {self.name}: two outputs have the same name: {', '.join(names)}")

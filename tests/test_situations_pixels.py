@@ -449,6 +449,21 @@ TARGETS = [
     target_row("GIF", saved(Image.fromarray(IDS), "GIF"), THREE, IDS),
     target_row("BMP", saved(IDS, "BMP"), THREE, IDS),
     target_row("several pages", pages(IDS, IDS), THREE, says=("masks/0", "2 pages", "one")),
+    *(
+        target_row(
+            f"{form} of several frames",
+            saved(
+                Image.fromarray(IDS),
+                form,
+                save_all=True,
+                append_images=[Image.fromarray(255 - IDS)],
+                **words,
+            ),
+            THREE,
+            says=("masks/0", form, "several frames"),
+        )
+        for form, words in (("WEBP", {"lossless": True}), ("GIF", {}), ("PNG", {}))
+    ),
     # depth
     target_row("millimetres", saved(MM), METRES, FAR),
     target_row(

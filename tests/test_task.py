@@ -182,6 +182,7 @@ def output(**values):
         ),
         ({**BASE, "outputs": [{"name": "m", "files": "m/{key}.png"}]}, "'kind' is missing"),
         ({**BASE, "outputs": [{"name": "m", "kind": "mask"}]}, "'files' is missing"),
+        (output(files=BASE["image"]), "which is the image: expected other"),
         (output(channel="r"), "output m: channel is 'r', expected R, G, B or A"),
         (output(channel=0), "channel: expected text"),
         (output(kind="normals", channel="R"), "output m: normals fill three channels, not R"),
