@@ -16,7 +16,8 @@ _SHOWN = 3  # samples named
 
 
 def contents(dataset: DenseDataset) -> Contents:
-    """The samples in their order, wherever they lie and whatever their shards are called."""
+    """The samples in their order, wherever they lie and whatever their shards are called; of stores
+    that have no mark in common, how many."""
     columns = [marks(dataset, name) for name in ("", *(o.name for o in dataset.task.dense))]
     said = [_text_marks(dataset, o.name) for o in dataset.task.outputs if o.per_image]
     kinds = [sort for sort in columns[0] if all(sort in column for column in columns)]
@@ -26,6 +27,7 @@ def contents(dataset: DenseDataset) -> Contents:
         )
         for sort in kinds
     }
+    combined = combined or {"none": np.zeros(len(dataset), np.uint32)}
     return {sort: torch.from_numpy(marks.view(np.int32)) for sort, marks in combined.items()}
 
 
@@ -54,8 +56,8 @@ def difference(then: Contents, now: Contents, dataset: DenseDataset) -> str:
     """How a data set is not what it was, empty if it is. now: its contents. What has no mark in
     common with what it was, as many files that have been packed, is only counted."""
     sort = next((sort for sort in then if sort in now), None)
-    old = then[sort].tolist() if sort else [0] * len(next(iter(then.values())))
     new = now[sort].tolist() if sort else [0] * len(dataset)
+    old = then[sort].tolist() if sort else [0] * len(next(iter(then.values()), new))
     if old == new:
         return ""
     fewer, more = Counter(old) - Counter(new), Counter(new) - Counter(old)

@@ -64,6 +64,24 @@ def test_files_that_are_called_otherwise_on_disk(tiny_task, tmp_path, members):
     assert REPLACED[1:] in difference(contents(then), contents(now), now)
 
 
+def test_stores_without_a_mark_in_common_are_counted(tiny_task, tmp_path, members, monkeypatch):
+    """Images in a large folder are known by name, targets in a shard by checksum."""
+    monkeypatch.setattr(index_cache, "MIN_MEMBERS", 2)
+
+    def known(side, members):
+        images = {name: data for name, data in members.items() if name.startswith("img/")}
+        targets = {name: data for name, data in members.items() if name not in images}
+        paths = written(tmp_path / side, images), written(tmp_path / f"{side}.zip", targets)
+        split = open_split(tiny_task, list(paths), "train")
+        return contents(split), split
+
+    (then, _), (now, split) = known("a", members), known("b", without(members, *GONE))
+    assert difference(then, then, split) == ""
+    assert difference(then, now, split) == "1 fewer"
+    assert [len(marks) for marks in now.values()] == [len(split)]
+    assert difference({}, now, split) == ""  # as it was saved before
+
+
 @pytest.mark.parametrize("name", ["data", "d.zip"])
 def test_what_changed_is_named_and_counted(tiny_task, tmp_path, members, name):
     fewer = without(members, *GONE)

@@ -68,7 +68,8 @@ def test_truncate_forgets_what_the_resumed_run_will_repeat(tmp_path):
     log.finish({})
     path = tmp_path / "metrics.jsonl"
     kept = [{**line, "time": 100.0} for line in read_metrics(path)]
-    path.write_text("".join(json.dumps(line) + "\n" for line in kept) + '{"step": 35, "tra')
+    odd = '{"step": null, "train/loss": 1}\n[1]\n'  # whoever wrote them
+    path.write_text(odd + "".join(json.dumps(line) + "\n" for line in kept) + '{"step": 35, "tra')
 
     resumed = RunLogger(tmp_path, {}, "disabled", run_id=log.run_id)
     resumed.truncate(20)

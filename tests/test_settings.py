@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from datasets.task import UserError
 from utils import checkpoint
 from utils.flags import CKPT_MODES
 from utils.progress import count_steps
@@ -36,6 +37,15 @@ def stopped(tmp_path):
         return ["--resume", str(tmp_path / "last.pt")]
 
     return make
+
+
+def test_a_checkpoint_without_its_batch_is_refused(stopped, tmp_path):
+    words = stopped("--task", "damage")
+    state = checkpoint.load(tmp_path / "last.pt")
+    del state["config"]["settings"]["bs"]
+    checkpoint.save(tmp_path / "last.pt", state)
+    with pytest.raises(UserError, match=r"last.pt: not what a run writes: KeyError: 'bs'"):
+        parse(words)
 
 
 def test_flags_beat_the_defaults_of_the_task():

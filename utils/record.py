@@ -15,7 +15,9 @@ def read_metrics(path: Path) -> list[dict[str, float | None]]:
     for each in text.split("\n"):
         with contextlib.suppress(ValueError, AttributeError, TypeError, RecursionError):
             line = json.loads(each)
-            if "step" in line and all(x is None or -1e300 < x < 1e300 for x in line.values()):
+            if line.get("step") is not None and all(
+                x is None or -1e300 < x < 1e300 for x in line.values()
+            ):
                 lines.append(line)
     return lines
 

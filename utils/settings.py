@@ -234,6 +234,7 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
         raise UserError(f"{path}: holds weights alone, --resume expects a last.pt")
     if "label" in given:
         raise UserError("--label: a resumed run goes on with its own outputs")
+    ranks = int(os.environ.get("WORLD_SIZE", 1))  # of torchrun
     with checkpoint.well_formed(path):
         config = state["config"]
         if not (tasks := [Task.from_json(task) for task in config["tasks"]]):  # as they were
@@ -243,6 +244,7 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
         own = [given_again(parser, values) for values in each_own]
         shared = given_again(parser, {n: stored[n] for n in stored.keys() - PER_TASK.keys()})
         begun_on = operator.index(config.get("ranks", 0))
+        images = [operator.index(values["bs"]) * (begun_on or ranks) for values in own]
     named, trained = given.get("task", []), [task.name for task in tasks]
     now = [load_task(name) for name in named] or tasks
     if [task.name for task in now] != trained:
@@ -251,12 +253,10 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
         raise UserError(f"--task: {keys[0]} changed since {path} began: omit it, or begin anew")
     for each in own if "data" not in given else ():
         each["data"] = [_found_again(text, cwd) for text in each.get("data", [])]
-    ranks = int(os.environ.get("WORLD_SIZE", 1))  # of torchrun
-    for each in own if not given.keys() & {"bs", "accum"} else ():
-        images = each["bs"] * (begun_on or ranks)
-        each["bs"], rest = divmod(images, ranks)
+    for each, num in zip(own, images, strict=True) if not given.keys() & {"bs", "accum"} else ():
+        each["bs"], rest = divmod(num, ranks)
         if rest:
-            raise UserError(f"{path}: batches of {images} do not divide by {ranks} ranks: say --bs")
+            raise UserError(f"{path}: batches of {num} do not divide by {ranks} ranks: say --bs")
     settings = replace(_resolve(parser, tasks, own, shared, given), out=path.parent, resume=path)
     ours, what = settings.to_json(), "a resumed run goes on with its own network, data and weights"
     for name in sorted(given.keys() & OF_A_RUN & ours.keys()):
