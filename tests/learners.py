@@ -46,7 +46,7 @@ class Case(NamedTuple):
 
     def step(self) -> None:
         """One real training step."""
-        self.state.compute.keep_freed(first_step=not self.state.optimizer.state)
+        self.state.compute.keep_freed(first_step=self.state.schedule.step == 0)
         train_step(self.state, [self.batch])
 
     def footprint(self) -> Footprint:

@@ -23,7 +23,7 @@ from utils.checkpoint import rng_state
 from utils.compute import Compute
 from utils.distributed import Distributed
 from utils.flags import CKPT_MODES
-from utils.footprint import BLOCK, BORROWED, PREPARED, Footprint
+from utils.footprint import BLOCK, BORROWED, READY, Footprint
 from utils.memory import GIB
 from utils.memory_trace import FakeStep, Mode, Tracker, stages, trace
 from utils.settings import Settings, parse
@@ -221,7 +221,7 @@ def test_a_process_grows_by_its_tensors_gaps_and_what_kernels_borrow():
     assert footprint.peak == 16 * MIB
     assert footprint.lasting == 8 * MIB
     assert footprint.spread == pytest.approx(9 / 8, abs=1e-3)  # 6 and 3 of the one borrowed
-    assert footprint.grown(1.5) == PREPARED[0] + int(1.2 * 8 * MIB) + 12 * MIB
+    assert footprint.grown(1.5) == READY + 8 * MIB + 12 * MIB
     assert footprint.reserved == 20 * MIB  # kernels of CUDA borrow elsewhere
 
 
@@ -286,7 +286,7 @@ def test_misfit_of_a_single_image_names_a_size_that_fits(native):
     words = ("--task", "damage", "--size", "256", "256", "--width", "8", "--bs", "auto")
     bench = Bench(*words)
     one = Bench(*words, "--bs", "1")
-    vram = 0.9 * one.plan().taken(Mode(True, "full")) / GIB
+    vram = 0.95 * one.plan().taken(Mode(True, "full")) / GIB
     text = fit(bench, vram)
     assert "a batch of 1 needs" in text
     assert "\n" not in text

@@ -9,7 +9,7 @@ from utils.allocators import CudaAllocator, Heap, play
 
 BLOCK = 512  # bytes: torch's allocator for CUDA rounds every request up to these
 BORROWED = "borrowed"  # what kernels of a CPU take and give back within one operation
-PREPARED = 25 << 20, 0.2  # bytes that kernels made ready take, and their share of the weights
+READY = 42 << 20  # bytes of libraries, kernels and places for small things, once all are in use
 
 
 class Footprint:
@@ -55,9 +55,7 @@ class Footprint:
 
     def grown(self, spread: float) -> int:
         """Bytes by which a process on a CPU grows."""
-        kernels, share = PREPARED
-        step = self.peak - self.lasting
-        return int(kernels + (1 + share) * self.lasting + spread * step)
+        return int(READY + self.lasting + spread * (self.peak - self.lasting))
 
     @property
     def parts(self) -> dict[str, int]:

@@ -60,14 +60,15 @@ def _libc() -> ctypes.CDLL | None:
 
 @cache
 def _reserve_small() -> None:
-    """Places for what is small (12 MB), that each size is found elsewhere than behind a tensor.
-    Between them something stays, or they would become one."""
+    """Places for what is small (12 MB), that each size is found elsewhere than behind a tensor: as
+    many as building two networks and their steps take. Between them something stays, or they would
+    become one."""
     libc = ctypes.CDLL(None)
     libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
     libc.free.argtypes = [ctypes.c_void_p]
     places = []
     for size in SMALL:
-        for _ in range(1500 if size <= 128 else 80_000 // size):
+        for _ in range(3000 if size <= 256 else 40_000 // size):
             places.append(libc.malloc(size - 16))
             libc.malloc(24)
     for place in places:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
 from itertools import islice
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import nn
@@ -232,25 +232,18 @@ def fit_to_memory(
 
 def _smaller(settings: Settings) -> list[list[tuple[str, Settings]]]:
     """Ways to need less, each a row of flags and the settings with them: smaller and smaller sizes,
-    then widths. The batch is one image where it was to be found."""
+    then widths."""
     tasks, network = settings.tasks, settings.network
     height, width = max((own.size for own in tasks), key=math.prod)
     rows: list[list[tuple[str, Settings]]] = [[], []]
     for share in SMALLER:
         size = (max(8, int(share * height) // 8 * 8), max(8, int(share * width) // 8 * 8))
         channels = max(1, int(share * network.width))
-        rows[0].append(("--size {} {}".format(*size), _with(settings, size=size)))
-        narrow = replace(settings, network=replace(network, width=channels))
-        rows[1].append((f"--width {channels}", _with(narrow)))
+        smaller = tuple(replace(own, size=size) for own in tasks)
+        rows[0].append(("--size {} {}".format(*size), replace(settings, tasks=smaller)))
+        narrow = replace(network, width=channels)
+        rows[1].append((f"--width {channels}", replace(settings, network=narrow)))
     return rows
-
-
-def _with(settings: Settings, **changes: Any) -> Settings:
-    """The settings with changes to every task."""
-    if settings.fit_batch:
-        changes["bs"] = 1
-    tasks = tuple(replace(own, **changes) for own in settings.tasks)
-    return replace(settings, tasks=tasks, fit_batch=False)
 
 
 def budget(vram: float | None, device: torch.device) -> int:
