@@ -25,12 +25,12 @@ from datasets.stores import parse_path, shown
 from datasets.task import Task, UserError, read_task
 from models.export import export
 from utils import checkpoint, results
-from utils.command import printable, run_command
+from utils.command import print_lines, printable, run_command
 from utils.distributed import Distributed
 from utils.eight_bits import to_int8
 from utils.origin import origin
 from utils.package import slim, write_package
-from utils.page import Result, write_page
+from utils.page import Result, refuse_other_page, write_page
 from utils.predict_files import Tally, predict_files
 from utils.skipped import Skipped
 from utils.summary import json_lines, refuse_other_summaries, write_summary
@@ -79,6 +79,7 @@ def run(args: Namespace) -> int:
                 say(line)
         print(f"{args.export}: written", file=sys.stderr)
     elif args.evaluate:
+        refuse_other_page(args.out / "report.html")
         results = score(args, predictor)
         print(json.dumps(scores_of(results), indent=2))
         name = " and ".join(each.task.name for each in predictor.tasks)
@@ -146,7 +147,7 @@ def ask_all(args: Namespace, predictor: ImagePredictor) -> int:
     found = sorted(found, key=lambda each: -each[0].score)[: args.ask]
     status = tally.status
     write_questions(args.out, found)
-    for line in tally.lines(args.out / "ask.pdf"):
+    for line in tally.lines(args.out / "ask.pdf", "scored"):
         say(line)
     return status
 
@@ -181,10 +182,9 @@ def predict_all(args: Namespace, predictor: ImagePredictor, path: Path | str) ->
     if args.sheet:
         write_summary(args.out, drawn, args.mm_per_pixel)
     if args.json:
-        for line in json_lines(drawn, args.mm_per_pixel):
-            print(line)
-        for where, reason in tally.skipped.listed.items():
-            print(json.dumps({"image": where, "error": reason}))
+        listed = tally.skipped.listed.items()
+        print_lines(json_lines(drawn, args.mm_per_pixel))
+        print_lines(json.dumps({"image": where, "error": reason}) for where, reason in listed)
     for line in tally.lines(args.out):
         say(line)
     return status

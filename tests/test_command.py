@@ -2,13 +2,15 @@
 
 import errno
 import os
+import sys
+from itertools import count
 
 import numpy as np
 import pytest
 import torch
 
 from datasets.task import UserError
-from utils.command import one_line, printable, run_command
+from utils.command import one_line, print_lines, printable, run_command
 from utils.distributed import Distributed
 from utils.skipped import Skipped
 
@@ -64,3 +66,22 @@ def test_what_no_memory_holds_is_one_line(capsys):
 def test_another_runtime_error_is_a_bug():
     with pytest.raises(RuntimeError, match="shape"):
         run_command(lambda: torch.zeros(2).view(3))
+
+
+def test_who_reads_may_stop_reading(monkeypatch):
+    """As of `| head -2`."""
+    reads, writes = os.pipe()
+    with open(reads) as reader, open(writes, "w") as writer:
+        monkeypatch.setattr(sys, "stdout", writer)
+        said = []
+
+        def lines():
+            for number in count():
+                if number == 2:
+                    said.append(reader.readline() + reader.readline())
+                    reader.close()
+                yield str(number)
+
+        print_lines(lines())
+        print_lines(["more"])
+    assert said == ["0\n1\n"]

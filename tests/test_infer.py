@@ -518,6 +518,10 @@ def test_a_folder_of_labels_left_as_it_was(run_infer, network, tmp_path):
     assert run_infer("--weights", "tiny.pt", "--input", data, "--evaluate").status == 0
     assert run_infer("--weights", "tiny.pt", "--input", data).status == 0
     assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before
+    (data / "report.html").write_text("mine")
+    ran = run_infer("--weights", "tiny.pt", "--input", data, "--evaluate", "--out", data)
+    assert ran.status == 2
+    assert "report.html: is there already and no result of this program" in ran.err
     assert not list(Path(tmp_path).rglob("*.part"))
 
 

@@ -208,3 +208,9 @@ def test_a_run_keeps_a_report_and_a_resumed_one_goes_on(run_train, tiny_json, mo
     assert run_train("--resume", "run", "--steps", "6").status == 0
     assert "run: parts/miou" in Page(Path("run/report.html")).texts["title"][0]
     assert "6 of 6 in" in Path("run/report.html").read_text()
+    Path("other").mkdir()
+    Path("other/report.html").write_text("<!doctype html><p>mine")
+    ran = run_train(*words, "--steps", "4", "--out", "other")
+    assert ran.status == 2
+    assert "other/report.html: is there already and no result of this program" in ran.err
+    assert [path.name for path in Path("other").iterdir()] == ["report.html"]

@@ -107,7 +107,7 @@ def test_a_folder_is_listed_by_doubt(tmp_path, monkeypatch, capsys):
     assert infer.main() == 1
     said = capsys.readouterr().err
     assert "bad.png" in said
-    assert "2 results of earlier runs left out" in said
+    assert "3 images scored, 2 results of earlier runs left out" in said
     with (tmp_path / "out" / "ask.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["rank"] for row in rows] == ["1", "2", "3"]

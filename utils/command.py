@@ -4,7 +4,7 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from datasets.task import UserError
 
@@ -40,6 +40,15 @@ def run_command(work: Callable[[], int | None], stopped: str = "stopped") -> int
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)
         return 130
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """On standard output, as many as whoever reads it takes."""
+    try:
+        for line in lines:
+            print(line, flush=True)
+    except BrokenPipeError:  # `| head`; what is left there would be said to be lost at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -19,6 +19,7 @@ from utils.command import printable
 from utils.files import write_whole
 from utils.gallery import EvalSample, Gallery
 from utils.metric_sums import Metrics
+from utils.results import refuse_others
 from utils.visualize import maps_of, picture_of, pixels_of
 
 LARGEST = 4_900_000  # bytes of a page; samples for which there is no room are left out
@@ -52,6 +53,11 @@ def tag(name: str, *content: object, **attributes: object) -> Html:
 
 def _escaped(text: object) -> str:
     return escape(printable(str(text)))
+
+
+def refuse_other_page(path: Path) -> None:
+    """UserError: a file is there, and `write_page` has not made it."""
+    refuse_others(path, TEMPLATE.read_bytes().partition(b"$title")[0])
 
 
 def write_page(

@@ -61,12 +61,13 @@ class Tally:
             raise UserError(f"{where}: {reason}{others}")
         return 1
 
-    def lines(self, out: Path) -> Iterator[str]:
-        """For a reader: damaged images that were not told, then numbers, and where to look."""
+    def lines(self, out: Path, done: str = "predicted") -> Iterator[str]:
+        """For a reader: damaged images that were not told, then numbers, and where to look. done:
+        what was done with the others."""
         listed = self.skipped.listed
         if not self.expected:
             yield from (f"skipped {where}: {reason}" for where, reason in listed.items())
-        parts = [f"{len(self.done)} images predicted"]
+        parts = [f"{len(self.done)} images {done}"]
         parts += [f"{len(self.kept)} predicted before"] * bool(self.kept)
         parts += [f"{len(self.own)} results of earlier runs left out"] * bool(self.own)
         parts += [f"{len(self.moving)} by their first frame"] * bool(self.moving)

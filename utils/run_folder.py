@@ -55,7 +55,6 @@ class RunFolder:
         self.made = settings.out is None or not settings.out.exists()
         self.path = settings.out or Path(distributed.main_says(lambda: str(new_folder(named))))
         check_folder(self.path)
-        self.lock = lock_folder(self.path) if distributed.is_main else None
         self.config = {
             "tasks": [task.to_json() for task in self.tasks],
             "sizes": [list(each.size) for each in settings.tasks],
@@ -64,6 +63,8 @@ class RunFolder:
             "ranks": distributed.world_size,
             "origin": origin(distributed.device),
         }
+        self.report = RunReport(self.path, self.config, distributed.device)
+        self.lock = lock_folder(self.path) if distributed.is_main else None
         self.steps = Steps(0, 0, 0)  # known when it begins
         self.progress = Progress(0, 0, distributed.is_main)
         resumed = settings.resume is not None
@@ -81,7 +82,6 @@ class RunFolder:
         self.saved = time.monotonic()
         self.lost = ""  # what is to be said of pictures
         self.doubts: dict[str, str] = {}  # of the last evaluation
-        self.report = RunReport(self.path, self.config, distributed.device)
 
     def __enter__(self) -> Self:
         return self

@@ -12,7 +12,7 @@ from utils.charts import read_charts
 from utils.memory import GIB, MemoryPlan
 from utils.metric_sums import Metrics
 from utils.metrics import metrics_of
-from utils.page import write_page
+from utils.page import refuse_other_page, write_page
 from utils.progress import peak_memory
 from utils.validation import Validation
 
@@ -29,6 +29,7 @@ class RunReport:
 
     def __init__(self, folder: Path, config: dict[str, Any], device: torch.device) -> None:
         self.folder, self.config, self.device = folder, config, device
+        refuse_other_page(folder / "report.html")
         self.best: Mapping[str, Metrics] = {}
         self.planned = 0.0
         self.before = peak_memory(device) / GIB if device.type == "cpu" else 0.0
