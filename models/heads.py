@@ -78,6 +78,13 @@ class ClassHead(Head):
         """(N, classes, ...) -> class ids, uint8 (N, ...)"""
         return logits.max(1).indices.to(torch.uint8)  # of `argmax`, in a third of its time
 
+    def likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """As `to_labels`, and how likely that is to be so, float32 (N, ...) in [0, 1]."""
+        logits = logits.float().contiguous()  # of whole planes in half of the time
+        most, ids = logits.max(1)
+        share = (logits - most.unsqueeze(1)).exp_().sum(1).reciprocal_()  # softmax of the largest
+        return ids.to(torch.uint8), share
+
     def probabilities(self, logits: Tensor) -> Tensor:
         """They sum to 1."""
         return logits.float().softmax(1)
@@ -89,6 +96,10 @@ class MaskHead(ClassHead):
     def to_labels(self, logits: Tensor) -> Tensor:
         """(N, 1, H, W) -> 0 or 1, uint8 (N, H, W)"""
         return (logits[:, 0] > 0).to(torch.uint8)
+
+    def likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Of both classes the likelier one."""
+        return self.to_labels(logits), self.shares(logits).amax(1)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Of the foreground."""

@@ -188,6 +188,20 @@ def test_labels_of_predictions():
     assert heads["parts"].to_labels(logits).dtype == torch.uint8
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["parts", "edge"])
+def test_the_likeliest_class_is_the_label_and_has_its_probability(name, dtype):
+    head = network().heads[name]
+    logits = images(2, head.weight.shape[0], 9, 31).mul(5).round().to(dtype)  # many are equal
+    for scale in (1, 300):
+        given = (scale * logits).to(memory_format=torch.channels_last)
+        before = given.clone()
+        label, share = head.likeliest(given)
+        assert torch.equal(given, before)
+        assert torch.equal(label, head.to_labels(given))
+        assert torch.allclose(share, head.shares(given).amax(1), atol=1e-6)
+
+
 def test_spec_round_trip():
     spec = replace(TINY, convs=(2, 1, 3), dropout=0.1, norm="group")
     assert "outputs" not in spec.to_json()  # they stand in their tasks

@@ -144,6 +144,18 @@ def test_resized_images_do_not_depend_on_how_many_come_back_at_once(monkeypatch,
         assert num * rows * columns <= max(at_once, image.shape[-1])
 
 
+@pytest.mark.parametrize("cached", [1, 500])
+def test_labels_do_not_depend_on_how_many_rows_the_cache_has_room_for(monkeypatch, cached):
+    predictor, image = Predictor(network(), CPU, 32, 16), image_of(40, 90)
+    expected = predictor.labels(image, ("parts", "near"), probabilities=True, confidence=True)
+    assert len(expected) == 4
+    monkeypatch.setattr(predict, "CACHED", cached)
+    found = predictor.labels(image, ("parts", "near"), probabilities=True, confidence=True)
+    for name, values in expected.items():
+        most = name.endswith("_probability")  # may be rounded in another way
+        assert (found[name].double() - values.double()).abs().max() <= most
+
+
 @pytest.mark.parametrize("num", [1, 3])
 @pytest.mark.parametrize("at_once", [1, 5000, 2**20])
 def test_labels_do_not_depend_on_how_many_tiles_are_predicted_together(monkeypatch, num, at_once):

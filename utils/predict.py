@@ -20,6 +20,7 @@ PROBABILITY = "_probability"
 CONFIDENCE = "_confidence"
 AUTO = 0.0  # a scale that follows the dpi of each image
 SCALES = (0.75, 1.0, 1.25)  # each of a multiple of four is whole
+CACHED = 2**17  # numbers of a prediction that are looked at together: half a megabyte
 BACK_AT_ONCE = 2**21  # pixels of a batch that are brought back to their own size at once: 1024x2048
 
 
@@ -120,14 +121,20 @@ class Predictor:
         for index, pixels, predictions in self(image, outputs):
             for name in list(predictions):  # which are gone before the next tile is predicted
                 head, prediction = self.model.heads[name], predictions.pop(name)
-                predicted[name][index] = head.to_labels(prediction).cpu()
-                if name + PROBABILITY in predicted:
-                    shares = head.probabilities(prediction).mul_(65535).round_().int()
-                    predicted[name + PROBABILITY][index] = shares.to(torch.uint16).cpu()
-                if name + CONFIDENCE in predicted:
-                    most = head.shares(prediction).amax(1).mul_(255).round_()
-                    predicted[name + CONFIDENCE][index] = most.to(torch.uint8).cpu()
-                del prediction
+                names = name, name + PROBABILITY, name + CONFIDENCE
+                here = {key: predicted[key][index] for key in names if key in predicted}
+                for rows in _strips(prediction):
+                    strip = prediction[rows]
+                    if names[2] in here:
+                        labels, most = head.likeliest(strip)
+                        here[names[2]][rows] = most.mul_(255).round_().to(torch.uint8)
+                    else:
+                        labels = head.to_labels(strip)
+                    here[name][rows] = labels
+                    if names[1] in here:
+                        shares = head.probabilities(strip).mul_(65535).round_().int()
+                        here[names[1]][rows] = shares.to(torch.uint16)
+                del prediction, strip, labels
             done = min(done + pixels, num * prod(size))  # what an image says as a whole comes last
             now = total * done // (num * prod(size))
             advance(now - told)
@@ -248,6 +255,16 @@ class Predictor:
                     said = head.part(_resized_by(said, 1 / scale), slice(height), slice(width))
                 means[name] = means.get(name, 0) + said / len(ways)
         return means
+
+
+def _strips(prediction: Tensor) -> Iterator[tuple[Any, ...]]:
+    """Where in (N, C, H, W) there are so few rows, on a CPU, that its cache has room for them."""
+    if prediction.dim() < 4 or prediction.is_cuda:
+        yield (...,)
+        return
+    height, step = prediction.shape[-2], max(1, CACHED // prediction[..., :1, :].numel())
+    for top in range(0, height, step):
+        yield ..., slice(top, min(top + step, height)), slice(None)
 
 
 def _resized_by(image: Tensor, scale: float) -> Tensor:
