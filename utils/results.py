@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,12 @@ from datasets.task import MAX_UINT16, Classes, Mask, Output, UserError
 from utils.files import write_whole, written_whole
 from utils.heap import give_back_memory
 from utils.legend import legend_below
+from utils.png import write_png
 from utils.predict import CONFIDENCE, PROBABILITY
 from utils.regions import each_region
 from utils.shapes import WRITERS, Map
 from utils.sheet import DPI, Sheet, draw_sheet
-from utils.visualize import Style, picture_of
+from utils.visualize import Picture, Style, picture_of
 
 Labels = dict[str, np.ndarray]
 LARGE = 2**23  # pixels of an image; what is free is given back after each work on a larger one
@@ -101,26 +102,32 @@ def write(
 def _write_view(stem: Path, photo: Photo, output: Any, predictions: Labels, form: Form) -> None:
     """STEM_OUTPUT_view.png."""
     path = stem.with_name(f"{stem.name}_{output.name}_view.png")
-    _save(path, _view(photo, output, predictions[output.name], form.alpha), photo.dpi)
+    pixels, values = photo.pixels.permute(1, 2, 0).numpy(), predictions[output.name]
+    (height, width), line = pixels.shape[:2], max(1, round(max(pixels.shape) / LINE))
+    picture = picture_of(output, Style(form.alpha, line))
+    key = [] if output.per_image else picture.key(values)
+    legend = legend_below(key, (width, height))
+    strips = _painted(picture, pixels, values, legend)
+    _save_picture(path, (legend.width, height + legend.height), strips, photo.dpi)
     _save_place(path, photo)
 
 
-def _view(photo: Photo, output: Output, values: np.ndarray, alpha: float) -> Image.Image:
-    """A prediction to look at over its legend, painted strip by strip."""
-    pixels = photo.pixels.permute(1, 2, 0).numpy()
-    line = max(1, round(max(pixels.shape) / LINE))
-    picture = picture_of(output, Style(alpha, line))
-    if output.per_image:
-        return Image.fromarray(picture.view(pixels, values))
-    height, width = pixels.shape[:2]
-    legend = legend_below(picture.key(values), (width, height))
-    page = Image.new("RGB", (legend.width, height + legend.height), "white")
-    page.paste(legend, (0, height))
+def _painted(
+    picture: Picture, pixels: np.ndarray, values: np.ndarray, legend: Image.Image
+) -> Iterator[np.ndarray]:
+    """A prediction to look at over its legend, which may be wider, strip by strip."""
+    if picture.output.per_image:
+        yield picture.view(pixels, values)
+        return
+    (height, width), line = pixels.shape[:2], picture.style.line
     for strip in _strips(height, width):
         seen = slice(max(0, strip.start - line), strip.stop + line)  # outlines look so far
         view = picture.view(pixels[seen], values[..., seen, :])[strip.start - seen.start :]
-        page.paste(Image.fromarray(view[: strip.stop - strip.start]), (0, strip.start))
-    return page
+        view = view[: strip.stop - strip.start]
+        beside = ((0, 0), (0, legend.width - width), (0, 0))
+        yield np.pad(view, beside, constant_values=255) if legend.width > width else view
+    if legend.height:
+        yield np.asarray(legend)
 
 
 def _write_shapes(stem: Path, photo: Photo, output: Any, predictions: Labels, form: Form) -> None:
@@ -157,7 +164,7 @@ def _write_sheet(stem: Path, photo: Photo, output: Any, predictions: Labels, for
     labels = predictions[output.name]
     page = draw_sheet(Sheet(photo.name, pixels, labels, output, mm, form.model))
     path = stem.with_name(f"{stem.name}_{output.name}_sheet.png")
-    _save(path, page, (DPI, DPI))
+    _save_picture(path, page.size, [np.asarray(page)], (DPI, DPI))
     save_pdf(path.with_suffix(".pdf"), [page])
 
 
@@ -294,8 +301,18 @@ def _save(
     text = PngInfo()
     for name, note in notes.items():
         text.add_text(name, note)
-    if data.mode == "RGB":  # as a photograph comes to be painted on
-        text.add(b"sRGB", b"\0")
-    level = 6 if key else 1  # a view is written in half of the time, and a tenth larger
+    level = 6 if key else 1
     save = partial(data.save, format="PNG", pnginfo=text, dpi=dpi, compress_level=level)
     write_whole(path, save)
+
+
+def _save_picture(
+    path: Path,
+    size: tuple[int, int],
+    strips: Iterable[np.ndarray],
+    dpi: tuple[float, float] | None,
+) -> None:
+    """A picture to look at, see `write_png`."""
+    refuse_others(path)
+    with written_whole(path) as part:
+        write_png(part, size, strips, dpi, dict([SIGNATURE]))
