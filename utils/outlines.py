@@ -83,8 +83,8 @@ def sums(rings: Rings, plane: np.ndarray) -> np.ndarray:
     total, step = np.zeros(len(rings.area)), max(1, STRIP_PIXELS // width)
     for top in range(0, height, step):
         strip = plane[top : top + step]
-        left = np.zeros((len(strip), width + 1), np.int64)
-        np.cumsum(strip, 1, out=left[:, 1:])
+        left = np.zeros((len(strip), width + 1), np.int32)
+        np.cumsum(strip, 1, np.int32, left[:, 1:])
         begin, end = (np.clip(y - top, 0, len(strip)) for y in (first, last))
         here = np.flatnonzero(begin != end)
         num = np.abs(end - begin)[here]
@@ -120,13 +120,15 @@ def _lines(labels: np.ndarray, table: np.ndarray) -> tuple[Lines, Lines, np.ndar
         near = np.full((num + 1, width + 2), NO_LABEL, np.int16)
         above, below = max(0, top - 1), min(top + num, height)
         near[above - top + 1 : below - top + 1, 1:-1] = table[labels[above:below]]
-        for name, mask, then_left in _ends(near):
-            at = np.flatnonzero(mask)
-            found.setdefault(name, []).append(
-                (at + top * (width + 1)).astype(np.int32 if small else np.int64)
-            )
+        nw, ne, sw, se = near[:-1, :-1], near[:-1, 1:], near[1:, :-1], near[1:, 1:]
+        at = np.flatnonzero((nw != ne) | (sw != se) | (nw != sw))  # few corners have any edge
+        pixel, keys = at + at // (width + 1), at + top * (width + 1)
+        keys = keys.astype(np.int32 if small else np.int64)
+        beside = (near.reshape(-1)[pixel + i + j] for i in (0, width + 2) for j in (0, 1))
+        for name, mask, then_left in _ends(*beside):
+            found.setdefault(name, []).append(keys[mask])
             if name.startswith("end"):
-                found.setdefault(f"left after {name}", []).append(then_left.flat[at])
+                found.setdefault(f"left after {name}", []).append(then_left[mask])
     whole = {name: np.concatenate(found.pop(name)) for name in list(found)}
 
     def lines(down: bool) -> Lines:
@@ -146,10 +148,11 @@ def _lines(labels: np.ndarray, table: np.ndarray) -> tuple[Lines, Lines, np.ndar
     return lines(False), lines(True), whole["touch"]
 
 
-def _ends(near: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Corners (h, w) in which lines of a direction start or end, or pixels of a label touch; and
-    those in which the label is ahead of a line too, so that it turns left."""
-    nw, ne, sw, se = near[:-1, :-1], near[:-1, 1:], near[1:, :-1], near[1:, 1:]
+def _ends(
+    nw: np.ndarray, ne: np.ndarray, sw: np.ndarray, se: np.ndarray
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Corners (N), of the labels around them, in which lines of a direction start or end, or pixels
+    of a label touch; and those in which the label is ahead of a line too, so that it turns left."""
     north, south, west, east = nw != ne, sw != se, nw != sw, ne != se  # an edge from the corner
     # each direction: the edges behind and ahead, the pixels at their right hand, the edge between
     for name, behind, after, comes_by, goes_by, between in (

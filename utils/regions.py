@@ -102,7 +102,9 @@ def _regions(
 
     exact = shapely.multipolygons(faces, indices=region)
     outlines = shapely.multipolygons(_simplified(faces, tolerance), indices=region)
-    outlines = np.where(shapely.is_valid(outlines), outlines, exact)
+    several = np.flatnonzero(shapely.get_num_geometries(outlines) > 1)  # one alone is valid
+    crossed = several[~shapely.is_valid(outlines[several])]
+    outlines[crossed] = exact[crossed]
     left, top, right, bottom = shapely.bounds(exact).astype(int).T
     boxes = np.stack([left, top, right - left, bottom - top], 1).tolist()
     ids = label[np.flatnonzero(np.diff(region, prepend=-1))].tolist()
@@ -181,18 +183,25 @@ def _simplified(faces: np.ndarray, tolerance: float) -> np.ndarray:
 
     if tolerance < HALF or not len(faces):
         return faces
-    kind, corners, offsets = shapely.to_ragged_array(shapely.segmentize(faces, 1))
-    middles, rings = np.empty_like(corners), offsets[0]
-    middles[:-1] = (corners[:-1] + corners[1:]) / 2
-    middles[rings[1:] - 1] = middles[rings[:-1]]  # a ring ends where it starts
-    middled, found = shapely.from_ragged_array(kind, middles, offsets), faces.copy()
+    kind, corners, (rings, parts) = shapely.to_ragged_array(faces)
+    lines = np.diff(corners, axis=0, append=0)
+    num = np.abs(lines).sum(1).astype(np.int64)  # edges of pixels in each line
+    num[rings[1:] - 1] = 1  # a ring ends where it starts
+    ends = np.cumsum(num)
+    middles = np.repeat(np.sign(lines), num, 0)
+    middles *= (np.arange(ends[-1]) - np.repeat(ends - num, num) + HALF)[:, None]
+    middles += np.repeat(corners, num, 0)
+    rings = np.concatenate([[0], ends[rings[1:] - 1]])
+    middles[rings[1:] - 1] = middles[rings[:-1]]
+    middled, found = shapely.from_ragged_array(kind, middles, (rings, parts)), faces.copy()
     left = np.arange(len(faces))
     for share in SHARES:
         # without a look at topology, for the time of which a twentieth is enough to check it
         tried = shapely.simplify(middled[left], share * (tolerance - HALF), preserve_topology=False)
         areas = shapely.area(faces[left])
         fits = np.abs(shapely.area(tried) - areas) <= MOST_AREA_CHANGE * areas
-        fits &= (shapely.get_type_id(tried) == kind) & shapely.is_valid(tried)
+        fits &= shapely.get_type_id(tried) == kind
+        fits[fits] = shapely.is_valid(tried[fits])
         found[left[fits]] = tried[fits]
         left = left[~fits]
     return found

@@ -21,7 +21,6 @@ from utils.regions import Region
 from utils.visualize import class_picture
 
 ORIGIN = "pixels from the upper left corner of the image, x to the right, y down"
-DIGITS = 2  # of a coordinate
 LONGEST = 2000  # pixels of the photograph in an SVG
 INKSCAPE = "http://www.inkscape.org/namespaces/inkscape"
 
@@ -126,9 +125,12 @@ class GeoJson(JsonWriter):
             "objectType": "annotation",
             "classification": {"name": region.name, "color": rgb(region.color)},
         }
-        polygons = [[ring.tolist() for ring in rings] for rings in rings_of(region.outline)]
-        geometry = {"type": "MultiPolygon", "coordinates": polygons}
-        return {"type": "Feature", "properties": properties, "geometry": geometry}
+        return {"type": "Feature", "properties": properties}
+
+    def one(self, region: Region) -> str:
+        import shapely
+
+        return f'{super().one(region)[:-1]}, "geometry": {shapely.to_geojson(region.outline)}}}'
 
 
 class Coco(JsonWriter):
@@ -228,7 +230,7 @@ def area_text(pixels: int, mm: tuple[float, float] | None) -> str:
 def rings_of(outline: Any) -> list[list[np.ndarray]]:
     """Of each polygon of an outline its rings, (N, 2) each: the outer one, then holes."""
     return [
-        [np.round(ring.coords, DIGITS) for ring in (part.exterior, *part.interiors)]
+        [np.asarray(ring.coords) for ring in (part.exterior, *part.interiors)]
         for part in outline.geoms
     ]
 
