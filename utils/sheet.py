@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import date
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -72,7 +73,7 @@ def draw_map(photograph: Image.Image, labels: np.ndarray, output: Classes | Mask
     painted = [i for i, color in enumerate(picture.colors) if any(rgb(color))]
     table = np.zeros(256, np.uint8)
     table[painted] = [i + 1 for i in painted]
-    ids = _resized(table[labels], size)
+    ids = _resized(np.asarray(Image.fromarray(labels).point(table.tolist())), size)
     pale = 150 + 0.4 * np.asarray(photograph.convert("L"), np.float32)[..., None].repeat(3, 2)
     for number in np.unique(ids[ids > 0]).tolist():
         here, color = ids == number, np.array(rgb(picture.colors[number - 1]), np.float32)
@@ -90,12 +91,12 @@ def hatching(number: int, size: tuple[int, int]) -> np.ndarray:
     def line(at: np.ndarray) -> np.ndarray:
         return at % period < 2
 
-    near = (x % period < 4) & (y % period < 4)
     ways = (
-        *(line(x + y), line(x - y), line(y), line(x), line(x + y) | line(x - y)),
-        *(line(y) | line(x), near, line(y) & (x % period < period / 2)),
+        *(lambda: line(x + y), lambda: line(x - y), lambda: line(y), lambda: line(x)),
+        *(lambda: line(x + y) | line(x - y), lambda: line(y) | line(x)),
+        *(lambda: (x % period < 4) & (y % period < 4), lambda: line(y) & (x % period < period / 2)),
     )
-    return np.broadcast_to(ways[number % 8], size)
+    return np.broadcast_to(ways[number % 8](), size)
 
 
 def _edges(here: np.ndarray) -> np.ndarray:
@@ -105,9 +106,14 @@ def _edges(here: np.ndarray) -> np.ndarray:
 
 def _resized(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The nearest where it grows; of those that fall together the largest where it shrinks."""
-    for axis, (old, new) in enumerate(zip(ids.shape, size, strict=True)):
-        places = np.arange(new) * old // new
-        ids = np.take(ids, places, axis) if new >= old else np.maximum.reduceat(ids, places, axis)
+    for new in size:  # the map is turned after each
+        places = np.arange(new + 1) * len(ids) // new
+        ids = (
+            ids[places[:-1]]
+            if new >= len(ids)
+            else np.stack([ids[first:last].max(0) for first, last in pairwise(places)])
+        )
+        ids = np.ascontiguousarray(ids.T)
     return ids
 
 
