@@ -259,7 +259,7 @@ class Predictor:
 
 def _strips(prediction: Tensor) -> Iterator[tuple[Any, ...]]:
     """Where in (N, C, H, W) there are so few rows, on a CPU, that its cache has room for them."""
-    if prediction.dim() < 4 or prediction.is_cuda:
+    if prediction.dim() < 4 or prediction.device.type != "cpu":
         yield (...,)
         return
     height, step = prediction.shape[-2], max(1, CACHED // prediction[..., :1, :].numel())
