@@ -357,12 +357,6 @@ def test_templates_that_share_no_field_are_refused(tmp_path):
         find_samples(stores, task_of("image/{key}.png", "mask/{other}.png"), "train")
 
 
-def test_an_image_may_be_its_own_target(tmp_path):
-    stores = open_stores([zip_of(tmp_path / "s.zip", "a.png", "b.png")])
-    table = find_samples(stores, task_of("{key}.png", "{key}.png"), "train")
-    assert table.image(0) == table.target(0, "mask0")
-
-
 CSV = '\ufeffid,material,content\r\na,Wood,Line art\r\nb,Wood,"Maps, plans"\r\nc,Glass,Line art\r\n'
 
 
