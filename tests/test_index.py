@@ -307,6 +307,7 @@ def test_pictures_beside_a_shard_are_counted(tmp_path):
     said = "left out: 2 pictures beside a shard (a.PNG)"
     assert [left_out(open_stores([tmp_path]), each) for each in (PLAIN, None)] == [said, said]
     assert left_out(open_stores([path]), PLAIN) == ""
+    assert left_out(open_stores([str(tmp_path / "sub")]), None) == ""
 
 
 @pytest.mark.parametrize(

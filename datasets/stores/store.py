@@ -285,11 +285,12 @@ def open_stores(paths: Sequence[Path | str], keep: BlockCache | None = None) -> 
     such files are kept, by default what `blocks.from_environment` says.
     UserError names a path that is missing, of another kind, given twice, or that cannot be opened.
     """
-    shards, folders = [], []
-    for path in paths:
-        expanded = _expand_address(path) if _is_address(path) else _expand_path(Path(path))
+    shards: list[Path | str] = []
+    folders: list[Path | None] = []
+    for path in (parse_path(path) if isinstance(path, str) else path for path in paths):
+        expanded = _expand_address(path) if isinstance(path, str) else _expand_path(path)
         shards += expanded
-        folders += [None if _is_address(path) or expanded == [path] else path] * len(expanded)
+        folders += [None if isinstance(path, str) or expanded == [path] else path] * len(expanded)
     if not shards:
         raise UserError("no data paths given")
     real = [path if _is_address(path) else os.path.realpath(path) for path in shards]
