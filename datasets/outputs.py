@@ -37,7 +37,7 @@ class Output:
     A kind says of itself: dtype of its targets; fill: what a target holds where nothing is known;
     balanced: whether its losses take class weights; per_image: whether it says one thing of a whole
     image, for which no decoder is needed; channels: of its head; labels: what the ids in a target
-    mean, in their order.
+    mean, in their order; says: what it is, on a card; pipeline: what model hubs call that.
     """
 
     kind: ClassVar[str]
@@ -49,6 +49,8 @@ class Output:
     may_be_shapes: ClassVar[bool] = False
     channels: ClassVar[int] = 1
     labels: ClassVar[tuple[str, ...]] = ()
+    says: ClassVar[str]
+    pipeline: ClassVar[str] = "image-segmentation"
 
     name: str
     files: str = ""
@@ -122,6 +124,7 @@ class Classes(Output):
     """
 
     kind, dtype, fill, default_loss, balanced = "classes", "uint8", IGNORE, "ce", True
+    says = "a class for each pixel"
     may_be_shapes = True
 
     classes: tuple[str, ...] = ()
@@ -171,6 +174,7 @@ class Mask(Output):
     """
 
     kind, dtype, fill, default_loss = "mask", "uint8", IGNORE, "bce"
+    says = "foreground or background for each pixel"
     may_be_shapes = True
     labels = ("background", "foreground")
 
@@ -201,6 +205,7 @@ class Depth(Output):
     """
 
     kind, dtype, fill, default_loss = "depth", "float32", NO_DEPTH, "l1"
+    says, pipeline = "a distance for each pixel", "depth-estimation"
 
     scale: float = 0.0
     max_depth: float = 1.0
@@ -223,6 +228,7 @@ class Normals(Output):
     """
 
     kind, dtype, fill, default_loss = "normals", "float32", 0.0, "cosine"
+    says = "the direction that each pixel's surface faces"
     channels = 3
 
     invalid: str = "000000"
@@ -248,6 +254,7 @@ class Label(Output):
     """
 
     kind, dtype, fill, default_loss = "label", "uint8", IGNORE, "ce"
+    says, pipeline = "a class for each image", "image-classification"
     balanced = per_image = True
 
     field: str = ""

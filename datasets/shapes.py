@@ -224,10 +224,10 @@ def parse_shapes(data: bytes) -> Shapes:
     for i, feature in enumerate(_typed(features, list, "features")):
         where = f"features[{i}]"
         geometry = _get(feature, "geometry", dict, where)
-        kind, rings = _get(geometry, "type", str, where), geometry.get("coordinates")
-        if kind not in ("Polygon", "MultiPolygon"):
-            raise UserError(f"{where}: geometry {short(kind)}, expected Polygon or MultiPolygon")
-        polygons = _typed(rings if kind == "MultiPolygon" else [rings], list, f"{where}: rings")
+        form, rings = _get(geometry, "type", str, where), geometry.get("coordinates")
+        if form not in ("Polygon", "MultiPolygon"):
+            raise UserError(f"{where}: geometry {short(form)}, expected Polygon or MultiPolygon")
+        polygons = _typed(rings if form == "MultiPolygon" else [rings], list, f"{where}: rings")
         parts = [_points(ring, where) for rings in polygons for ring in _typed(rings, list, where)]
         told = feature.get("properties") or {}
         said = _get(told, "classification", dict, where, {}).get("name", told.get("class"))

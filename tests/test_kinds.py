@@ -21,7 +21,6 @@ from losses import TERMS
 from models.heads import HEADS
 from utils.gallery import EvalSample
 from utils.metrics import METRICS, picking_scores
-from utils.package import SAYS
 from utils.visualize import PICTURES, picture_of, sample_panel
 
 KINDS_AND_TERMS = [(kind, term) for kind, terms in TERMS.items() for term in terms]
@@ -51,9 +50,10 @@ def predictions_of(example, seed=0, num=8):
 
 
 def test_every_kind_is_known_everywhere():
-    tables = [DECODERS, MOVES, STATISTICS, FILES, HEADS, TERMS, METRICS, PICTURES, SAYS, EXAMPLES]
+    tables = [DECODERS, MOVES, STATISTICS, FILES, HEADS, TERMS, METRICS, PICTURES, EXAMPLES]
     assert all(table.keys() == KINDS.keys() for table in tables)
     assert all(noun.kind == kind for kind, noun in KINDS.items())
+    assert len({noun.says for noun in KINDS.values()}) == len(KINDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -46,24 +46,24 @@ def choose(plan: MemoryPlan, budget: int) -> Mode:
     amp = plan.mode.amp
     held = [plan.footprint(Mode(amp, word)).parts for word in CKPT_MODES]
 
-    def saved(kind: int, block: int) -> int:
-        less, more = (held[k].get(plan.blocks[block], 0) for k in (kind - 1, kind))
+    def saved(level: int, block: int) -> int:
+        less, more = (held[k].get(plan.blocks[block], 0) for k in (level - 1, level))
         return less - more
 
     def mode(moves: Sequence[Move]) -> Mode:
-        kinds = [0] * len(plan.blocks)
-        for kind, block in moves:
-            kinds[block] = max(kinds[block], kind)
-        words = [CKPT_MODES[kind] for kind in kinds]
+        levels = [0] * len(plan.blocks)
+        for level, block in moves:
+            levels[block] = max(levels[block], level)
+        words = [CKPT_MODES[level] for level in levels]
         return Mode(amp, ",".join(words if len({*words}) > 1 else words[:1]))
 
     def fits(moves: Sequence[Move]) -> bool:
         return plan.peak(mode(moves)) <= budget
 
     moves: list[Move] = []
-    for kind in range(1, len(CKPT_MODES)):
-        blocks = sorted(range(len(plan.blocks)), key=partial(saved, kind), reverse=True)
-        moves += [(kind, block) for block in blocks]
+    for level in range(1, len(CKPT_MODES)):
+        blocks = sorted(range(len(plan.blocks)), key=partial(saved, level), reverse=True)
+        moves += [(level, block) for block in blocks]
     chosen = moves[: bisect_left(range(len(moves)), True, key=lambda num: fits(moves[:num]))]
     if not fits(chosen):
         return min((Mode(amp, word) for word in CKPT_MODES), key=plan.peak)

@@ -127,7 +127,7 @@ class MemoryPlan:
             numbers = (
                 f"{number / GIB:.3f}" for number in (2 * low - high, (high - low) / num, peak)
             )
-            taken = (f"{self.taken(mode, kind) / GIB:.3f}" for kind in ("cuda", "cpu"))
+            taken = (f"{self.taken(mode, where) / GIB:.3f}" for where in ("cuda", "cpu"))
             name, most = mode.flags or "neither", str(self.largest(mode))
             rows.append((name, *numbers, f"{1 - peak / plain:.0%}", *taken, most))
         return rows

@@ -21,14 +21,6 @@ TOLD = (  # settings that made the weights what they are, and say nothing of whe
     *("optimizer", "lr", "encoder_lr", "momentum", "weight_decay", "schedule", "warmup", "clip"),
     *("ema", "amp", "seed", "split_by"),
 )
-SAYS = {  # on a card
-    "classes": "a class for each pixel",
-    "mask": "foreground or background for each pixel",
-    "depth": "a distance for each pixel",
-    "normals": "the direction that each pixel's surface faces",
-    "label": "a class for each image",
-}
-PIPELINES = {"depth": "depth-estimation", "label": "image-classification"}  # else segmentation
 
 
 def slim(path: Path | str) -> dict[str, Any]:
@@ -110,8 +102,7 @@ def _about(output: Output) -> dict[str, Any]:
 def _card(name: str, tasks: list[Task], network: UNet, state: Mapping[str, Any]) -> Iterator[str]:
     """The lines of README.md, as Markdown. What the checkpoint does not say is left out."""
     outputs = [output for task in tasks for output in task.outputs]
-    pipeline = PIPELINES.get(outputs[0].kind, "image-segmentation")
-    yield from ("---", f"pipeline_tag: {pipeline}", "tags:", "- manyhead", "---", "")
+    yield from ("---", f"pipeline_tag: {outputs[0].pipeline}", "tags:", "- manyhead", "---", "")
     yield from (f"# {name}", "", *(f"{task.name}: {task.about}." for task in tasks if task.about))
     numbers = sum(weight.numel() for weight in network.parameters())
     size = sum(weight.nbytes for weight in state["model"].values())
@@ -125,7 +116,7 @@ def _card(name: str, tasks: list[Task], network: UNet, state: Mapping[str, Any])
     scores = _classes(outputs, state)
     for output in outputs:
         unit = f", in {output.unit}" if isinstance(output, Depth) and output.unit else ""
-        yield from (f"**{output.name}**: {SAYS[output.kind]}{unit}.", "")
+        yield from (f"**{output.name}**: {output.says}{unit}.", "")
         yield from _rows(output, scores.get(output.name, {}))
     if found := state.get("scores"):
         yield from ("## Scores", "", f"Of the validation part, after {state['step']} steps.", "")

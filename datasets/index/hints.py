@@ -47,10 +47,10 @@ def contents_of(stores: list[Store]) -> str:
         for name in store.names()
     )
     more = f" and {len(parts) - 4} other kinds" if len(parts) > 4 else ""
-    nested = any(kind.endswith((*SHARD_SUFFIXES, ".parquet")) for kind in parts)
+    nested = any(part.endswith((*SHARD_SUFFIXES, ".parquet")) for part in parts)
     hint = "; of shards, name each, or unpack them; python -m datasets.pack reads parquet"
-    kinds = ", ".join(f"{num} {kind}" for kind, num in parts.most_common(4))
-    return f"there are {kinds}{more}{hint if nested else ''}"
+    most = ", ".join(f"{num} {part}" for part, num in parts.most_common(4))
+    return f"there are {most}{more}{hint if nested else ''}"
 
 
 def paths(stores: list[Store]) -> str:
