@@ -61,7 +61,7 @@ def make_task(plan: ComposePlan) -> Task:
         depth = Depth(
             "depth_m",
             "depth_mm/{key}.png",
-            loss="silog+grad",
+            loss="l1+silog+0.2*grad",
             scale=0.001,
             max_depth=float(max(1, math.ceil(plan.seen.farthest_m))),
             unit="m",
