@@ -21,6 +21,7 @@ from models.cpu import BatchNormReLU, BitReLU, branches, use_cpu_kernels
 from models.cpu_convolution import is_slow, use_float32_gradients
 from models.decoder import JoinConv, UpConv
 from models.encoder import NORMS, Block, activation, conv3x3
+from models.heads import make_head
 from models.recompute import MODES, recompute
 from utils import checkpoint
 from utils.memory_trace import Tracker
@@ -200,6 +201,15 @@ def test_the_likeliest_class_is_the_label_and_has_its_probability(name, dtype):
         assert torch.equal(given, before)
         assert torch.equal(label, head.to_labels(given))
         assert torch.allclose(share, head.shares(given).amax(1), atol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [2, 255])
+def test_of_equal_classes_the_first_is_the_label(classes):
+    head = make_head(4, Classes("many", files="", classes=tuple(map(str, range(classes)))))
+    logits = images(2, classes, 5, 67).mul(3).round()
+    expected = torch.from_numpy(logits.numpy().argmax(1))
+    assert torch.equal(head.to_labels(logits).long(), expected)
+    assert torch.equal(head.likeliest(logits)[0].long(), expected)
 
 
 def test_spec_round_trip():

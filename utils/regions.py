@@ -24,6 +24,7 @@ AT_ONCE = 2**18  # corners of outlines that are simplified together
 TOLERANCE = 1.0  # pixels
 MOST_AREA_CHANGE = 0.005  # of a part
 SHARES = (1, 0.7, 0.5)  # of the tolerance, that are tried in turn
+CLOSED = 4  # points of a ring at least, of which the last is the first
 
 
 class Region(NamedTuple):
@@ -64,7 +65,7 @@ def each_region(
 
     tolerance: pixels by which an outline may leave the edges of its pixels to be smooth and short;
     below 0.5 it stays on them. No part's area then changes by more than 0.5 %: one that would has
-    its exact outline, and so has one that would cross itself.
+    its exact outline, and so has a region that would cross itself.
     confidence: uint8 (H, W), of which 255 is 1, see `Predictor.labels`; without it there is no
     score.
     """
@@ -101,9 +102,10 @@ def _regions(
     import shapely
 
     exact = shapely.multipolygons(faces, indices=region)
-    outlines = shapely.multipolygons(_simplified(faces, tolerance), indices=region)
-    several = np.flatnonzero(shapely.get_num_geometries(outlines) > 1)  # one alone is valid
-    crossed = several[~shapely.is_valid(outlines[several])]
+    simplified, changed = _simplified(faces, tolerance)
+    outlines = shapely.multipolygons(simplified, indices=region)
+    others = np.unique(region[changed])
+    crossed = others[~shapely.is_valid(outlines[others])]
     outlines[crossed] = exact[crossed]
     left, top, right, bottom = shapely.bounds(exact).astype(int).T
     boxes = np.stack([left, top, right - left, bottom - top], 1).tolist()
@@ -176,32 +178,60 @@ def _joined(rings: Rings, face: np.ndarray, width: int) -> np.ndarray:
     return np.array([root(i) for i in range(len(parent))], np.int64)[face]
 
 
-def _simplified(faces: np.ndarray, tolerance: float) -> np.ndarray:
+def _simplified(faces: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
     """Polygons through the middles of the edges of pixels, which has no stairs, and of these no
-    more than the tolerance, or else a smaller one, needs; see `each_region`."""
+    more than the tolerance, or else a smaller one, needs; see `each_region`. And which of them are
+    others than before, bool: these may cross themselves, and each other."""
     import shapely
 
+    changed = np.zeros(len(faces), bool)
     if tolerance < HALF or not len(faces):
-        return faces
-    kind, corners, (rings, parts) = shapely.to_ragged_array(faces)
-    lines = np.diff(corners, axis=0, append=0)
-    num = np.abs(lines).sum(1).astype(np.int64)  # edges of pixels in each line
-    num[rings[1:] - 1] = 1  # a ring ends where it starts
-    ends = np.cumsum(num)
-    middles = np.repeat(np.sign(lines), num, 0)
-    middles *= (np.arange(ends[-1]) - np.repeat(ends - num, num) + HALF)[:, None]
-    middles += np.repeat(corners, num, 0)
-    rings = np.concatenate([[0], ends[rings[1:] - 1]])
-    middles[rings[1:] - 1] = middles[rings[:-1]]
-    middled, found = shapely.from_ragged_array(kind, middles, (rings, parts)), faces.copy()
-    left = np.arange(len(faces))
+        return faces, changed
+    kind, corners, (starts, parts) = shapely.to_ragged_array(faces)
+    middles, starts = _middles(corners, starts)
+    rings = shapely.from_ragged_array(shapely.GeometryType.LINESTRING, middles, (starts,))
+    face = np.repeat(np.arange(len(faces)), np.diff(parts))  # of each ring
+    areas, found = shapely.area(faces), faces.copy()
     for share in SHARES:
-        # without a look at topology, for the time of which a twentieth is enough to check it
-        tried = shapely.simplify(middled[left], share * (tolerance - HALF), preserve_topology=False)
-        areas = shapely.area(faces[left])
-        fits = np.abs(shapely.area(tried) - areas) <= MOST_AREA_CHANGE * areas
-        fits &= shapely.get_type_id(tried) == kind
-        fits[fits] = shapely.is_valid(tried[fits])
-        found[left[fits]] = tried[fits]
-        left = left[~fits]
-    return found
+        if not (left := ~changed[face]).any():
+            break
+        # lines, not polygons: those are checked and mended at once, for most of the time
+        tried = shapely.simplify(rings[left], share * (tolerance - HALF), preserve_topology=False)
+        _, points, (starts,) = shapely.to_ragged_array(tried)
+        area = np.abs(np.bincount(face[left], _areas(points, starts), len(faces)))
+        fits = ~changed & (np.abs(area - areas) <= MOST_AREA_CHANGE * areas)
+        fits[face[left][np.diff(starts) < CLOSED]] = False
+        if not fits.any():
+            continue
+        tried, its = tried[fits[face[left]]], face[left & fits[face]]
+        _, points, (starts,) = shapely.to_ragged_array(tried)
+        parts = np.flatnonzero(np.diff(its, prepend=-1, append=-1))
+        found[fits] = shapely.from_ragged_array(kind, points, (starts, parts))
+        changed |= fits
+    return found, changed
+
+
+def _middles(corners: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Closed rings along edges of pixels -> through the middle of the first and of the last edge of
+    each of their lines: the others lie between these. Points (N, 2), and where each ring starts."""
+    lines = np.diff(corners, axis=0, append=0)
+    length = np.abs(lines).sum(1)
+    num = np.minimum(length, 2).astype(np.int64)
+    num[starts[1:] - 1] = 1  # a ring ends where it starts
+    ends = np.cumsum(num)
+    line = np.repeat(np.arange(len(lines)), num)
+    second = np.arange(ends[-1]) != (ends - num)[line]
+    along = np.where(second, length[line] - HALF, HALF)[:, None]
+    middles = corners[line] + np.sign(lines)[line] * along
+    starts = np.concatenate([[0], ends[starts[1:] - 1]])
+    middles[starts[1:] - 1] = middles[starts[:-1]]
+    return middles, starts
+
+
+def _areas(points: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Inside each closed ring, of holes with the other sign."""
+    x, y = points.T
+    twice = np.zeros(len(points))
+    twice[:-1] = x[:-1] * y[1:] - x[1:] * y[:-1]
+    twice[starts[1:] - 1] = 0  # not from one to the next
+    return np.add.reduceat(twice, starts[:-1]) / 2

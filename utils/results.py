@@ -3,7 +3,8 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from utils.sheet import DPI, Sheet, draw_sheet
 from utils.visualize import Picture, Style, picture_of
 
 Labels = dict[str, np.ndarray]
+Maker = Callable[[Path, Photo, Any, Labels, "Form"], None]
 LARGE = 2**23  # pixels of an image; what is free is given back after each work on a larger one
 STRIP_PIXELS = 2**20  # painted at a time: blending takes ten times the room of what it gives
 MM_PER_INCH = 25.4
@@ -84,15 +86,27 @@ def write(
     UserError: a file that somebody else has made is in the way.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
-    for output in outputs:
-        makers = [_write_view]
-        if isinstance(output, Classes | Mask):
-            makers = [_write_shapes] * bool(form.shapes) + [_write_sheet] * form.sheet + makers
-        makers += [_write_probabilities] * (output.name + PROBABILITY in predictions)
-        for make in makers:  # what one has held is free before another begins
-            make(stem, photo, output, predictions, form)
-            if photo.pixels[0].numel() > LARGE:
+    large = photo.pixels[0].numel() > LARGE
+
+    def make(makers: Sequence[Maker], output: Output) -> None:
+        for each in makers:  # what one has held is free before another begins
+            each(stem, photo, output, predictions, form)
+            if large:
                 give_back_memory()
+
+    for output in outputs:
+        makers, beside = list[Maker]([_write_view]), list[Maker]()
+        if isinstance(output, Classes | Mask):
+            makers = [_write_sheet] * form.sheet + makers
+            beside = [_write_shapes] * bool(form.shapes)
+        makers += [_write_probabilities] * (output.name + PROBABILITY in predictions)
+        if not (large and beside):
+            make(beside + makers, output)
+            continue
+        with ThreadPoolExecutor(1) as other:  # outlines take as long as all the rest
+            writing = other.submit(make, beside, output)
+            make(makers, output)
+            writing.result()
     for output in outputs:
         if not output.per_image:
             _save_place(data_path(stem, output), photo)
