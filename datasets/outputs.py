@@ -37,7 +37,8 @@ class Output:
     A kind says of itself: dtype of its targets; fill: what a target holds where nothing is known;
     balanced: whether its losses take class weights; per_image: whether it says one thing of a whole
     image, for which no decoder is needed; channels: of its head; labels: what the ids in a target
-    mean, in their order; says: what it is, on a card; pipeline: what model hubs call that.
+    mean, in their order; score: the one that picks the best checkpoint, unless a task says another;
+    says: what it is, on a card; pipeline: what model hubs call that.
     """
 
     kind: ClassVar[str]
@@ -49,6 +50,7 @@ class Output:
     may_be_shapes: ClassVar[bool] = False
     channels: ClassVar[int] = 1
     labels: ClassVar[tuple[str, ...]] = ()
+    score: ClassVar[str]
     says: ClassVar[str]
     pipeline: ClassVar[str] = "image-segmentation"
 
@@ -124,6 +126,7 @@ class Classes(Output):
     """
 
     kind, dtype, fill, default_loss, balanced = "classes", "uint8", IGNORE, "ce", True
+    score = "miou"
     says = "a class for each pixel"
     may_be_shapes = True
 
@@ -174,6 +177,7 @@ class Mask(Output):
     """
 
     kind, dtype, fill, default_loss = "mask", "uint8", IGNORE, "bce"
+    score = "iou"
     says = "foreground or background for each pixel"
     may_be_shapes = True
     labels = ("background", "foreground")
@@ -205,6 +209,7 @@ class Depth(Output):
     """
 
     kind, dtype, fill, default_loss = "depth", "float32", NO_DEPTH, "l1"
+    score = "delta1"
     says, pipeline = "a distance for each pixel", "depth-estimation"
 
     scale: float = 0.0
@@ -228,6 +233,7 @@ class Normals(Output):
     """
 
     kind, dtype, fill, default_loss = "normals", "float32", 0.0, "cosine"
+    score = "within11"
     says = "the direction that each pixel's surface faces"
     channels = 3
 
@@ -254,6 +260,7 @@ class Label(Output):
     """
 
     kind, dtype, fill, default_loss = "label", "uint8", IGNORE, "ce"
+    score = "accuracy"
     says, pipeline = "a class for each image", "image-classification"
     balanced = per_image = True
 

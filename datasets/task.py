@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -153,15 +154,29 @@ class Task:
 
     def changed(self, then: Task) -> list[str]:
         """The keys that say something else than they did then, but for what moves no training. A
-        label that `then` has beside these, or whose classes it has found, is no change."""
-        own = {output.name: output for output in self.outputs}
+        label that `then` has beside these, or whose classes it has found, is no change; nor is an
+        output that it left out."""
+        names = {output.name for output in then.outputs}
+        kept = self.only(names) if names & {output.name for output in self.outputs} else self
+        own = {output.name: output for output in kept.outputs}
         for label in then.outputs:
             mine = own.get(label.name, label)
             if isinstance(label, Label) and isinstance(mine, Label):
                 own[label.name] = replace(mine, classes=mine.classes or label.classes)
-        now = replace(self, about=then.about, defaults=then.defaults, outputs=tuple(own.values()))
+        now = replace(kept, about=then.about, defaults=then.defaults, outputs=tuple(own.values()))
         now = replace(now, pixels_per_mm=then.pixels_per_mm)
         return [f.name for f in fields(Task) if getattr(now, f.name) != getattr(then, f.name)]
+
+    def only(self, names: Collection[str]) -> Task:
+        """The task with those of its outputs alone that are named; UserError: none is. Where that
+        of `best` is left out, the score of the first picks the best checkpoint."""
+        kept = tuple(output for output in self.outputs if output.name in names)
+        if not kept:
+            known = ", ".join(output.name for output in self.outputs)
+            raise UserError(f"task {self.name}: expected one or more of its outputs {known}")
+        has_best = self.best.partition("/")[0] in names
+        best = self.best if has_best else f"{kept[0].name}/{kept[0].score}"
+        return replace(self, outputs=kept, best=best)
 
     @property
     def dense(self) -> tuple[Output, ...]:

@@ -239,6 +239,7 @@ def test_scores_are_those_of_plain_formulas_however_they_are_counted(example):
             off = [far for start, far in example.tolerance.items() if name.startswith(start)]
             assert found[name] == pytest.approx(score, rel=1e-5, abs=sum(off)), name
     assert set(picking_scores(example.output)) < expected.keys()
+    assert example.output.score in picking_scores(example.output)
 
 
 @pytest.mark.parametrize("kind", KINDS)

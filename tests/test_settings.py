@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from datasets import TASKS
 from datasets.task import UserError
 from utils import checkpoint
 from utils.flags import CKPT_MODES
@@ -64,6 +65,42 @@ def test_a_centre_is_that_of_our_own_encoder():
     for words, centre in (("--encoder resnet18", 0), ("--encoder resnet18 --centre 8", 8)):
         settings = parse(["--task", "maskdepth", *words.split(), *OUT])
         assert settings.network.centre == centre
+
+
+def test_outputs_that_are_named_are_learnt_alone(stopped):
+    whole = parse(["--task", "maskdepth", *OUT])
+    (own,) = parse(["--task", "maskdepth", "--outputs", "depth", *OUT]).tasks
+    assert [output.name for output in own.task.outputs] == ["depth"]
+    assert (whole.tasks[0].task.best, own.task.best) == ("mask/iou", "depth/delta1")
+    words = ["--task", "damage", "maskdepth", "--data", "a", "b", "--outputs", "mask", "damage"]
+    assert [output.name for output in parse([*words, *OUT]).outputs] == ["damage", "mask"]
+    words = stopped("--task", "maskdepth", "--outputs", "depth")
+    (again,) = parse(words).tasks
+    assert again.task == own.task
+    (again,) = parse([*words, "--task", "maskdepth"]).tasks
+    assert again.task == own.task
+
+
+def test_losses_that_a_task_has_of_outputs_that_are_left_out_go_with_them(tmp_path):
+    task = dataclasses.replace(TASKS["maskdepth"], name="mine")
+    defaults = task.defaults | {"losses": ["mask=bce", "depth=l1"], "loss_weights": ["mask=2"]}
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(dataclasses.replace(task, defaults=defaults).to_json()))
+    settings = parse(["--task", str(path), "--outputs", "depth", *OUT])
+    assert (settings.losses, settings.loss_weights) == ({"depth": "l1"}, {})
+    assert parse(["--task", str(path), *OUT]).loss_weights == {"mask": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("--task damage --outputs mask", "--outputs: no output 'mask', expected some of damage"),
+        ("--task damage maskdepth --data a b --outputs mask", "task damage: expected one or more"),
+    ],
+)
+def test_outputs_that_no_task_has_are_named(words, named):
+    with pytest.raises(UserError, match=named):
+        parse([*words.split(), *OUT])
 
 
 def test_each_task_has_its_own_size_batch_and_weights():
@@ -126,7 +163,7 @@ def test_flags_beside_resume_are_taken(stopped):
     assert parse([*resume, "--bs", "auto"]).fit_batch
 
 
-@pytest.mark.parametrize("flag", ["init", "pretrained", "out"])
+@pytest.mark.parametrize("flag", ["init", "pretrained", "out", "outputs", "label"])
 def test_flags_beside_resume_that_would_do_nothing_are_refused(stopped, flag):
     resume = stopped("--task", "damage")
     with pytest.raises(ValueError, match=f"--{flag}.*a resumed run|--{flag}.*a run is resumed"):

@@ -128,6 +128,8 @@ def _add_data(parser: Parser) -> None:
     add("--task", nargs="+", metavar="NAME|FILE", help="tasks by name, or task files (.json)")
     text = "folder, zip, HDF5, or address of one: any number for one task, one each for several"
     add("--data", nargs="+", metavar="PATH", help=f"{text} (default: a demo, drawn)")
+    text = "learn these outputs of the tasks alone (all)"
+    add("--outputs", nargs="+", metavar="NAME", help=text)
     text = "also learn one class per image, from a column of the metadata or a field of its name"
     add("--label", nargs="+", metavar="FIELD", help=text)
     text = "run folder (default: runs/TASK, or the next free runs/TASK-2, ...)"

@@ -168,8 +168,9 @@ def parse(words: list[str]) -> Settings:
     if "resume" in given:
         settings = _resumed(parser, given)
     elif "task" in given:
-        tasks = _with_labels([load_task(name) for name in given["task"]], given.get("label", []))
-        own = [defaults_of(parser, task) for task in tasks]
+        whole = [load_task(name) for name in given["task"]]
+        own = [defaults_of(parser, task) for task in whole]
+        tasks = _asked(whole, own, given.get("outputs", []), given.get("label", []))
         shared = {name: value for name, value in own[0].items() if name not in PER_TASK}
         if given.get("encoder", "unet") != "unet" and "encoder" not in shared:
             shared.pop("centre", None)  # that of our own encoder; others reach their bottom alone
@@ -213,11 +214,21 @@ def _resolve(
     return Settings(**_only(Settings, values))
 
 
-def _with_labels(tasks: list[Task], labels: list[str]) -> list[Task]:
-    """The task with an output for each field of --label."""
+def _asked(
+    tasks: list[Task], own: list[dict[str, Any]], names: list[str], labels: list[str]
+) -> list[Task]:
+    """The tasks with the outputs of --outputs alone, if any, their own defaults without what is of
+    others; and with an output for each field of --label."""
+    known = [output.name for task in tasks for output in task.outputs]
+    for name in set(names) - set(known):
+        raise UserError(f"--outputs: no output {name!r}, expected some of {', '.join(known)}")
     if labels and len(tasks) > 1:
         raise UserError("--label: expected a single task")
+    for defaults in own if names else ():
+        for flag in defaults.keys() & {"losses", "loss_weights"}:  # pairs, or a word for all
+            defaults[flag] = [x for x in defaults[flag] if isinstance(x, str) or x[0] in names]
     added = tuple(Label(name, field=name) for name in labels)
+    tasks = [task.only(names or known) for task in tasks]
     return [replace(task, outputs=task.outputs + added) for task in tasks]
 
 
@@ -232,8 +243,8 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
         raise UserError(f"--out {out}: a run is resumed in its own folder, {path.parent}")
     if "learner" not in state:
         raise UserError(f"{path}: holds weights alone, --resume expects a last.pt")
-    if "label" in given:
-        raise UserError("--label: a resumed run goes on with its own outputs")
+    for flag in given.keys() & {"label", "outputs"}:
+        raise UserError(f"--{flag}: a resumed run goes on with its own outputs")
     ranks = int(os.environ.get("WORLD_SIZE", 1))  # of torchrun
     with checkpoint.well_formed(path):
         config = state["config"]
@@ -249,7 +260,10 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
     now = [load_task(name) for name in named] or tasks
     if [task.name for task in now] != trained:
         raise UserError(f"--task {'+'.join(named)}: {path} was trained for {'+'.join(trained)}")
-    if keys := [key for task, then in zip(now, tasks, strict=True) for key in task.changed(then)]:
+    pairs = [
+        (task.only([o.name for o in t.outputs]), t) for task, t in zip(now, tasks, strict=True)
+    ]
+    if keys := [key for task, then in pairs for key in task.changed(then)]:
         raise UserError(f"--task: {keys[0]} changed since {path} began: omit it, or begin anew")
     for each in own if "data" not in given else ():
         each["data"] = [_found_again(text, cwd) for text in each.get("data", [])]
