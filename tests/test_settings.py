@@ -67,6 +67,17 @@ def test_a_centre_is_that_of_our_own_encoder():
         assert settings.network.centre == centre
 
 
+def test_nothing_keeps_from_learning_by_heart_unless_it_is_asked_for(stopped):
+    words = ("--task", "damage", "--overfit", "1")
+    settings = parse([*words, *OUT])
+    assert (settings.optim.schedule, settings.optim.weight_decay) == ("constant", 0.0)
+    assert not settings.tasks[0].class_weights
+    settings = parse([*words, "--schedule", "poly", "--class-weights", *OUT])
+    assert (settings.optim.schedule, settings.optim.weight_decay) == ("poly", 0.0)
+    assert settings.tasks[0].class_weights
+    assert parse(stopped(*words, "--lr", "0.1")).optim == parse([*words, "--lr", "0.1", *OUT]).optim
+
+
 def test_outputs_that_are_named_are_learnt_alone(stopped):
     whole = parse(["--task", "maskdepth", *OUT])
     (own,) = parse(["--task", "maskdepth", "--outputs", "depth", *OUT]).tasks

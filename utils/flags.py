@@ -231,7 +231,8 @@ def _add_habit(parser: Parser) -> None:
     add = parser.add_argument_group("habit").add_argument
     text = "continue a stopped run with its own flags (the newest of the task, or this one)"
     add("--resume", nargs="?", const="", metavar="FOLDER|CKPT", help=text)
-    text = "train and validate on the same N batches, for 300 steps unless --steps says other"
+    text = "train and validate on the same N batches, by heart: for 300 steps, at a rate of its "
+    text += "own and without class weights, unless flags say other"
     add("--overfit", type=natural, default=0, metavar="N", help=text)
     add("--seed", type=seed, default=0, help="(0)")
     text = "refuse operations that are not repeatable on the device"

@@ -17,7 +17,7 @@ from typing import Any, Self
 from datasets import TASKS, load_task
 from datasets.task import Label, Output, Task, UserError
 from utils.flags import Parser, given_again, train_parser
-from utils.task_defaults import PER_TASK, defaults_of
+from utils.task_defaults import OVERFIT, PER_TASK, defaults_of
 
 RUNS = Path("runs")
 DEMO_MINUTES = 5.0  # of training on a demo, however slow the machine is
@@ -169,7 +169,8 @@ def parse(words: list[str]) -> Settings:
         settings = _resumed(parser, given)
     elif "task" in given:
         whole = [load_task(name) for name in given["task"]]
-        own = [defaults_of(parser, task) for task in whole]
+        beside = OVERFIT if given.get("overfit") else {}
+        own = [defaults_of(parser, task) | beside for task in whole]
         tasks = _asked(whole, own, given.get("outputs", []), given.get("label", []))
         shared = {name: value for name, value in own[0].items() if name not in PER_TASK}
         if given.get("encoder", "unet") != "unet" and "encoder" not in shared:

@@ -9,6 +9,12 @@ from utils.flags import Parser, as_flags
 # What each task of a run has for itself.
 PER_TASK: dict[str, Any] = {"data": (), "size": (256, 256), "bs": 8, "class_weights": False}
 
+# How --overfit learns, unless flags say other: nothing keeps a network from learning by heart.
+OVERFIT: dict[str, Any] = {
+    **{"optimizer": "muon", "lr": 5e-3, "schedule": "constant", "weight_decay": 0.0},
+    **{"ema": 0.9, "dropout": 0.0, "clip": 0.0, "class_weights": False},
+}
+
 # What a task may choose under `defaults`: how it is trained, never what is read or written, the
 # device, or where weights come from. A task file is data that people pass on.
 TASK_CHOICES = (
