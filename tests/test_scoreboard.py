@@ -4,14 +4,15 @@ import sys
 
 import pytest
 
+from datasets.task import UserError
 from utils import checkpoint, scoreboard
-from utils.scoreboard import Run, rows
+from utils.scoreboard import Run, delta_m, gain_lines, rows
 
 SCORES = {"a/miou": 0.5, "a/baseline_miou": 0.25, "a/loss": 3.0}
 
 
 def run_of(command="python train.py --task a", seed=0, **changes):
-    run = Run(command, seed, SCORES, 160, 2.0, "AVX2, 2 threads, abc")
+    run = Run(command, seed, SCORES, 160, 2.0, "AVX2, 2 threads, abc", {"a": "classes"})
     return run._replace(**changes)
 
 
@@ -30,6 +31,24 @@ def test_scores_without_a_constant_are_left_out_and_a_second_has_no_command():
     found = rows([run_of(scores=both)])
     assert [line[:3] for line in found[1:]] == [("", "b/rmse", "0.100")]
     assert found[1][5:] == ("",) * 4
+
+
+def test_what_several_outputs_gain_against_each_alone():
+    near = {"b/delta1": 0.5, "b/absrel": 0.2, "b/rmse": 2.0}
+    alone = [
+        *(run_of(scores={"a/miou": miou}, kinds={"a": "classes"}) for miou in (0.4, 0.6)),
+        run_of(scores=near, kinds={"b": "depth"}),
+    ]
+    scores = {"a/miou": 0.55, "b/delta1": 0.6, "b/absrel": 0.24, "b/rmse": 1.0}
+    both = run_of("both", scores=scores, kinds={"a": "classes", "b": "depth"})
+    gains = delta_m(both, alone)
+    assert gains == pytest.approx({"a": 10.0, "b": (20 - 20 + 50) / 3})
+    worse = both._replace(seed=1, scores=scores | {"a/miou": 0.45})
+    (line,) = gain_lines([both, worse], alone)
+    assert line == "delta_m +8.3 % (+3.3 to +13.3; a +0.0 %, b +16.7 %): `both`"
+    assert delta_m(alone[2], alone) == {"b": 0.0}
+    with pytest.raises(UserError, match="no run of a alone, as --outputs a"):
+        delta_m(both, alone[2:])
 
 
 def test_the_table_of_two_runs(run_train, tiny_json, tmp_path, monkeypatch, capfd):
