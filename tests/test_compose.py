@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import encode
 from PIL import Image
 
@@ -35,6 +36,7 @@ from datasets.index import find_samples
 from datasets.pack import __main__ as pack
 from datasets.stores import open_stores
 from datasets.stores.write import write_zip
+from losses.weighted import OutputLoss
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -227,6 +229,21 @@ def test_files_are_exact_and_read_by_both_tasks(run_compose, sources):
         span = (depth_m - depth_m.min()) / (depth_m.max() - depth_m.min())
         assert np.abs(course_sample.targets["depth"].numpy() - span).max() < 0.12
         assert np.abs(course_sample.targets["depth"].numpy() - span).mean() < 0.01
+
+
+def test_their_loss_knows_the_scale_of_depth(run_compose, sources):
+    """All of it 1.3 times too far costs about as much as errors as large that are too near on one
+    side and too far on the other; `silog+grad`, with which depth was learnt to no scale, says a
+    seventh."""
+    assert run_compose("--num", 2).status == 0
+    depth = load_task(str(sources / "out" / "task.json")).outputs[1]
+    target = torch.full((2, 64, 80), 2.5)
+    far = np.log(1.3)
+    slope = target * (far * torch.linspace(-(3**0.5), 3**0.5, 80)).exp()
+    loss = OutputLoss(depth)
+    scale, shape = (float(loss(p[:, None], target)[0]) for p in (1.3 * target, slope))
+    assert scale > 0.6 * shape > 0
+    assert float(loss(target[:, None], target)[0]) < 1e-6
 
 
 @pytest.mark.parametrize("size", [(64, 80), (33, 57)])
