@@ -69,7 +69,7 @@ def _task(name: str, about: str, without: tuple[str, ...]) -> Task:
             "bs": 4,
             "width": 16,
             "centre": 128,
-            "lr": 2e-3,
+            "lr": 5e-3,
             "epochs": 15,
         },
     )

@@ -48,7 +48,7 @@ DAMAGE = Task(
         "width": 16,
         "centre": 128,
         "class_weights": True,
-        "lr": 2e-3,
+        "lr": 5e-3,
         "epochs": 10,
         "eval_steps": 58,  # two epochs of the demo
     },

@@ -19,6 +19,6 @@ MASKDEPTH = Task(
         "width": 32,
         "centre": 256,
         "convs": [2, 1, 3],
-        "lr": 2e-3,
+        "lr": 5e-3,
     },
 )

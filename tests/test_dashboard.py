@@ -50,7 +50,7 @@ def test_an_offline_folder_holds_the_dashboard(run_train, tiny_json, monkeypatch
     (run,) = [record.run for record in found if record.HasField("run")]
     assert {folder.name.rpartition("-")[2] for folder in folders} == {run.run_id}  # resumed
     fields = items(run.config.update)
-    assert (fields["lr"], fields["bs"], fields["seed"]) == (0.001, [2], 0)
+    assert (fields["lr"], fields["bs"], fields["seed"]) == (0.005, [2], 0)
     assert fields["tasks"]["tiny"]["best"] == "parts/miou"
 
     rows = {}  # step -> values

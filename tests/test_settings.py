@@ -53,12 +53,12 @@ def test_flags_beat_the_defaults_of_the_task():
     settings = parse(["--task", "maskdepth", *OUT])
     network = settings.network
     assert (network.width, network.centre, network.convs) == (32, 256, (2, 1, 3))
-    assert settings.optim.lr == 2e-3
+    assert settings.optim.lr == 5e-3
     words = "--task maskdepth --width 8 --convs 1 --size 32 48"
     settings = parse([*words.split(), *OUT])
     (own,) = settings.tasks
     assert (settings.network.width, settings.network.convs) == (8, (1, 1, 1))
-    assert (settings.optim.lr, own.size, own.bs) == (2e-3, (32, 48), 16)
+    assert (settings.optim.lr, own.size, own.bs) == (5e-3, (32, 48), 16)
 
 
 def test_a_centre_is_that_of_our_own_encoder():

@@ -179,8 +179,8 @@ def _add_learning(parser: Parser) -> None:
     text = "images of each task in a batch (8); auto: as many as fit into --vram"
     add("--bs", type=batch_size, metavar="N|auto", help=text)
     add("--accum", type=positive, default=1, help="batches per optimiser step (1)")
-    add("--optimizer", choices=OPTIMIZERS, default="adamw", help="(adamw)")
-    add("--lr", type=real, default=1e-3, help="highest learning rate (0.001)")
+    add("--optimizer", choices=OPTIMIZERS, default="muon", help="(muon)")
+    add("--lr", type=real, default=5e-3, help="highest learning rate (0.005)")
     text = "learning rate of the encoder, as a share of --lr, such as 0.1 (1)"
     add("--encoder-lr", type=real, default=1.0, metavar="SHARE", help=text)
     add("--momentum", type=share, default=0.9, help="of SGD and Muon; first beta of AdamW (0.9)")

@@ -64,8 +64,8 @@ class OptimSettings:
     is unlimited. ema: decay of averaged weights per step, 0 is off.
     """
 
-    optimizer: str = "adamw"
-    lr: float = 1e-3
+    optimizer: str = "muon"
+    lr: float = 5e-3
     momentum: float = 0.9
     weight_decay: float = 1e-2
     schedule: str = "cosine"

@@ -75,7 +75,7 @@ def make_task(plan: ComposePlan) -> Task:
         outputs=tuple(outputs),
         best="mask/iou",
         resize=True,
-        defaults={"size": list(plan.recipe.size), "bs": 16, "lr": 2e-3},
+        defaults={"size": list(plan.recipe.size), "bs": 16, "lr": 5e-3},
     )
 
 
