@@ -154,16 +154,13 @@ class Task:
 
     def changed(self, then: Task) -> list[str]:
         """The keys that say something else than they did then, but for what moves no training. A
-        label that `then` has beside these, or whose classes it has found, is no change; nor is an
-        output that it left out."""
-        names = {output.name for output in then.outputs}
-        kept = self.only(names) if names & {output.name for output in self.outputs} else self
-        own = {output.name: output for output in kept.outputs}
+        label that `then` has beside these, or whose classes it has found, is no change."""
+        own = {output.name: output for output in self.outputs}
         for label in then.outputs:
             mine = own.get(label.name, label)
             if isinstance(label, Label) and isinstance(mine, Label):
                 own[label.name] = replace(mine, classes=mine.classes or label.classes)
-        now = replace(kept, about=then.about, defaults=then.defaults, outputs=tuple(own.values()))
+        now = replace(self, about=then.about, defaults=then.defaults, outputs=tuple(own.values()))
         now = replace(now, pixels_per_mm=then.pixels_per_mm)
         return [f.name for f in fields(Task) if getattr(now, f.name) != getattr(then, f.name)]
 

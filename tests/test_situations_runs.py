@@ -27,6 +27,7 @@ WORDS = {
     "task": "maskdepth",
     "data": "elsewhere",
     "label": "material",
+    "outputs": "damage",
     "out": "elsewhere",
     "size": "32 48",
     "split_by": "material=Paper",

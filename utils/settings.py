@@ -261,10 +261,7 @@ def _resumed(parser: Parser, given: dict[str, Any]) -> Settings:
     now = [load_task(name) for name in named] or tasks
     if [task.name for task in now] != trained:
         raise UserError(f"--task {'+'.join(named)}: {path} was trained for {'+'.join(trained)}")
-    pairs = [
-        (task.only([o.name for o in t.outputs]), t) for task, t in zip(now, tasks, strict=True)
-    ]
-    if keys := [key for task, then in pairs for key in task.changed(then)]:
+    if keys := [key for task, then in zip(now, tasks, strict=True) for key in task.changed(then)]:
         raise UserError(f"--task: {keys[0]} changed since {path} began: omit it, or begin anew")
     for each in own if "data" not in given else ():
         each["data"] = [_found_again(text, cwd) for text in each.get("data", [])]
