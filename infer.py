@@ -24,16 +24,17 @@ from datasets.index.sources import ImageSource, find_images, first_images, resul
 from datasets.stores import parse_path, shown
 from datasets.task import Task, UserError, read_task
 from models.export import export
-from utils import checkpoint, results
+from utils import checkpoint
 from utils.command import print_lines, printable, run_command
 from utils.distributed import Distributed
 from utils.eight_bits import to_int8
-from utils.origin import origin
+from utils.maps import results
+from utils.maps.predict_files import Tally, predict_files
+from utils.maps.summary import json_lines, refuse_other_summaries, write_summary
 from utils.package import slim, write_package
-from utils.page import Result, refuse_other_page, write_page
-from utils.predict_files import Tally, predict_files
+from utils.run.origin import origin
+from utils.run.page import Result, refuse_other_page, write_page
 from utils.skipped import Skipped
-from utils.summary import json_lines, refuse_other_summaries, write_summary
 from utils.trained import ImagePredictor, TrainedTask, load
 from utils.uncertainty import Question, ask, asked_outputs, refuse_other_lists, write_questions
 from utils.validation import judge, scores_of

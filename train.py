@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from utils.flags import answer_help, num_bytes
-from utils.heap import start_with_tunables
+from utils.memory.heap import start_with_tunables
 from utils.settings import Settings, parse
 from utils.stop import Stopped, StopSignals, end_on_signals
 
@@ -27,16 +27,16 @@ from models.recompute import recompute
 from utils import engine
 from utils.agreement import agreement, looks_at
 from utils.build import build_state, make_criterion, model_spec
-from utils.choose_blocks import fit_blocks
 from utils.command import printable, run_command
 from utils.compute import busy_notice, make_compute
 from utils.distributed import Distributed
 from utils.engine import TrainState
-from utils.memory import Weights, fit_to_memory, make_plan
-from utils.progress import count_steps
-from utils.report import announcement
-from utils.run_folder import RunFolder, check_best
+from utils.memory.choose_blocks import fit_blocks
+from utils.memory.plan import Weights, fit_to_memory, make_plan
+from utils.run.folder import RunFolder, check_best
+from utils.run.progress import count_steps
 from utils.skipped import Skipped
+from utils.terminal import announcement
 from utils.validation import validate
 
 DATA = Path("data")  # demo pictures and class counts

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from datasets.task import IGNORE, NO_DEPTH, Classes, Depth, Label, Mask, Normals
-from utils.depth_metrics import BIN, NUM_BINS
+from utils.metrics.depth import BIN, NUM_BINS
 
 
 def encode(pixels, name):

@@ -26,7 +26,7 @@ from kills import command, differing, finish, learnt, start
 from PIL import Image
 
 from utils import checkpoint
-from utils.record import read_metrics
+from utils.run.record import read_metrics
 
 NUM_WARNINGS = 4  # at most, of a run that goes on: two kinds, twice
 PAGE = 4096  # bytes that a tmpfs gives out at once

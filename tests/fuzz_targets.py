@@ -64,7 +64,7 @@ def change_json(rng: random.Random, data: bytes) -> bytes:
 
 def read_a_task(folder: Path, data: bytes) -> None:
     from train import make_criterion
-    from utils.run_folder import check_best
+    from utils.run.folder import check_best
     from utils.settings import parse
 
     (folder / "t.json").write_bytes(data)
@@ -252,7 +252,7 @@ def read_picture(folder: Path, data: bytes) -> None:
 
 def make_shapes(folder: Path) -> list[bytes]:
     from datasets.photo import Photo
-    from utils.results import Form, write
+    from utils.maps.results import Form, write
 
     labels = np.random.default_rng(0).integers(0, 3, (12, 10)).astype(np.uint8)
     photo = Photo(torch.zeros(3, 12, 10, dtype=torch.uint8), None, "a.png")
@@ -340,7 +340,7 @@ def read_checkpoint(folder: Path, data: bytes) -> None:
     from utils import checkpoint
     from utils.compute import make_compute
     from utils.distributed import Distributed
-    from utils.run_folder import RunFolder, check_best
+    from utils.run.folder import RunFolder, check_best
     from utils.settings import parse
     from utils.trained import load_network
 
@@ -433,9 +433,9 @@ def change_run(rng: random.Random, data: bytes) -> bytes:
 
 
 def read_run(folder: Path, data: bytes) -> None:
-    from utils.charts import draw_curves
     from utils.distributed import Distributed
-    from utils.logger import RunLogger
+    from utils.run.charts import draw_curves
+    from utils.run.logger import RunLogger
     from utils.skipped import Skipped
 
     (folder / "run" / "metrics.jsonl").write_bytes(data)

@@ -25,7 +25,8 @@ import torch
 from conftest import QUIET, SMALL, TINY, members_of, put
 
 import train
-from utils import checkpoint, run_folder
+from utils import checkpoint
+from utils.run import folder as run_folder
 
 HARD = ("--accum", "2", "--dropout", "0.2", "--ema", "0.9", "--clip", "1")
 FLAGS = (*SMALL, *QUIET, *HARD, "--steps", "9", "--eval-steps", "3")

@@ -13,9 +13,9 @@ from train import build_state
 from utils.compute import make_compute
 from utils.distributed import Distributed
 from utils.engine import TrainState, train_step
-from utils.footprint import Footprint
-from utils.memory import make_plan
-from utils.memory_trace import trace
+from utils.memory.footprint import Footprint
+from utils.memory.plan import make_plan
+from utils.memory.trace import trace
 from utils.settings import Settings, parse
 
 LASTING = ("weights", "averaged weights", "optimiser", "gradients", "batch")  # no activations

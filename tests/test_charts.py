@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from datasets.task import Classes, Depth, Mask
-from utils import charts
-from utils.charts import draw_confusion, draw_curves
+from utils.run import charts
+from utils.run.charts import draw_confusion, draw_curves
 
 OUTPUTS = (Classes("damage", "", classes=("a", "b")), Mask("iou", ""), Depth("depth", ""))
 

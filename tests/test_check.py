@@ -16,8 +16,8 @@ from datasets.dataset import open_task
 from datasets.look import look
 from datasets.stores.write import write_hdf5, write_zip
 from datasets.task import IGNORE, Classes, Depth, Mask, Task
-from utils.panel import CELL
-from utils.visualize import MASK_COLOR, rgb
+from utils.pictures.panel import CELL
+from utils.pictures.visualize import MASK_COLOR, rgb
 
 TASK = Task(
     name="toy",

@@ -10,10 +10,10 @@ from datasets.task import UserError
 from models.recompute import recompute
 from train import build_state
 from utils import checkpoint
-from utils.choose_blocks import choose, fit_blocks
 from utils.flags import CKPT_MODES
-from utils.memory import make_plan
-from utils.memory_trace import Mode
+from utils.memory.choose_blocks import choose, fit_blocks
+from utils.memory.plan import make_plan
+from utils.memory.trace import Mode
 from utils.settings import Settings, parse
 
 pytestmark = pytest.mark.usefixtures("small_is_worth_it")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from wandb.proto import wandb_internal_pb2
 
-from utils.logger import fields_of
+from utils.run.logger import fields_of
 
 SCORES = ("miou", "f1", "pixel_accuracy", "mean_accuracy", "fwiou", "baseline_miou")
 
@@ -36,7 +36,7 @@ def test_an_offline_folder_holds_the_dashboard(run_train, tiny_json, monkeypatch
     for name in ("WANDB_API_KEY", "WANDB_DATA_DIR"):
         monkeypatch.setenv(name, "")  # so that what the run sets is forgotten, too
         monkeypatch.delenv(name)
-    monkeypatch.setattr("utils.run_report.PLAN_SECONDS", 0)
+    monkeypatch.setattr("utils.run.report.PLAN_SECONDS", 0)
     path, data = tiny_json
     words = ("--task", path, "--data", data, "--wandb", "offline", "--encoder-lr", "0.5")
     ran = run_train(*words, "--steps", "4", "--eval-steps", "2", "--out", "run")

@@ -18,9 +18,9 @@ from utils.compute import Compute
 from utils.distributed import Distributed
 from utils.engine import TrainState, train_step
 from utils.flags import OPTIMIZERS
-from utils.gallery import Gallery
 from utils.metrics import metrics_of
 from utils.optim import make_optimizer
+from utils.pictures.gallery import Gallery
 from utils.predict import Predictor
 from utils.settings import OptimSettings
 from utils.validation import evaluate

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from utils.heap import TUNABLES, give_back_memory, keep_freed_memory
+from utils.memory.heap import TUNABLES, give_back_memory, keep_freed_memory
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="glibc's memory")
 SCRIPT = """import os, sys
 print(os.getpid(), os.environ.get("GLIBC_TUNABLES"), sys.argv[1:], sys.flags.dev_mode, flush=True)
-from utils.heap import start_with_tunables
+from utils.memory.heap import start_with_tunables
 start_with_tunables()
 print("went on")
 """

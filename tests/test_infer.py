@@ -23,7 +23,8 @@ from datasets.photo import Photo, read_photo
 from datasets.stores import write_zip
 from datasets.task import Classes, Depth, Task
 from models import ModelSpec, UNet
-from utils import checkpoint, results
+from utils import checkpoint
+from utils.maps import results
 
 OUTPUTS = ("parts", "edge", "near")
 
@@ -706,7 +707,7 @@ def test_probabilities_are_those_of_the_network(run_infer, network, tmp_path, mo
     assert np.abs(mask / 65535 - found["edge"][0, 0].sigmoid().numpy()).max() < 1e-4
     assert not (out / "x_near_probability.png").exists()
 
-    monkeypatch.setattr("utils.predict_files.MOST_PROBABILITIES", 60 * 45 * 8 - 1)
+    monkeypatch.setattr("utils.maps.predict_files.MOST_PROBABILITIES", 60 * 45 * 8 - 1)
     ran = run_infer(*words, "--out", "other")
     assert ran.status == 2
     assert "error: x.png: --probabilities of 4 classes are 0.0 GiB, expected" in ran.err

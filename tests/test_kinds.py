@@ -19,9 +19,9 @@ from datasets.task import KINDS, Output, Task
 from datasets.transforms import MOVES, Box, Move
 from losses import TERMS
 from models.heads import HEADS
-from utils.gallery import EvalSample
 from utils.metrics import METRICS, picking_scores
-from utils.visualize import PICTURES, picture_of, sample_panel
+from utils.pictures.gallery import EvalSample
+from utils.pictures.visualize import PICTURES, picture_of, sample_panel
 
 KINDS_AND_TERMS = [(kind, term) for kind, terms in TERMS.items() for term in terms]
 SIZE = (11, 13)  # odd, so that coarser scales do not divide it

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils import logger as logger_module
-from utils.dashboard import PICTURE_WIDTH
-from utils.logger import NullLogger, RunLogger, has_key, resolve_mode
-from utils.record import flat_terms, read_metrics
+from utils.run import logger as logger_module
+from utils.run.dashboard import PICTURE_WIDTH
+from utils.run.logger import NullLogger, RunLogger, has_key, resolve_mode
+from utils.run.record import flat_terms, read_metrics
 
 ROOT = Path(__file__).parents[1]
 
@@ -120,7 +120,7 @@ def test_unknown_mode_names_the_flag(tmp_path):
 
 def test_disabled_never_imports_wandb(tmp_path):
     code = (
-        "import sys, pathlib; from utils.logger import RunLogger;"
+        "import sys, pathlib; from utils.run.logger import RunLogger;"
         "RunLogger(pathlib.Path(sys.argv[1]), {}, 'disabled').log(1, {'a': 1.0});"
         "assert not {'wandb', 'matplotlib', 'torch'} & set(sys.modules)"
     )
@@ -186,7 +186,7 @@ def look_up(*_, **__):
     raise AssertionError("looked up a host")
 socket.getaddrinfo = look_up
 from PIL import Image
-from utils.logger import RunLogger
+from utils.run.logger import RunLogger
 log = RunLogger(pathlib.Path(sys.argv[1]), {"lr": 0.1}, "auto", run_id="abcd1234")
 assert log.run_id == "abcd1234" and "offline-run" in log.link, log.link
 for step in range(3):

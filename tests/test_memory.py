@@ -17,15 +17,16 @@ from datasets import TASKS
 from datasets.task import UserError
 from models.recompute import MODES, recompute
 from train import build_state
-from utils import engine, memory
-from utils.allocators import Heap, play
+from utils import engine
 from utils.checkpoint import rng_state
 from utils.compute import Compute
 from utils.distributed import Distributed
 from utils.flags import CKPT_MODES
-from utils.footprint import BLOCK, BORROWED, READY, Footprint
-from utils.memory import GIB
-from utils.memory_trace import FakeStep, Mode, Tracker, stages, trace
+from utils.memory import plan as memory
+from utils.memory.allocators import Heap, play
+from utils.memory.footprint import BLOCK, BORROWED, READY, Footprint
+from utils.memory.plan import GIB
+from utils.memory.trace import FakeStep, Mode, Tracker, stages, trace
 from utils.settings import Settings, parse
 
 pytestmark = pytest.mark.usefixtures("small_is_worth_it")
@@ -272,7 +273,7 @@ def fit(bench: Bench, vram: float) -> str:
 @pytest.fixture
 def native(monkeypatch):
     """A CPU that computes in half precision."""
-    monkeypatch.setattr("utils.memory.amp_dtype", lambda device: torch.bfloat16)
+    monkeypatch.setattr("utils.memory.plan.amp_dtype", lambda device: torch.bfloat16)
 
 
 def test_misfit_names_a_smaller_batch_and_flags_that_fit(native):

@@ -10,9 +10,9 @@ from cityscapesscripts.helpers.labels import id2label
 from torchmetrics import classification as reference
 
 from datasets.task import IGNORE, Classes, Depth, Mask
-from utils.class_metrics import ClassMetrics, MaskMetrics
-from utils.depth_metrics import BIN, DepthMetrics
 from utils.metrics import METRICS, picking_scores
+from utils.metrics.classes import ClassMetrics, MaskMetrics
+from utils.metrics.depth import BIN, DepthMetrics
 
 NAMES = ("clean", "peel", "dust", "hair", "fold", "stamp")
 SIZE = (5, 9, 7)

@@ -24,7 +24,7 @@ from models.encoder import NORMS, Block, activation, conv3x3
 from models.heads import make_head
 from models.recompute import MODES, recompute
 from utils import checkpoint
-from utils.memory_trace import Tracker
+from utils.memory.trace import Tracker
 
 pytestmark = pytest.mark.usefixtures("small_is_worth_it")
 DATASETS = Path(__file__).parents[1] / "datasets"

@@ -15,10 +15,10 @@ from PIL import Image
 
 from datasets.task import KINDS, Classes, Depth, Mask, Normals, Task
 from models.heads import HEADS
-from utils import page
-from utils.gallery import SIDE, EvalSample, Gallery
 from utils.metrics import metrics_of, picking_scores
-from utils.page import Result, tag, write_page
+from utils.pictures.gallery import SIDE, EvalSample, Gallery
+from utils.run import page
+from utils.run.page import Result, tag, write_page
 
 SIZE = (11, 13)
 EVIL = "<script>alert(1)</script>\"\n'&\u2028\x1b[2J"
@@ -188,7 +188,7 @@ def test_attributes_and_text_are_escaped():
 
 def test_a_run_keeps_a_report_and_a_resumed_one_goes_on(run_train, tiny_json, monkeypatch):
     path, data = tiny_json
-    monkeypatch.setattr("utils.run_report.PLAN_SECONDS", 0)
+    monkeypatch.setattr("utils.run.report.PLAN_SECONDS", 0)
     words = ("--task", path, "--data", data, "--eval-steps", "2", "--lr", "0.01")
     assert run_train(*words, "--steps", "4", "--out", "run").status == 0
     found = Page(Path("run/report.html"))

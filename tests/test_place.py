@@ -15,7 +15,7 @@ from test_regions import CLASSES
 from datasets.photo import decode_photo
 from datasets.place import KEYS, MATRIX, SCALE, TIES, Place, place_beside, place_of_tags
 from datasets.task import UserError
-from utils.results import Form, write
+from utils.maps.results import Form, write
 
 DOUBLE, SHORT, ORIENTATION = 12, 3, 274
 

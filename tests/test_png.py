@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.png import write_png
+from utils.pictures.png import write_png
 
 
 @pytest.mark.parametrize("rows", [1, 4, 100])

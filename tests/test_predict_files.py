@@ -13,7 +13,7 @@ from PIL import Image
 from test_infer import OUTPUTS, keep, opened, picture
 
 from datasets import images
-from utils import results
+from utils.maps import results
 
 BAD = (3, 50, 199)  # of 200, by number
 
@@ -160,8 +160,8 @@ PEAKS = """
 import os, sys
 import torch
 import infer
-from utils import results
-from utils.heap import keep_freed_memory
+from utils.maps import results
+from utils.memory.heap import keep_freed_memory
 torch.set_num_threads(1)
 keep_freed_memory()
 results.LARGE = 2**17

@@ -2,8 +2,8 @@
 
 import sys
 
-from utils import progress
-from utils.progress import Progress, line
+from utils.run import progress
+from utils.run.progress import Progress, line
 
 
 def test_a_log_gets_a_line_now_and_then(monkeypatch, capsys):

@@ -29,11 +29,11 @@ from datasets.stores import index_cache, open_stores, write_hdf5, write_zip
 from datasets.task import IGNORE, KINDS, Classes, Depth, Sample, Task, UserError, read_task
 from datasets.transforms import TrainTransform
 from losses import TERMS
-from utils.class_metrics import ClassMetrics
 from utils.command import printable
+from utils.maps.regions import find_regions
+from utils.maps.shapes import run_lengths
+from utils.metrics.classes import ClassMetrics
 from utils.predict import spans
-from utils.regions import find_regions
-from utils.shapes import run_lengths
 
 few = settings(derandomize=True, deadline=None, max_examples=60, database=None)
 

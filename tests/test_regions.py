@@ -14,10 +14,10 @@ import torch
 from datasets.photo import Photo
 from datasets.shapes import filled
 from datasets.task import Classes, Mask
-from utils import outlines, regions
-from utils.regions import find_regions
-from utils.results import Form, is_own, mm_of, write
-from utils.shapes import rings_of, run_lengths
+from utils.maps import outlines, regions
+from utils.maps.regions import find_regions
+from utils.maps.results import Form, is_own, mm_of, write
+from utils.maps.shapes import rings_of, run_lengths
 
 NAMES = ("Clean", "Peel", "Dust <&>", "Cracks")
 CLASSES = Classes(

@@ -15,10 +15,10 @@ import train
 from utils import checkpoint, compute, engine
 from utils.compute import busy_notice
 from utils.distributed import Distributed
-from utils.progress import Meter, Steps
-from utils.report import next_command
-from utils.run_folder import RunFolder
+from utils.run.folder import RunFolder
+from utils.run.progress import Meter, Steps
 from utils.settings import RUNS, parse
+from utils.terminal import next_command
 
 CPU = torch.device("cpu")
 

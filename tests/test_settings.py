@@ -13,7 +13,7 @@ from datasets import TASKS
 from datasets.task import UserError
 from utils import checkpoint
 from utils.flags import CKPT_MODES
-from utils.progress import count_steps
+from utils.run.progress import count_steps
 from utils.settings import DEMO_MINUTES, Settings, check_norm, parse
 
 OUT = ("--out", "/nonexistent/run")

@@ -17,7 +17,7 @@ from datasets.photo import Photo
 from datasets.shapes import MOST_SMALL, filled, parse_shapes
 from datasets.stores import open_stores, write_zip
 from datasets.task import IGNORE, Classes, Mask, UserError
-from utils.results import Form, write
+from utils.maps.results import Form, write
 
 PAINT = Classes("damage", "{key}.json", classes=("Clean", "Peel", "Cracks"))
 MASK = Mask("crack", "{key}.json")

@@ -16,10 +16,10 @@ from test_regions import CLASSES, NAMES
 
 from datasets.photo import Photo
 from datasets.task import Classes, Depth, Label, Mask
-from utils import sheet
-from utils.results import Form, is_own, write
-from utils.sheet import PAGE, Sheet, contents, draw_map, draw_sheet, hatching
-from utils.summary import json_lines, write_summary
+from utils.maps import sheet
+from utils.maps.results import Form, is_own, write
+from utils.maps.sheet import PAGE, Sheet, contents, draw_map, draw_sheet, hatching
+from utils.maps.summary import json_lines, write_summary
 
 
 def dark(page):
@@ -104,7 +104,8 @@ def test_a_summary_has_a_row_for_each_image_and_class(tmp_path, monkeypatch, val
         images.append((name, tmp_path / name[:-4], output))
     shown = []
     monkeypatch.setattr(
-        "utils.summary.contents", lambda names, small: shown.extend(small) or contents(names, small)
+        "utils.maps.summary.contents",
+        lambda names, small: shown.extend(small) or contents(names, small),
     )
     write_summary(tmp_path, [*images, ("gone.jpg", tmp_path / "gone", output)])
     with open(tmp_path / "summary.csv", newline="") as file:

@@ -25,7 +25,7 @@ from datasets.stores import write_hdf5, write_zip
 from utils import checkpoint, engine
 from utils.distributed import Distributed
 from utils.engine import train_step
-from utils.logger import RunLogger
+from utils.run.logger import RunLogger
 from utils.skipped import Skipped
 
 TRAINED, VALIDATED = "k01", "k00"  # on which side the tiny task's hash puts them

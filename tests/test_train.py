@@ -22,8 +22,9 @@ from PIL import Image
 import train
 from datasets import TASKS, load_task, loader
 from datasets.loader import WorkerDied
-from utils import checkpoint, engine, run_folder, validation
-from utils.progress import OVERFIT_STEPS
+from utils import checkpoint, engine, validation
+from utils.run import folder as run_folder
+from utils.run.progress import OVERFIT_STEPS
 from utils.settings import parse
 
 REPOSITORY = Path(__file__).parents[1]

@@ -13,8 +13,8 @@ from datasets import TASKS
 from datasets.photo import Photo
 from datasets.task import Classes, Depth, Mask, Task, UserError
 from models.heads import MaskHead
+from utils.maps.results import write
 from utils.predict import Part
-from utils.results import write
 from utils.uncertainty import CELL, MOST_OF_ONE, asked_outputs, crops_of, entropy_of, score_cells
 
 OUTPUT = Classes("kind", "k/{key}.png", classes=("a", "b", "c"))

@@ -10,13 +10,13 @@ from PIL import Image
 from datasets.decode import decode_target
 from datasets.photo import Photo
 from datasets.task import Classes, Depth, Mask, Normals
-from utils import visualize
-from utils.gallery import EvalSample
-from utils.legend import NARROWEST, draw_legend
-from utils.paint import Style, class_colors, colorize, depth_picture, lighter, overlay, rgb
-from utils.panel import CELL, panel
-from utils.results import Form, write
-from utils.visualize import MASK_COLOR, picture_of, sample_panel
+from utils.maps.results import Form, write
+from utils.pictures import visualize
+from utils.pictures.gallery import EvalSample
+from utils.pictures.legend import NARROWEST, draw_legend
+from utils.pictures.paint import Style, class_colors, colorize, depth_picture, lighter, overlay, rgb
+from utils.pictures.panel import CELL, panel
+from utils.pictures.visualize import MASK_COLOR, picture_of, sample_panel
 
 COLORS = ("000000", "1CE6FF", "FF4A46")
 CLASSES = Classes("damage", "", classes=("Clean", "Peel", "Dust"), colors=COLORS)
@@ -192,7 +192,7 @@ def test_a_view_is_the_picture_over_its_legend(tmp_path, monkeypatch, output, dt
     pixels = torch.from_numpy(rng.integers(0, 256, (3, *size), np.uint8))
     values = rng.integers(0, 2, output.target_shape(size)).astype(dtype)
     write(tmp_path / "whole", Photo(pixels), {output.name: values}, [output], "", Form(0.3))
-    monkeypatch.setattr("utils.results.STRIP_PIXELS", 7 * size[1])
+    monkeypatch.setattr("utils.maps.results.STRIP_PIXELS", 7 * size[1])
     write(tmp_path / "strips", Photo(pixels), {output.name: values}, [output], "", Form(0.3))
     whole, strips = (
         np.asarray(Image.open(tmp_path / f"{name}_{output.name}_view.png"))

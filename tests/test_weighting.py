@@ -13,7 +13,7 @@ from losses.weighting import WEIGHTINGS, History
 from utils.agreement import agreement, looks_at
 from utils.checkpoint import rng_state
 from utils.flags import LOSS_WEIGHTS
-from utils.progress import Steps
+from utils.run.progress import Steps
 from utils.settings import parse
 
 LOSSES = torch.tensor([2.0, 0.5, 0.1])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from datasets.task import Batch
 from utils.engine import TrainState
-from utils.progress import Steps
+from utils.run.progress import Steps
 from utils.settings import Settings
 
 SHARE = 4  # of a batch, one in so many images is looked at

@@ -9,7 +9,7 @@ from utils import checkpoint
 from utils.compute import Compute
 from utils.distributed import Distributed
 from utils.engine import TrainState
-from utils.memory import Weights
+from utils.memory.plan import Weights
 from utils.settings import Settings, check_norm
 
 

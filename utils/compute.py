@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from datasets.task import UserError
-from utils.heap import keep_freed_memory
+from utils.memory.heap import keep_freed_memory
 
 
 def amp_dtype(device: torch.device) -> torch.dtype | None:

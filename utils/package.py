@@ -9,11 +9,11 @@ from typing import Any
 
 from datasets.task import Classes, Depth, Label, Mask, Output, Task, UserError
 from models import UNet
-from utils import checkpoint, report
-from utils.class_metrics import ClassScore
+from utils import checkpoint, terminal
 from utils.files import write_whole
 from utils.metrics import metrics_of
-from utils.paint import class_colors
+from utils.metrics.classes import ClassScore
+from utils.pictures.paint import class_colors
 
 CARD, TABLE = "README.md", "classes.json"
 TOLD = (  # settings that made the weights what they are, and say nothing of where files lie
@@ -123,7 +123,7 @@ def _card(name: str, tasks: list[Task], network: UNet, state: Mapping[str, Any])
         yield from ("| metric | score | best constant answer |", "| --- | --- | --- |")
         for metric, value in found.items():
             if metric.partition("/")[0] in {o.name for o in outputs} and "baseline" not in metric:
-                constant = found.get(report.baseline_of(metric))
+                constant = found.get(terminal.baseline_of(metric))
                 beside = "" if constant is None else f"{constant:.4f}"
                 yield f"| {metric} | {value:.4f} | {beside} |"
         yield ""

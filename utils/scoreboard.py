@@ -18,7 +18,7 @@ from statistics import mean
 from typing import NamedTuple
 
 from datasets.task import UserError
-from utils import checkpoint, report
+from utils import checkpoint, terminal
 from utils.command import run_command
 from utils.metrics import METRICS
 
@@ -69,7 +69,7 @@ def rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
         about.append("; ".join(dict.fromkeys(run.machine for run in same)))
         first = [f"`{command}`"]
         for name in same[0].scores:
-            if (constant := same[0].scores.get(report.baseline_of(name))) is not None:
+            if (constant := same[0].scores.get(terminal.baseline_of(name))) is not None:
                 values = [run.scores[name] for run in same]
                 low, high = min(values), max(values)
                 score = [name, f"{mean(values):.3f}", f"{low:.3f} to {high:.3f}", f"{constant:.3f}"]

@@ -14,10 +14,10 @@ from datasets.task import Classes, Mask, Output, Task, UserError
 from models import ModelSpec, UNet
 from utils import checkpoint
 from utils.compute import make_compute
+from utils.maps.predict_files import at_scale_of
+from utils.maps.regions import TOLERANCE, Region, each_region
+from utils.maps.results import mm_of
 from utils.predict import AUTO, CONFIDENCE, Predictor
-from utils.predict_files import at_scale_of
-from utils.regions import TOLERANCE, Region, each_region
-from utils.results import mm_of
 
 SIGHT = 8  # strides that neighbouring tiles share: of 1,800 pixels' labels 0.05 % change by tiles
 

@@ -23,10 +23,10 @@ from datasets.index.sources import ImageSource
 from datasets.photo import Photo, decode_photo
 from datasets.task import Classes, Mask, Output, Task, UserError
 from utils.files import write_whole
+from utils.maps.predict_files import Tally, at_scale_of
+from utils.maps.results import HEAD, is_own, refuse_others, save_pdf
+from utils.maps.sheet import contents
 from utils.predict import Predictor
-from utils.predict_files import Tally, at_scale_of
-from utils.results import HEAD, is_own, refuse_others, save_pdf
-from utils.sheet import contents
 
 CELL = 16  # pixels of a side over which scores are averaged at once
 MOST_OF_ONE = 3  # crops of one picture

@@ -15,15 +15,15 @@ from datasets.loader import eval_batches
 from datasets.task import Batch, Task, UserError
 from utils.distributed import Distributed
 from utils.engine import TrainState
-from utils.gallery import EvalSample, Gallery
-from utils.metric_sums import Metrics
 from utils.metrics import metrics_of
-from utils.page import Result
+from utils.metrics.sums import Metrics
+from utils.pictures.gallery import EvalSample, Gallery
+from utils.pictures.visualize import sample_panel
 from utils.predict import Predictor
+from utils.run.page import Result
 from utils.settings import Settings
 from utils.skipped import Skipped
 from utils.stop import StopSignals
-from utils.visualize import sample_panel
 
 
 class Evaluation(NamedTuple):

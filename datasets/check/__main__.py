@@ -33,8 +33,8 @@ from datasets.task import SPLITS, UserError
 from utils.command import printable, run_command
 from utils.files import write_whole
 from utils.flags import field_value, positive
-from utils.panel import CELL, panel
-from utils.visualize import picture_of
+from utils.pictures.panel import CELL, panel
+from utils.pictures.visualize import picture_of
 
 LISTED = 50  # problems that are printed
 PAIRS = 10  # copies that are printed

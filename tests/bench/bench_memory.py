@@ -14,11 +14,11 @@ from learners import make_case
 from torch.nn import functional as F
 
 from models.recompute import recompute
-from utils.choose_blocks import choose
 from utils.compute import make_compute
 from utils.flags import CKPT_MODES
-from utils.heap import start_with_tunables
-from utils.memory_trace import trace
+from utils.memory.choose_blocks import choose
+from utils.memory.heap import start_with_tunables
+from utils.memory.trace import trace
 
 pytest_plugins = ["bench_plugin"]
 STATUS = Path("/proc/self/status")

@@ -25,8 +25,8 @@ from datasets.task import Task
 from models.recompute import recompute
 from train import build_state
 from utils.compute import amp_dtype, make_compute
-from utils.memory import MemoryPlan, make_plan
-from utils.report import table
+from utils.memory.plan import MemoryPlan, make_plan
+from utils.terminal import table
 
 TINY = ("--size", "32", "32", "--bs", "2", "--width", "4", "--depth", "2", "--centre", "8")
 ROUNDS, WARM = 5, 2  # of each call with --benchmark-only; otherwise 1 and 0

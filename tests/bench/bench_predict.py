@@ -13,9 +13,9 @@ import infer
 from datasets import TASKS
 from datasets.demo import draw_scene
 from datasets.index.sources import find_images, result_paths
-from utils import results
-from utils.paint import class_colors, rgb
-from utils.predict_files import Tally, predict_files
+from utils.maps import results
+from utils.maps.predict_files import Tally, predict_files
+from utils.pictures.paint import class_colors, rgb
 from utils.trained import load
 
 pytest_plugins = ["bench_plugin"]

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from datasets.task import IGNORE, Output
-from utils.metric_sums import ClassScore, Metrics, histogram, ratio
-from utils.report import table
+from utils.metrics.sums import ClassScore, Metrics, histogram, ratio
+from utils.terminal import table
 
 NUM_PROBABILITIES = 100  # bins of a mask's foreground probability
 

@@ -17,19 +17,19 @@ from torch import Tensor
 from datasets.contents import Contents, contents, difference
 from datasets.dataset import TaskData
 from datasets.task import Batch, Task, UserError
-from utils import checkpoint, report
-from utils.charts import draw_confusion, draw_curves
+from utils import checkpoint, terminal
 from utils.command import printable
 from utils.distributed import Distributed
 from utils.engine import TrainState
 from utils.files import check_folder, lock_folder, new_folder, unlock_folder
-from utils.logger import NullLogger, RunLogger
-from utils.memory import MemoryPlan
+from utils.memory.plan import MemoryPlan
 from utils.metrics import picking_scores
-from utils.origin import origin
-from utils.progress import Meter, Progress, Steps
-from utils.record import flat_terms
-from utils.run_report import RunReport, read_best
+from utils.run.charts import draw_confusion, draw_curves
+from utils.run.logger import NullLogger, RunLogger
+from utils.run.origin import origin
+from utils.run.progress import Meter, Progress, Steps
+from utils.run.record import flat_terms
+from utils.run.report import RunReport, read_best
 from utils.settings import RUNS, Settings
 from utils.skipped import Skipped
 from utils.stop import STOPPED
@@ -166,7 +166,7 @@ class RunFolder:
         self.line = self.distributed.mean(self.meter.flush()) | {"lr": lr} | self.skipped.count
         self.logger.log(step, {f"train/{name}": value for name, value in self.line.items()})
         self.logger.skipped(step, self.skipped.listed)
-        self.progress.note(report.postfix(self.line))
+        self.progress.note(terminal.postfix(self.line))
 
     def _tell_left_out(self, step: int) -> None:
         """Write down the steps since the last time whose loss or gradient was not finite, and the
@@ -199,7 +199,7 @@ class RunFolder:
         self.logger.skipped(step, self.skipped.listed)
         where = f"step {step} (epoch {step / steps.epoch:.1f})"
         picking = [task.best for task in self.tasks]
-        self.say(report.evaluation(where, self.line, validation.scores, picking))
+        self.say(terminal.evaluation(where, self.line, validation.scores, picking))
         # nan, where nothing is labelled, is never better; but some best.pt there must be
         if validation.score > self.best or self.best < 0:
             self.best = max(self.best, validation.score)
@@ -319,10 +319,10 @@ class RunFolder:
                 self.say(table)
         self._tell_lost()
         for task in self.tasks:
-            self.say(report.best(task.best, best["scores"], best["step"]))
+            self.say(terminal.best(task.best, best["scores"], best["step"]))
         files = "best weights in {0}/best.pt, report in {0}/report.html, pictures in {0}/samples"
         self.say(files.format(self.path))
-        self.say(f"see its predictions: {report.next_command(self.settings, self.path)}")
+        self.say(f"see its predictions: {terminal.next_command(self.settings, self.path)}")
 
     def _draw(self, draw: Callable[..., None], *what: Any) -> None:
         """Draw a picture; where it cannot be kept, the run goes on without it."""

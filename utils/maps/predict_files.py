@@ -20,11 +20,11 @@ from datasets.index.sources import ImageSource
 from datasets.photo import Photo, decode_photo
 from datasets.place import Place, place_beside
 from datasets.task import Classes, Mask, Task, UserError
-from utils import results
 from utils.distributed import Distributed
-from utils.heap import give_back_memory
+from utils.maps import results
+from utils.maps.regions import Region
+from utils.memory.heap import give_back_memory
 from utils.predict import AT_ONCE, AUTO, Predictor
-from utils.regions import Region
 from utils.skipped import Skipped
 
 LEAST_SCALE, MOST_SCALE = 0.02, 8.0  # that dpi are believed to mean

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from datasets.task import Output
-from utils.class_metrics import ClassMetrics, LabelMetrics, MaskMetrics
-from utils.depth_metrics import DepthMetrics
-from utils.metric_sums import Metrics
-from utils.normals_metrics import NormalsMetrics
+from utils.metrics.classes import ClassMetrics, LabelMetrics, MaskMetrics
+from utils.metrics.depth import DepthMetrics
+from utils.metrics.normals import NormalsMetrics
+from utils.metrics.sums import Metrics
 
 METRICS: dict[str, type[Metrics]] = {
     "classes": ClassMetrics,

@@ -22,10 +22,10 @@ from PIL import Image
 from datasets.task import UserError
 from utils.command import printable
 from utils.files import write_whole
-from utils.record import read_metrics
+from utils.run.record import read_metrics
 
 if TYPE_CHECKING:
-    from utils.page import Result
+    from utils.run.page import Result
 
 MODES = ("auto", "online", "offline", "disabled")
 # Where wandb draws beside each other what belongs together; `metrics.jsonl` keeps the names.
@@ -198,14 +198,14 @@ class WandbRun:
 
     def images(self, step: int, pictures: dict[str, Image.Image]) -> None:
         """Pictures of a step, made smaller."""
-        from utils.dashboard import small_jpeg
+        from utils.run.dashboard import small_jpeg
 
         small = {f"panels/{name}": small_jpeg(self._wandb, each) for name, each in pictures.items()}
         self._run.log(small, step=step)
 
     def judged(self, step: int, results: Sequence[Result], planned: float) -> None:
         """Bars, confusions and tables of samples."""
-        from utils.dashboard import dashboard  # with torch, which a record can do without
+        from utils.run.dashboard import dashboard  # with torch, which a record can do without
 
         plan = {"memory/planned_gib": planned} if planned else {}
         self._run.log(dashboard(self._wandb, results) | plan, step=step)

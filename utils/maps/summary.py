@@ -13,9 +13,9 @@ from PIL import Image
 
 from datasets.task import Classes, Mask, Output
 from utils.files import write_whole
-from utils.results import data_path, mm_of, refuse_others, save_pdf, texts
-from utils.sheet import contents
-from utils.visualize import MAX_UINT8, class_picture
+from utils.maps.results import data_path, mm_of, refuse_others, save_pdf, texts
+from utils.maps.sheet import contents
+from utils.pictures.visualize import MAX_UINT8, class_picture
 
 COLUMNS = ("image", "output", "class", "pixels", "percent", "mm2")
 

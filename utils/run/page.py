@@ -14,13 +14,13 @@ import numpy as np
 from PIL import Image
 
 from datasets.task import Output, Task
-from utils.charts import Chart
 from utils.command import printable
 from utils.files import write_whole
-from utils.gallery import EvalSample, Gallery
-from utils.metric_sums import Metrics
-from utils.results import refuse_others
-from utils.visualize import maps_of, picture_of, pixels_of
+from utils.maps.results import refuse_others
+from utils.metrics.sums import Metrics
+from utils.pictures.gallery import EvalSample, Gallery
+from utils.pictures.visualize import maps_of, picture_of, pixels_of
+from utils.run.charts import Chart
 
 LARGEST = 4_900_000  # bytes of a page; samples for which there is no room are left out
 CLASSES = 40  # of a confusion matrix: the most frequent ones

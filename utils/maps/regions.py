@@ -14,8 +14,8 @@ import numpy as np
 
 from datasets.shapes import HALF  # of a pixel: the middle of an edge is as far from its corners
 from datasets.task import Classes, Mask
-from utils.outlines import Rings, among, keys_of, sums, trace
-from utils.visualize import MAX_UINT8, class_picture
+from utils.maps.outlines import Rings, among, keys_of, sums, trace
+from utils.pictures.visualize import MAX_UINT8, class_picture
 
 if TYPE_CHECKING:
     from shapely import MultiPolygon

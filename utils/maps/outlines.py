@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.paint import STRIP_PIXELS
+from utils.pictures.paint import STRIP_PIXELS
 
 NO_LABEL = 256  # of what has no outline, and of the outside
 

@@ -11,7 +11,7 @@ from utils.settings import RUNS, Settings
 
 if TYPE_CHECKING:
     from utils.engine import TrainState
-    from utils.progress import Steps
+    from utils.run.progress import Steps
 
 
 def postfix(line: dict[str, float]) -> str:

@@ -32,7 +32,7 @@ from datasets.task import Batch
 from utils.compute import Compute
 from utils.distributed import Distributed
 from utils.engine import TrainState, train_step
-from utils.footprint import BORROWED, Footprint
+from utils.memory.footprint import BORROWED, Footprint
 
 
 class Tracker(TorchDispatchMode):

@@ -1,6 +1,6 @@
 """What an allocator takes from the system for the blocks of a step: their sizes and order -> bytes.
 
-Blocks come and go in the order of a trace (`memory_trace`), and gaps stay between those that are
+Blocks come and go in the order of a trace (`trace`), and gaps stay between those that are
 left. Two steps are played; what a first one leaves behind is there in the second.
 """
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils.metric_sums import Metrics, histogram, ratio
+from utils.metrics.sums import Metrics, histogram, ratio
 
 WITHIN = (11.25, 22.5, 30.0)  # degrees
 NUM_ANGLES = 1800  # bins of a tenth of a degree

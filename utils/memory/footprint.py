@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from utils.allocators import CudaAllocator, Heap, play
+from utils.memory.allocators import CudaAllocator, Heap, play
 
 BLOCK = 512  # bytes: torch's allocator for CUDA rounds every request up to these
 BORROWED = "borrowed"  # what kernels of a CPU take and give back within one operation

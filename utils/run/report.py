@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from utils import checkpoint
-from utils.charts import read_charts
-from utils.memory import GIB, MemoryPlan
-from utils.metric_sums import Metrics
+from utils.memory.plan import GIB, MemoryPlan
 from utils.metrics import metrics_of
-from utils.page import refuse_other_page, write_page
-from utils.progress import peak_memory
+from utils.metrics.sums import Metrics
+from utils.run.charts import read_charts
+from utils.run.page import refuse_other_page, write_page
+from utils.run.progress import peak_memory
 from utils.validation import Validation
 
 PLAN_SECONDS = 60  # of a run before its memory plan is made, which takes one or two of them

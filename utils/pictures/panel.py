@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from utils.legend import INK, TEXT, draw_legend
+from utils.pictures.legend import INK, TEXT, draw_legend
 
 CELL = 320  # pixels: larger pictures shrink to fit this square, tiny ones grow by a whole factor
 GAP = 8

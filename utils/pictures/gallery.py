@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.metric_sums import ClassScore, Metrics
-from utils.paint import shrunk
+from utils.metrics.sums import ClassScore, Metrics
+from utils.pictures.paint import shrunk
 
 SPREAD, ENDS = 8, 3  # samples: spread over all; best, and as many worst
 SIDE = 512  # pixels: larger samples are kept smaller

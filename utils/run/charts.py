@@ -11,8 +11,8 @@ import numpy as np
 from datasets.task import Output
 from utils.files import write_whole
 from utils.metrics import metrics_of
-from utils.record import read_metrics
-from utils.report import baseline_of
+from utils.run.record import read_metrics
+from utils.terminal import baseline_of
 
 Chart = dict[str, tuple[list[Any], list[float]]]  # by name: (steps, values)
 RATE = "train/lr"

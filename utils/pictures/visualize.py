@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from datasets.task import IGNORE, MAX_UINT16, Classes, Depth, Mask, Output
-from utils.gallery import EvalSample
-from utils.paint import (
+from utils.pictures.gallery import EvalSample
+from utils.pictures.paint import (
     PLAIN,
     Style,
     class_colors,
@@ -22,7 +22,7 @@ from utils.paint import (
     percent,
     rgb,
 )
-from utils.panel import panel
+from utils.pictures.panel import panel
 
 MASK_COLOR = "FF2D6F"
 IGNORED = ("ignored (dimmed)", "282828")  # in a legend

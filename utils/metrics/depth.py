@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from utils.metric_sums import Metrics, histogram, ratio
+from utils.metrics.sums import Metrics, histogram, ratio
 
 FLOOR = 1e-6  # predicted depths below this count as this in ratios and logarithms
 BIN = 1.25 ** (1 / 8)  # ratio of neighbouring constants that stand for a baseline of depth

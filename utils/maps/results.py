@@ -17,14 +17,14 @@ from PIL.PngImagePlugin import PngInfo
 from datasets.photo import Photo
 from datasets.task import MAX_UINT16, Classes, Mask, Output, UserError
 from utils.files import write_whole, written_whole
-from utils.heap import give_back_memory
-from utils.legend import legend_below
-from utils.png import write_png
+from utils.maps.regions import each_region
+from utils.maps.shapes import WRITERS, Map
+from utils.maps.sheet import DPI, Sheet, draw_sheet
+from utils.memory.heap import give_back_memory
+from utils.pictures.legend import legend_below
+from utils.pictures.png import write_png
+from utils.pictures.visualize import Picture, Style, picture_of
 from utils.predict import CONFIDENCE, PROBABILITY
-from utils.regions import each_region
-from utils.shapes import WRITERS, Map
-from utils.sheet import DPI, Sheet, draw_sheet
-from utils.visualize import Picture, Style, picture_of
 
 Labels = dict[str, np.ndarray]
 Maker = Callable[[Path, Photo, Any, Labels, "Form"], None]

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from datasets.task import Classes, Mask
-from utils.legend import INK
-from utils.paint import count_labels, measure, percent, rgb, shrunk
-from utils.visualize import class_picture
+from utils.pictures.legend import INK
+from utils.pictures.paint import count_labels, measure, percent, rgb, shrunk
+from utils.pictures.visualize import class_picture
 
 DPI = 150
 PAGE = (1754, 1240)  # A4 across

@@ -6,10 +6,10 @@ from typing import Any
 
 from PIL import Image
 
-from utils.gallery import EvalSample
-from utils.metric_sums import ClassScore
-from utils.page import Result
-from utils.visualize import sample_panel
+from utils.metrics.sums import ClassScore
+from utils.pictures.gallery import EvalSample
+from utils.pictures.visualize import sample_panel
+from utils.run.page import Result
 
 CLASS = ("class", "IoU", "F1", "precision", "recall", "share")
 SAMPLE = ("sample", "shown as", "score", "output", *CLASS, "picture")

@@ -17,10 +17,10 @@ from utils.compute import Compute, amp_dtype
 from utils.distributed import Distributed
 from utils.engine import TrainState
 from utils.flags import CKPT_MODES
-from utils.footprint import Footprint
-from utils.memory_trace import FakeStep, Mode
-from utils.report import table
+from utils.memory.footprint import Footprint
+from utils.memory.trace import FakeStep, Mode
 from utils.settings import Settings
+from utils.terminal import table
 
 Weights = dict[str, tuple[float, ...]]  # by output name, one for each class
 Build = Callable[[Settings, Weights, int, Compute, Distributed], TrainState]

@@ -16,9 +16,9 @@ import numpy as np
 from datasets.place import Place
 from datasets.shapes import filled
 from datasets.task import Classes, Mask
-from utils.paint import measure, rgb, shrunk
-from utils.regions import Region
-from utils.visualize import class_picture
+from utils.maps.regions import Region
+from utils.pictures.paint import measure, rgb, shrunk
+from utils.pictures.visualize import class_picture
 
 ORIGIN = "pixels from the upper left corner of the image, x to the right, y down"
 LONGEST = 2000  # pixels of the photograph in an SVG

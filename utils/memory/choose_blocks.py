@@ -9,8 +9,8 @@ import torch
 
 from datasets.task import UserError
 from utils.flags import CKPT_MODES, num_bytes
-from utils.memory import GIB, Build, MemoryPlan, Recompute, make_plan
-from utils.memory_trace import Mode
+from utils.memory.plan import GIB, Build, MemoryPlan, Recompute, make_plan
+from utils.memory.trace import Mode
 from utils.settings import Settings
 
 Move = tuple[int, int]  # index in CKPT_MODES, block
