@@ -222,7 +222,7 @@ WORDS = {
         ["step 10", "--lr"],
     ),
     "nothing fits": (
-        ["--task", "damage", "--depth=4", "--size", "128", "128", "--bs=auto", "--vram=0.002"],
+        ["--task", "damage", "--depth=2", "--size", "128", "128", "--bs=auto", "--vram=0.002"],
         ["--vram 0.002", "nothing that was tried would fit"],
     ),
     "a batch too small": (

@@ -85,3 +85,12 @@ def test_who_reads_may_stop_reading(monkeypatch):
         print_lines(lines())
         print_lines(["more"])
     assert said == ["0\n1\n"]
+
+
+def test_a_run_goes_on_where_nobody_reads(monkeypatch):
+    """As of `| head`, or of a terminal that is gone."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    with open(writes, "w") as writer:
+        monkeypatch.setattr(sys, "stdout", writer)
+        Distributed(torch.device("cpu"), alone=True).say("more")

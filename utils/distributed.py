@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from utils.command import print_lines
+
 
 class Distributed:
     """Who takes part. Started by `torchrun`, the processes meet here; otherwise every call is a
@@ -33,9 +35,12 @@ class Distributed:
             dist.init_process_group(backend, store=store, rank=part[0], world_size=part[1])
 
     def say(self, text: str) -> None:
-        """Print a text, unless there is none, once for all ranks."""
+        """Print a text, unless there is none, once for all ranks.
+
+        The run goes on where nobody reads any more.
+        """
         if self.is_main and text:
-            print(text, flush=True)
+            print_lines([text])
 
     def wrap(self, model: nn.Module, partial_outputs: bool) -> nn.Module:
         """The model whose gradients are averaged over ranks; `partial_outputs`: a step may leave

@@ -224,10 +224,16 @@ def fit_to_memory(
                     if smaller.fits:
                         yield flags, smaller
 
-        raise UserError(plan.misfit(map(fitting, _smaller(settings))))
+        raise UserError(plan.misfit(map(fitting, _smaller(_sized(settings, plan)))))
+    return _sized(settings, plan), plan.summary()
+
+
+def _sized(settings: Settings, plan: MemoryPlan) -> Settings:
+    """The settings with the batch of their plan: with `--bs auto`, the largest that fits, or one
+    image of each task."""
     each = zip(settings.tasks, plan.images, strict=True)
     tasks = tuple(replace(own, bs=images) for own, images in each)
-    return replace(settings, tasks=tasks, fit_batch=False), plan.summary()
+    return replace(settings, tasks=tasks, fit_batch=False)
 
 
 def _smaller(settings: Settings) -> list[list[tuple[str, Settings]]]:
