@@ -49,14 +49,15 @@ class UpConv(nn.ConvTranspose2d):
         inputs, channels = self.weight.shape[:2]
         # an exported graph takes every size, so one way
         if not is_exporting() and 4 * x.shape[2] * x.shape[3] < inputs:
-            return F.conv_transpose2d(F.interpolate(x, scale_factor=2.0), self.weight, padding=1)
+            doubled = F.interpolate(x, scale_factor=2.0)
+            return F.conv_transpose2d(doubled, self.weight, self.bias, padding=1)
         weights = self.weight.permute(0, 2, 3, 1).reshape(inputs, 9, channels)
         taps = (self.sums @ weights).view(inputs, 4, 4, channels).permute(0, 3, 1, 2)
         return self.spread(x, taps)
 
     def spread(self, x: Tensor, taps: Tensor) -> Tensor:
         """x as above and taps (inputs, channels, 4, 4) -> (N, channels, 2H, 2W)"""
-        return F.conv_transpose2d(x, taps, stride=2, padding=1)
+        return F.conv_transpose2d(x, taps, self.bias, stride=2, padding=1)
 
 
 class JoinConv(nn.Module):

@@ -600,9 +600,10 @@ def test_a_loaded_network_gives_regions_with_areas(run_infer, network, tmp_path)
         ]
         rows = json.loads(Path(f"predictions/x_{name}_coco.json").read_text())["annotations"]
         assert [row["score"] for row in rows] == [each.score for each in regions]
-    torch.nn.init.constant_(predictor.network.heads["edge"].bias, -9)  # all is background
+    asked = predictor.tasks[0].predictor
+    torch.nn.init.constant_(asked.model.heads["edge"].bias, -9)  # all is background
     photo = read_photo(tmp_path / "x.png").pixels[None]
-    said = predictor.tasks[0].predictor.labels(photo, tuple(OUTPUTS), lambda num: None, True, True)
+    said = asked.labels(photo, tuple(OUTPUTS), lambda num: None, True, True)
     for name, classes in (("parts", slice(None)), ("edge", slice(0, 1))):
         shares = said[name + "_probability"].numpy()[:, classes] / 65535
         shares = shares if name == "parts" else np.concatenate([shares, 1 - shares], 1)

@@ -21,6 +21,7 @@ from models.cpu import BatchNormReLU, BitReLU, branches, use_cpu_kernels
 from models.cpu_convolution import is_slow, use_float32_gradients
 from models.decoder import JoinConv, UpConv
 from models.encoder import NORMS, Block, activation, conv3x3
+from models.fold import fold_norms
 from models.heads import make_head
 from models.recompute import MODES, recompute
 from utils import checkpoint
@@ -210,6 +211,43 @@ def test_of_equal_classes_the_first_is_the_label(classes):
     expected = torch.from_numpy(logits.numpy().argmax(1))
     assert torch.equal(head.to_labels(logits).long(), expected)
     assert torch.equal(head.likeliest(logits)[0].long(), expected)
+
+
+FOLDED = [
+    {"norm": "batch", "dropout": 0.5},
+    {"norm": "group"},
+    {"norm": "none"},
+    {"output_stride": 4, "depth": 3, "aux": 0.4},
+    {"centre": 48, "convs": (1, 2, 3)},  # at the bottom fewer pixels than channels
+    {"encoder": "resnet10t", "width": 8, "output_stride": 1},
+]
+
+
+@pytest.mark.parametrize("settings", FOLDED)
+def test_a_network_with_folded_norms_says_the_same(settings):
+    model, generator = network(**settings).double().eval(), torch.Generator().manual_seed(3)
+    norms = [each for each in model.modules() if isinstance(each, torch.nn.BatchNorm2d)]
+    for norm in norms:  # as if it had been trained
+        for values, low, high in (
+            (norm.weight, -1, 2),
+            (norm.bias, -1, 1),
+            (norm.running_mean, -1, 1),
+            (norm.running_var, 0.1, 3),
+        ):
+            values.data.uniform_(low, high, generator=generator)
+    before = copy.deepcopy(model.state_dict())
+    folded = fold_norms(model)
+    own = [each for block in folded.modules() if isinstance(block, Block) for each in block]
+    assert not any(isinstance(each, torch.nn.BatchNorm2d) for each in own)
+    for size in ((8, 8), (40, 24)):
+        image = images(2, 3, *size).double()
+        with torch.inference_mode():
+            expected, found = model(image), folded(image)
+            assert set(expected) == set(found) == set(TINY.outputs)
+            for name in TINY.outputs:
+                torch.testing.assert_close(found[name], expected[name], rtol=1e-9, atol=1e-9)
+    after = model.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
 def test_spec_round_trip():

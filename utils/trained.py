@@ -12,6 +12,7 @@ from datasets.photo import Photo, read_photo
 from datasets.stores import shown
 from datasets.task import Classes, Mask, Output, Task, UserError
 from models import ModelSpec, UNet
+from models.fold import fold_norms
 from utils import checkpoint
 from utils.compute import make_compute
 from utils.maps.predict_files import at_scale_of
@@ -37,7 +38,10 @@ class TrainedTask(NamedTuple):
 
 
 class ImagePredictor(NamedTuple):
-    """A network and its tasks, as `load` gives them; calling it predicts one image."""
+    """A network and its tasks, as `load` gives them; calling it predicts one image.
+
+    What the tasks ask is a copy of the network, see `fold_norms`.
+    """
 
     network: UNet
     tasks: list[TrainedTask]
@@ -124,7 +128,9 @@ def load(
     if tile and overlap >= tile:
         raise UserError(f"--overlap {overlap}: expected less than --tile {tile}")
     ways = ("flips",) if tta is True else tuple(tta or ())
-    predictor = partial(Predictor, network.to(compute.device), compute, tile, overlap, ways)
+    predictor = partial(
+        Predictor, fold_norms(network).to(compute.device), compute, tile, overlap, ways
+    )
     tasks = [
         TrainedTask(each, predictor(size if each.resize else None, scale)) for each, size in trained
     ]
