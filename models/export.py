@@ -1,6 +1,5 @@
 """Exports a network as a file of torch.export (.pt2) or ONNX, to run without this code."""
 
-import copy
 import io
 import json
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datasets.task import UserError
+from models.fold import fold_norms
 from models.unet import UNet
 from utils.files import write_whole
 
@@ -126,7 +126,7 @@ def _onnx(model: UNet) -> bytes:
 def _exportable(model: UNet) -> tuple[nn.Module, tuple[Tensor]]:
     """The graph's module, and an image to trace it with."""
     example = torch.rand(2, 3, 3 * model.stride + 1, 4 * model.stride + 3)
-    model = copy.deepcopy(model)
+    model = fold_norms(model)
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.Conv2d) and type(child).__name__ == "Conv2dSame":

@@ -75,13 +75,12 @@ def quantise(path: Path, images: Iterable[np.ndarray]) -> None:
 
 def _convolve(model: Any, onnx: Any) -> list[dict[str, np.ndarray]]:
     """Put convolutions of 2x2 in the place of each transposed one of 4x4, for which there are no
-    8-bit kernels: one for each of the four pixels that an input becomes. And take into both
-    convolutions of a sum the norm that follows it. The weights of such four, by name."""
+    8-bit kernels: one for each of the four pixels that an input becomes. The weights of such four,
+    by name."""
     graph, helper, arrays = model.graph, onnx.helper, onnx.numpy_helper
     constants = {each.name: arrays.to_array(each) for each in graph.initializer}
     nodes: list[Any] = []
     fours: list[list[Any]] = []
-    makers: dict[str, list[Any]] = {}  # by what they put out, all channels together
     for node in graph.node:
         if node.op_type == "ConvTranspose":
             weight, out = constants[node.input[1]], node.output[0]
@@ -103,17 +102,8 @@ def _convolve(model: Any, onnx: Any) -> list[dict[str, np.ndarray]]:
             nodes += parts
             nodes.append(helper.make_node("Concat", names, [joined], name=joined, axis=1))
             nodes.append(helper.make_node("DepthToSpace", [joined], [out], name=out, **wide))
-            makers[out] = parts
             fours.append(parts)
-        elif node.op_type == "BatchNormalization" and node.input[0] in makers:
-            _fold(node, makers[node.input[0]], constants)
-            sums = next(each for each in nodes if node.input[0] in each.output)
-            sums.output[0] = node.output[0]
         else:
-            if node.op_type == "Add" and all(name in makers for name in node.input):
-                makers[node.output[0]] = [m for name in node.input for m in makers[name]]
-            if node.op_type == "Conv":
-                makers[node.output[0]] = [node]
             nodes.append(node)
     used = {name for node in nodes for name in node.input}
     for field in (graph.initializer, graph.node, graph.value_info):
@@ -173,20 +163,3 @@ def _keep_once(graph: Any, onnx: Any) -> None:
             graph.initializer.remove(each)
     for node in graph.node:
         node.input[:] = [same.get(name, name) for name in node.input]
-
-
-def _fold(norm: Any, makers: list[Any], constants: dict[str, np.ndarray]) -> None:
-    """Take a batch norm into the convolutions whose sum it is of; its shift into the last, or the
-    last four, which put out other pixels."""
-    gain, bias, mean, variance = (constants[name] for name in norm.input[1:5])
-    epsilon = next(each.f for each in norm.attribute if each.name == "epsilon")
-    scale = gain / np.sqrt(variance + epsilon)
-    first = makers[0].name[:-3]  # the four of one transposed convolution share it
-    for maker in makers:
-        name = f"{maker.output[0]}_folded"
-        constants[name] = constants[maker.input[1]] * scale[:, None, None, None]
-        before = constants[maker.input[2]] if len(maker.input) > 2 else 0.0
-        shift = bias - mean * scale if maker.name[:-3] == first else 0.0
-        constants[f"{name}_bias"] = (before * scale + shift).astype(np.float32)
-        del maker.input[1:]
-        maker.input.extend([name, f"{name}_bias"])
