@@ -151,7 +151,8 @@ def test_newton_and_schulz_leave_the_directions_of_a_matrix(shape):
     generator = torch.Generator().manual_seed(0)
     left, _, right = torch.linalg.svd(torch.randn(shape, generator=generator), full_matrices=False)
     matrix = left * torch.logspace(-0.5, 2, len(right))[: left.shape[1]] @ right
-    found = orthogonal(matrix)
+    found, again = orthogonal([matrix, -4 * matrix])
+    torch.testing.assert_close(again, -found, atol=1e-4, rtol=0)
     spread = left.T @ found @ right.T
     assert spread.diagonal().min() > 0.6
     assert spread.diagonal().max() < 1.25
@@ -199,7 +200,7 @@ def test_muon_moves_hidden_filters_alone_and_all_their_directions_alike():
             moment = moment if gradient is first else 0.5 * moment + 0.5 * second
             ahead = 0.5 * gradient + 0.5 * moment
             matrix = (ahead.transpose(0, 1) if turned else ahead).flatten(1)
-            change = orthogonal(matrix).reshape(
+            change = orthogonal([matrix])[0].reshape(
                 ahead.transpose(0, 1).shape if turned else ahead.shape
             )
             change = change.transpose(0, 1) if turned else change

@@ -1,6 +1,7 @@
 """SGD, AdamW or Muon, and the schedule of the learning rate: a warm-up, five ways to come down."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -85,53 +86,86 @@ class Muon(torch.optim.AdamW):
         """Move every parameter that has a gradient."""
         every = self.param_groups
         for group in every:
-            for parameter in group["params"] if group["filters"] else ():
-                if parameter.grad is not None:
-                    self._move(parameter, parameter.grad, group)
+            if group["filters"]:
+                self._move(group)
         self.param_groups = [group for group in every if not group["filters"]]
         try:
             super().step(closure)
         finally:
             self.param_groups = every
 
-    def _move(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state, momentum = self.state[parameter], group["betas"][0]
+    def _move(self, group: dict[str, Any]) -> None:
+        """Move filters of one kind; those whose matrices have as many rows together, which takes
+        fewer and larger operations."""
+        kind, decay = group["filters"], group["lr"] * group["weight_decay"]
+        alike: dict[int, list[Tensor]] = {}
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                rows = parameter.shape[kind == "transposed"]
+                alike.setdefault(min(rows, parameter.numel() // rows), []).append(parameter)
+        for parameters in alike.values():
+            moments, ahead = zip(*(self._moment(p, group) for p in parameters), strict=True)
+            changes = orthogonal([_as_matrix(each, kind) for each in ahead])
+            for parameter, moment, matrix in zip(parameters, moments, changes, strict=True):
+                moved = parameter * (1 - decay)
+                length = 0.2 * group["lr"] * math.sqrt(max(matrix.shape))
+                moved.add_(_as_filters(matrix, parameter, kind), alpha=-length)
+                old = self.state[parameter]["momentum_buffer"]
+                if (stays := getattr(self, "found_inf", None)) is not None:
+                    moment = torch.where(stays > 0, old, moment)
+                    moved = torch.where(stays > 0, parameter, moved)
+                old.copy_(moment)
+                parameter.copy_(moved)
+
+    def _moment(self, parameter: Tensor, group: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """The next one, and what is looked ahead by Nesterov's way, which the filter follows."""
+        state, momentum, gradient = self.state[parameter], group["betas"][0], parameter.grad
+        assert gradient is not None
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
-        old = state["momentum_buffer"]
-        moment = old.lerp(gradient, 1 - momentum)
-        ahead = gradient.lerp(moment, momentum)
-        filters = ahead.transpose(0, 1) if group["filters"] == "transposed" else ahead
-        matrix = filters.permute(0, 2, 3, 1).flatten(1)  # in the order of memory
-        change = orthogonal(matrix).unflatten(1, (*filters.shape[2:], -1)).permute(0, 3, 1, 2)
-        change = change.transpose(0, 1) if group["filters"] == "transposed" else change
-        moved = parameter * (1 - group["lr"] * group["weight_decay"])
-        moved.add_(change, alpha=-0.2 * group["lr"] * math.sqrt(max(matrix.shape)))
-        if (stays := getattr(self, "found_inf", None)) is not None:
-            moment, moved = (
-                torch.where(stays > 0, *pair) for pair in ((old, moment), (parameter, moved))
-            )
-        old.copy_(moment)
-        parameter.copy_(moved)
+        moment = state["momentum_buffer"].lerp(gradient, 1 - momentum)
+        return moment, gradient.lerp(moment, momentum)
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """U V^T, roughly, of a matrix U S V^T in float32: singular values come to lie between 0.7 and
-    1.2, but for those below a few thousandths of the largest.
+def _as_matrix(filters: Tensor, kind: str) -> Tensor:
+    """(outputs, inputs k k), in the order of memory."""
+    filters = filters.transpose(0, 1) if kind == "transposed" else filters
+    return filters.permute(0, 2, 3, 1).flatten(1)
+
+
+def _as_filters(matrix: Tensor, like: Tensor, kind: str) -> Tensor:
+    """Back again."""
+    filters = matrix.unflatten(1, (*like.shape[2:], -1)).permute(0, 3, 1, 2)
+    return filters.transpose(0, 1) if kind == "transposed" else filters
+
+
+def orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """U V^T, roughly, of each matrix U S V^T in float32: singular values come to lie between 0.7
+    and 1.2, but for those below a few thousandths of the largest.
 
     Five steps X <- (a + b X X^T + c (X X^T)^2) X of Newton and Schulz, with the factors of Jordan
     et al. What X is multiplied by follows from X X^T alone, and so do its next values: the steps
-    are taken on that small square matrix, with less than half of the multiplications.
+    are taken on that small square matrix, with less than half of the multiplications, of all
+    matrices at once. These have as many rows, or columns, as each other, whichever are fewer.
     """
-    wide = matrix.float() if matrix.shape[0] <= matrix.shape[1] else matrix.float().T
-    wide = wide / (torch.linalg.vector_norm(wide) + 1e-7)
-    gram, total = wide @ wide.T, torch.eye(len(wide), device=wide.device)
-    for _ in range(5):
-        step = -4.7750 * gram + 2.0315 * (gram @ gram)
-        step.diagonal().add_(3.4445)
-        gram, total = step @ gram @ step, step @ total
-    wide = total @ wide
-    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
+    tall = [matrix.shape[0] > matrix.shape[1] for matrix in matrices]
+    wide = [(m.T if is_tall else m).float() for m, is_tall in zip(matrices, tall, strict=True)]
+    wide = [each / (torch.linalg.vector_norm(each) + 1e-7) for each in wide]
+    gram = torch.stack([each @ each.T for each in wide])
+    total = step = _factor(gram)
+    for _ in range(4):
+        gram = step.bmm(gram).bmm(step)
+        step = _factor(gram)
+        total = step.bmm(total)
+    found = [factor @ each for factor, each in zip(total, wide, strict=True)]
+    return [each.T if is_tall else each for each, is_tall in zip(found, tall, strict=True)]
+
+
+def _factor(gram: Tensor) -> Tensor:
+    """a + b G + c G^2 of each matrix G of (N, rows, rows)."""
+    factor = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+    factor.diagonal(dim1=1, dim2=2).add_(3.4445)
+    return factor
 
 
 def check_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
