@@ -151,7 +151,8 @@ def test_newton_and_schulz_leave_the_directions_of_a_matrix(shape):
     generator = torch.Generator().manual_seed(0)
     left, _, right = torch.linalg.svd(torch.randn(shape, generator=generator), full_matrices=False)
     matrix = left * torch.logspace(-0.5, 2, len(right))[: left.shape[1]] @ right
-    found, again = orthogonal([matrix, -4 * matrix])
+    found, again, turned = orthogonal([matrix, -4 * matrix, matrix.T])
+    torch.testing.assert_close(turned, found.T, atol=1e-3, rtol=0)
     torch.testing.assert_close(again, -found, atol=1e-4, rtol=0)
     spread = left.T @ found @ right.T
     assert spread.diagonal().min() > 0.6
@@ -170,13 +171,17 @@ def hidden_net():
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3), nn.ConvTranspose2d(6, 5, 3, bias=False),
-        nn.Conv2d(5, 5, 3, groups=5),
+        nn.Conv2d(5, 5, 3, groups=5), nn.Conv2d(5, 6, 3, bias=False),
     )  # fmt: skip
 
 
 def test_muon_moves_hidden_filters_alone_and_all_their_directions_alike():
     model = hidden_net()
-    assert hidden_filters(model) == {"1.weight": "plain", "2.weight": "transposed"}
+    assert hidden_filters(model) == {
+        "1.weight": "plain",
+        "2.weight": "transposed",
+        "4.weight": "plain",  # as many rows as the first
+    }
     settings = OptimSettings("muon", 0.1, 0.5, 0.25)
     optimizer, twin = make_optimizer([model], settings), hidden_net()
     adamw = make_optimizer([twin], replace(settings, optimizer="adamw"))
@@ -187,14 +192,14 @@ def test_muon_moves_hidden_filters_alone_and_all_their_directions_alike():
         for p, q in zip(model.parameters(), twin.parameters(), strict=True):
             p.grad = torch.randn_like(p)
             q.grad = p.grad.clone()
-        gradients.append([model[i].weight.grad.clone() for i in (1, 2)])
+        gradients.append({i: model[i].weight.grad.clone() for i in (1, 2, 4)})
         optimizer.step()
         adamw.step()
     for i in (0, 3):
         assert torch.equal(model[i].weight, twin[i].weight)
         assert torch.equal(model[i].bias, twin[i].bias)
-    for i, turned in ((1, False), (2, True)):
-        first, second = (each[i - 1].double() for each in gradients)
+    for i, turned in ((1, False), (2, True), (4, False)):
+        first, second = (each[i].double() for each in gradients)
         weight, moment = before[i].weight.double(), 0.5 * first
         for gradient in (first, second):
             moment = moment if gradient is first else 0.5 * moment + 0.5 * second

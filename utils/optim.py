@@ -97,19 +97,19 @@ class Muon(torch.optim.AdamW):
     def _move(self, group: dict[str, Any]) -> None:
         """Move filters of one kind; those whose matrices have as many rows together, which takes
         fewer and larger operations."""
-        kind, decay = group["filters"], group["lr"] * group["weight_decay"]
+        turned, decay = group["filters"] == "transposed", group["lr"] * group["weight_decay"]
         alike: dict[int, list[Tensor]] = {}
         for parameter in group["params"]:
             if parameter.grad is not None:
-                rows = parameter.shape[kind == "transposed"]
+                rows = parameter.shape[1 if turned else 0]
                 alike.setdefault(min(rows, parameter.numel() // rows), []).append(parameter)
         for parameters in alike.values():
             moments, ahead = zip(*(self._moment(p, group) for p in parameters), strict=True)
-            changes = orthogonal([_as_matrix(each, kind) for each in ahead])
+            changes = orthogonal([_as_matrix(each, turned) for each in ahead])
             for parameter, moment, matrix in zip(parameters, moments, changes, strict=True):
                 moved = parameter * (1 - decay)
                 length = 0.2 * group["lr"] * math.sqrt(max(matrix.shape))
-                moved.add_(_as_filters(matrix, parameter, kind), alpha=-length)
+                moved.add_(_as_filters(matrix, parameter, turned), alpha=-length)
                 old = self.state[parameter]["momentum_buffer"]
                 if (stays := getattr(self, "found_inf", None)) is not None:
                     moment = torch.where(stays > 0, old, moment)
@@ -127,16 +127,16 @@ class Muon(torch.optim.AdamW):
         return moment, gradient.lerp(moment, momentum)
 
 
-def _as_matrix(filters: Tensor, kind: str) -> Tensor:
-    """(outputs, inputs k k), in the order of memory."""
-    filters = filters.transpose(0, 1) if kind == "transposed" else filters
+def _as_matrix(filters: Tensor, turned: bool) -> Tensor:
+    """(outputs, inputs k k), in the order of memory; turned: a transposed convolution's."""
+    filters = filters.transpose(0, 1) if turned else filters
     return filters.permute(0, 2, 3, 1).flatten(1)
 
 
-def _as_filters(matrix: Tensor, like: Tensor, kind: str) -> Tensor:
+def _as_filters(matrix: Tensor, like: Tensor, turned: bool) -> Tensor:
     """Back again."""
     filters = matrix.unflatten(1, (*like.shape[2:], -1)).permute(0, 3, 1, 2)
-    return filters.transpose(0, 1) if kind == "transposed" else filters
+    return filters.transpose(0, 1) if turned else filters
 
 
 def orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
